@@ -1,0 +1,47 @@
+# `make demo` and `make test` do everything, from a clean clone.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade pip
+
+# A stamp an extra: nothing is asked of the registry while pyproject.toml stays as it is.
+.venv/.demo: .venv/bin/python pyproject.toml
+	$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo ## rerank real documents in LangChain and LlamaIndex, before and after (no torch)
+	$(BIN)/python examples/demo.py
+
+test: .venv/.dev lint ## lint, types and the test suite (under five minutes)
+	$(BIN)/python -m pytest
+
+test-all: .venv/.dev ## the tests that take minutes, or an environment of their own
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.dev ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: .venv/.dev ## mend what ruff can mend
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: .venv/.dev ## speed, side by side with the peers
+	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/local.py
+	$(BIN)/python benchmarks/hosted.py
+
+.PHONY: help demo test test-all lint format bench

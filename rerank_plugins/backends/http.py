@@ -1,0 +1,126 @@
+"""Any server with a Cohere-shaped `/rerank`: gateways, and servers that have no backend of their own.
+
+Sends `{"model", "query", "documents"}` and reads `{"results": [{"index", "relevance_score"}]}`, the shape of Cohere's
+v1 and v2 API that vLLM, llama.cpp, LiteLLM's proxy, SiliconFlow, LocalAI and others share (peers.md D1 and D6, read in
+November 2026). Names that differ are options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..core.errors import ConfigError
+from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.secret import Secret
+from ..core.types import Capabilities, RerankRequest, Scale, Usage
+
+__all__ = ["HTTP"]
+
+
+class HTTP(HostedBackend):
+    """A server of your own, at `base_url`."""
+
+    key_required = False
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        path: str = "/rerank",
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        query_field: str = "query",
+        documents_field: str = "documents",
+        instruction_field: str | None = None,
+        top_n_field: str | None = None,
+        results_field: str | None = "results",
+        index_field: str = "index",
+        score_field: str = "relevance_score",
+        scale: Scale = "unit",
+        max_documents: int | None = None,
+        max_tokens: int | None = None,
+        max_total_tokens: int | None = None,
+        max_bytes: int | None = None,
+        listwise: bool = False,
+    ) -> None:
+        """Describe the server.
+
+        Args:
+            model: The model's name there; without one, none is sent.
+            api_key: Sent as a bearer token, where given.
+            base_url: The address; needed.
+            timeout: Seconds for one attempt.
+            max_in_flight: Requests at once.
+            path: Added to `base_url`, unless that ends in it.
+            headers: Sent along; a value may be `"env:NAME"`.
+            body: More fields of the body, as they are.
+            query_field: The name of the query in the body.
+            documents_field: The name of the documents.
+            instruction_field: The name of the instruction, for a server that follows one.
+            top_n_field: The name of the number of results, for a server that demands one (the count is sent: cutting
+                is done here).
+            results_field: Where the reply has its list; `None` if it is the list.
+            index_field: The name of a result's position.
+            score_field: The name of its score.
+            scale: What the score means: `unit`, `logit`, `cosine` or `ordinal`.
+            max_documents: Documents in one request.
+            max_tokens: Tokens of the query and one document.
+            max_total_tokens: Tokens of one request.
+            max_bytes: Bytes of one request.
+            listwise: A document's score depends on the others.
+
+        Raises:
+            ConfigError: No `base_url`, or a value that is not offered.
+        """
+        if not base_url:
+            raise ConfigError("http needs a base_url: the address of the server, such as http://127.0.0.1:8000.")
+        if scale not in ("unit", "logit", "cosine", "ordinal"):
+            raise ConfigError(f"scale {scale!r} is not offered; choose one of: unit, logit, cosine, ordinal.")
+        super().__init__(model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight)
+        self._path = path
+        self._headers = {
+            name: resolved for name, value in (headers or {}).items() if (resolved := Secret(value).resolved())
+        }
+        self._body = dict(body or {})
+        self._query, self._documents = query_field, documents_field
+        self._instruction, self._top_n = instruction_field, top_n_field
+        self._results, self._index, self._score = results_field, index_field, score_field
+        self.capabilities = Capabilities(
+            scale=scale,
+            max_documents=max_documents,
+            max_tokens=max_tokens,
+            max_total_tokens=max_total_tokens,
+            max_bytes=max_bytes,
+            listwise=listwise,
+            instructions=instruction_field is not None,
+        )
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the bearer token and the headers of the spec."""
+        return {**super().headers(), **{name: value.reveal() for name, value in self._headers.items()}}
+
+    def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the Cohere-shaped body, under the names of the spec."""
+        payload: dict[str, Any] = {"model": self.model} if self.model else {}
+        payload |= {self._query: request.query, self._documents: list(request.documents)}
+        if self._instruction is not None and request.instruction is not None:
+            payload[self._instruction] = request.instruction
+        if self._top_n is not None:
+            payload[self._top_n] = len(request.documents)
+        return self._path, payload | self._body
+
+    def decode(self, body: Any) -> Iterable[tuple[int, float]]:
+        """Return (index, score) of each result."""
+        results = body if self._results is None else body[self._results]
+        return ((each[self._index], each[self._score]) for each in results)
+
+    def usage(self, body: Any) -> Usage:
+        """Return the tokens, where the server tells them as OpenAI-like servers do."""
+        told = body.get("usage")
+        tokens = told.get("total_tokens") if isinstance(told, dict) else None
+        return Usage(input_tokens=tokens if isinstance(tokens, int) else None)

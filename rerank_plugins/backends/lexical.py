@@ -1,0 +1,67 @@
+"""BM25 over the candidates: no model, no download, and a sound stand-in for one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from ..core.scorer import LocalBackend
+from ..core.types import Capabilities
+
+__all__ = ["Lexical"]
+
+K1, B = 1.2, 0.75
+# Words, and each character alone in scripts that write no spaces.
+_TOKEN = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W_]+"
+)
+_PLAIN = re.compile(r"[^\W_]+", re.ASCII)
+_SUFFIX = re.compile(r"(?<=[a-z]{3})(?:ies|es|s|ing|ed)$")
+
+
+def words(text: str) -> list[str]:
+    """Return the lower-cased words of `text`, English plurals and verb endings cut off (Harman's S-stemmer and two more)."""
+    lowered = text.lower()
+    found = (_PLAIN if lowered.isascii() else _TOKEN).findall(lowered)
+    return [_SUFFIX.sub("", word) if len(word) > 4 else word for word in found]
+
+
+class Lexical(LocalBackend):
+    """BM25 (Robertson and Zaragoza 2009, k1 1.2, b 0.75) with the candidates as the collection: listwise.
+
+    The idf is Lucene's, ln(1 + (N - n + 0.5) / (n + 0.5)), which is never negative. A score is divided by the largest
+    that any document could reach for the query, so it lies in [0, 1): the share of the query's words that the document
+    holds, rare words counting more.
+    """
+
+    model = "lexical"
+    capabilities = Capabilities(scale="unit", listwise=True)
+
+    def __init__(self) -> None:
+        """Take nothing."""
+        super().__init__()
+
+    def score(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return one score in [0, 1) per document; 0 for one that holds no word of the query."""
+        asked = Counter(words(query))
+        counts = []
+        lengths = []
+        for document in documents:
+            found = words(document)
+            lengths.append(len(found))
+            counts.append(Counter(word for word in found if word in asked))
+        total = len(documents)
+        mean = sum(lengths) / total or 1.0
+        holding = Counter(word for count in counts for word in count)
+        weight = {
+            word: times * math.log(1.0 + (total - holding[word] + 0.5) / (holding[word] + 0.5))
+            for word, times in asked.items()
+        }
+        most = (K1 + 1.0) * sum(weight.values()) or 1.0
+        scores = []
+        for count, length in zip(counts, lengths, strict=True):
+            norm = K1 * (1.0 - B + B * length / mean)
+            scores.append(sum(weight[w] * tf * (K1 + 1.0) / (tf + norm) for w, tf in count.items()) / most)
+        return scores

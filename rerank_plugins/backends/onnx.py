@@ -1,0 +1,88 @@
+"""Any cross-encoder in ONNX form, from a local folder, on onnxruntime: exact, and without torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import ConfigError
+from ..core.types import Capabilities, RerankRequest, Scores, checked
+from ..engine.onnx_backend import OnnxBackend
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Onnx"]
+
+
+class Onnx(OnnxBackend):
+    """A folder with `model.onnx` (or `onnx/model.onnx`) and `tokenizer.json`; `config.json` tells its limits.
+
+    The raw score is the model's logit; of a model with two labels it is the second's logit minus the first's, whose
+    sigmoid is the softmax of the second.
+    """
+
+    capabilities = Capabilities(scale="logit")
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        max_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        device: str | None = None,
+        runtime: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """See `OnnxBackend`; `model` is the folder, `max_tokens` counts query, document and special tokens together.
+
+        Raises:
+            ConfigError: No folder was named, or it is no model's.
+        """
+        if not model:
+            raise ConfigError("onnx needs a folder: write onnx:/path/to/folder (with an ONNX file and tokenizer.json).")
+        super().__init__(
+            Path(model).expanduser(),
+            model,
+            max_tokens=max_tokens,
+            batch_tokens=batch_tokens,
+            device=device,
+            runtime=runtime,
+            dtype=dtype,
+        )
+        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.onnx_model.limits.max_tokens)
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score every pair; `truncated` tells which documents were cut."""
+        model, longest = self.onnx_model, self.capabilities.max_tokens or 512
+        encoder = await model.workers.run(lambda: model.encoder)
+        if not encoder.joins_pairs:
+            raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
+        rows = await model.workers.run(partial(encoder.pairs, request.query, request.documents, longest))
+        values: list[float] = [0.0] * len(rows)
+
+        def keep(positions: list[int], output: np.ndarray) -> None:
+            for position, value in zip(positions, self._logits(output), strict=True):
+                values[position] = value
+
+        await model.map(rows, self.batch_tokens, keep)
+        truncated = tuple(row.truncated for row in rows)
+        return Scores(
+            values=checked(values, len(rows), self.label),
+            model=self.label,
+            capabilities=self.capabilities,
+            truncated=truncated,
+        )
+
+    def _logits(self, output: np.ndarray) -> list[float]:
+        if output.ndim == 1:
+            return [float(value) for value in output]
+        if output.ndim == 2 and output.shape[1] == 1:
+            return [float(value) for value in output[:, 0]]
+        if output.ndim == 2 and output.shape[1] == 2:
+            return [float(value) for value in output[:, 1] - output[:, 0]]
+        raise ConfigError(
+            f"{self.folder} gives an output of shape {output.shape} and no single score: it is no cross-encoder "
+            "(perhaps an embedding model). Name one that was trained to rerank."
+        )

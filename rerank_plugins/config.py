@@ -1,0 +1,276 @@
+"""Spec → Reranker. The one file that knows every policy and their order.
+
+Inside out: backend → observe → retry → split → truncate, one such stack per backend; then fallback over stacks; then one
+deadline. (A retry around a split would send every part again for the one that failed.)
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .core.errors import ConfigError
+from .core.scorer import Backend, HostedBackend, Scorer, Wrapper
+from .policies.deadline import Deadline
+from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
+from .policies.observe import Observe
+from .policies.retry import Retry
+from .policies.split import Split
+from .policies.truncate import MODES, Truncate
+from .registry import backend_class, entries, unknown
+from .reranker import Reranker, check_threshold
+from .spec import canonical, parse, profiles, without_keys
+
+__all__ = ["load_reranker", "shared"]
+
+HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight")
+LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
+INHERITED = ("retry", "timeout")
+"""What a fallback entry that is a string takes from the spec around it."""
+OPTIONS = (
+    "use",
+    "top_n",
+    "instruction",
+    "score_threshold",
+    "retry",
+    "deadline",
+    "fallback",
+    "on_error",
+    "long_documents",
+    *HOSTED_OPTIONS,
+    *LOCAL_OPTIONS,
+)
+ATTEMPTS = 3
+
+
+def load_reranker(
+    spec: str | Mapping[str, Any] | None = None, *, config: str | os.PathLike[str] | None = None, **options: Any
+) -> Reranker:
+    """Build a reranker from plain data.
+
+    Args:
+        spec: `"backend"`, `"backend:model"`, the name of a reranker in the configuration file, or a mapping with `use`
+            and options. `None` is the environment variable RERANK_PLUGINS_RERANKER (any of these; a mapping as JSON),
+            else the file's reranker named `default`, else `"embedded"`.
+        config: A TOML file with `[rerankers.NAME]` tables; else the one named by RERANK_PLUGINS_CONFIG.
+        **options: Options of the spec, such as `top_n=5`; they win over the spec's own.
+
+    Returns:
+        A reranker with connections and threads of its own (models are shared within the process). Nothing heavy is
+        loaded before the first call or `warmup()`.
+
+    Raises:
+        ConfigError: An unknown backend, option or name (the message lists the valid ones), a wrong value, a missing
+            file or key.
+        MissingExtra: The backend needs a package that is not installed; the message is the pip command.
+    """
+    named = profiles(config)
+    return _build({**parse(spec, named, explicit=config is not None), **options}, named)
+
+
+_table: OrderedDict[str, Reranker] = OrderedDict()
+_table_lock = threading.Lock()
+_TABLE_SIZE = 64
+
+
+def shared(spec: str | Mapping[str, Any] | None) -> Reranker:
+    """Return the process's one live reranker of a spec and its keys, so that switching per call makes nothing anew.
+
+    The 64 specs used last are kept. Whoever gets a reranker here does not close it.
+
+    Raises:
+        ConfigError: As `load_reranker`.
+    """
+    named = profiles(None)
+    settings = parse(spec, named)
+    name = canonical(settings)
+    with _table_lock:
+        found = _table.get(name)
+        if found is None:
+            found = _table[name] = _build(settings, named)
+            if len(_table) > _TABLE_SIZE:
+                _table.popitem(last=False)
+        _table.move_to_end(name)
+        return found
+
+
+def _build(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> Reranker:
+    scorer = _scorer(settings, named, ())
+    threshold = settings.get("score_threshold")
+    if threshold is not None:
+        _check_scales(scorer, threshold)
+    return Reranker(
+        scorer,
+        top_n=settings.get("top_n"),
+        score_threshold=threshold,
+        instruction=_text(settings.get("instruction"), "instruction"),
+        spec=without_keys(settings),
+    )
+
+
+def _scorer(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]) -> Scorer:
+    """Return the scorer of a whole spec: its stack, its stand-ins, its deadline."""
+    _check_options(settings)
+    main = _stack(settings)
+    stand_ins, causes = _fallback(settings, named, within)
+    if _choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
+        if not (stand_ins and stand_ins[-1].instant):
+            stand_ins.append(_stack({"use": "passthrough"}))
+    scorer = Fallback([main, *stand_ins], on=causes) if stand_ins else main
+    deadline = settings.get("deadline")
+    return scorer if deadline is None else Deadline(scorer, _seconds(deadline, "deadline"))
+
+
+def _stack(settings: Mapping[str, Any]) -> Scorer:
+    """Return one backend with the policies that belong to it."""
+    backend = _backend(settings)
+    scorer: Scorer = Observe(backend)
+    retry = settings.get("retry", ATTEMPTS if backend.remote else None)
+    if retry is not None:
+        scorer = _retry(scorer, retry)
+    limits = backend.capabilities
+    if limits.max_documents or limits.max_total_tokens or limits.max_bytes:
+        scorer = Split(scorer)
+    mode = _choice(settings.get("long_documents", "truncate"), "long_documents", MODES)
+    if limits.max_tokens or limits.max_document_tokens:
+        scorer = Truncate(scorer, mode)
+    return scorer
+
+
+def _backend(settings: Mapping[str, Any]) -> Backend:
+    name, _, model = settings["use"].partition(":")
+    kind = backend_class(name)
+    own = settings.get(name, {})
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}, not {own!r}.")
+    accepted = {
+        parameter.name: parameter
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    valid = [key for key in accepted if key != "model"]
+    for key in own:
+        if key not in valid:
+            raise unknown(f"option of {name}", key, valid)
+    given = {key: settings[key] for key in (*HOSTED_OPTIONS, *LOCAL_OPTIONS) if key in settings and key in valid}
+    given |= own
+    if model:
+        if "model" not in accepted:
+            raise ConfigError(f"{name} has no models: write {name!r}, not {settings['use']!r}.")
+        given["model"] = model
+    # The name is set before the constructor runs, so that its errors can say it.
+    backend = kind.__new__(kind)
+    backend.name = name
+    backend.__init__(**given)  # type: ignore[misc]
+    if isinstance(backend, HostedBackend) and backend.transport is None:
+        from .transport import HTTPXTransport
+
+        backend.transport = HTTPXTransport(backend.max_in_flight)
+    return backend
+
+
+def _retry(scorer: Scorer, value: Any) -> Scorer:
+    given = dict(value) if isinstance(value, Mapping) else {"attempts": value}
+    valid = ("attempts", "wait_initial", "wait_max")
+    for key in given:
+        if key not in valid:
+            raise unknown("option of retry", key, valid)
+    attempts = given.pop("attempts", ATTEMPTS)
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise ConfigError(f"retry counts all attempts, so it is at least 1; {attempts!r} is not.")
+    waits = {key: _seconds(seconds, f"retry.{key}", zero=True) for key, seconds in given.items()}
+    return Retry(scorer, attempts=attempts, **waits) if attempts > 1 else scorer
+
+
+def _fallback(
+    settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]
+) -> tuple[list[Scorer], tuple[Any, ...]]:
+    value = settings.get("fallback")
+    causes: tuple[Any, ...] = DEFAULT_CAUSES
+    if isinstance(value, Mapping):
+        for key in value:
+            if key not in ("specs", "on"):
+                raise unknown("option of fallback", key, ("specs", "on"))
+        causes = tuple(_choice(each, "fallback.on", CAUSES) for each in value.get("on", DEFAULT_CAUSES))
+        value = value.get("specs")
+    if value is None:
+        return [], causes
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise ConfigError(
+            f"fallback is a list of specs, tried in order, such as ['embedded', 'passthrough']; not {value!r}."
+        )
+    scorers = []
+    for entry in value:
+        if isinstance(entry, str) and entry not in named:
+            taken = {key: settings[key] for key in INHERITED if key in settings}
+            scorers.append(_scorer({"use": entry, **taken}, named, within))
+            continue
+        if isinstance(entry, str) and entry in within:
+            raise ConfigError(
+                f"The reranker {entry!r} falls back on itself ({' → '.join((*within, entry))}): name another."
+            )
+        deeper = (*within, entry) if isinstance(entry, str) else within
+        scorers.append(_scorer(parse(entry, named), named, deeper))
+    return scorers, causes
+
+
+def _check_options(settings: Mapping[str, Any]) -> None:
+    known = entries()
+    for key, value in settings.items():
+        if key in OPTIONS or (key in known and isinstance(value, Mapping)):
+            continue
+        if key in known:
+            raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}, not {value!r}.")
+        raise unknown("option", key, OPTIONS)
+    use = settings.get("use")
+    if not isinstance(use, str) or not use:
+        raise ConfigError(
+            f"A spec names its backend under `use`, such as use = 'embedded'; this one has {use!r} there."
+        )
+
+
+def _check_scales(scorer: Scorer, threshold: Any) -> None:
+    scales: dict[str, str] = {}
+    for leaf in _leaves(scorer):
+        if not leaf.instant:
+            check_threshold(threshold, leaf.capabilities, leaf.label)
+            scales.setdefault(leaf.capabilities.scale, leaf.label)
+    if not scales:
+        check_threshold(threshold, scorer.capabilities, scorer.label)
+    if len(scales) > 1:
+        told = ", ".join(f"{label} ({scale})" for scale, label in scales.items())
+        raise ConfigError(
+            f"score_threshold would mean different things for {told}. Use top_n, or stand-ins of one scale."
+        )
+
+
+def _leaves(scorer: Scorer) -> Iterator[Scorer]:
+    if isinstance(scorer, Wrapper):
+        yield from _leaves(scorer.inner)
+    elif isinstance(scorer, Fallback):
+        for entry in scorer.entries:
+            yield from _leaves(entry)
+    else:
+        yield scorer
+
+
+def _choice(value: Any, name: str, offered: tuple[Any, ...]) -> Any:
+    if value not in offered:
+        raise unknown(f"value of {name},", value, offered)
+    return value
+
+
+def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or (value == 0 and not zero):
+        raise ConfigError(f"{name} is a number of seconds above 0, and {value!r} is not.")
+    return float(value)
+
+
+def _text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} has to be a text, and {value!r} is not.")
+    return value

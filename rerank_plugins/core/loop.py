@@ -1,0 +1,195 @@
+"""Where work runs: one background event loop for sync callers, one resource per event loop, worker threads for engines.
+
+All of it is remade in a forked child: threads do not survive a fork, and a parent's connections must not be shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import contextvars
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+__all__ = ["PerLoop", "Workers", "run_sync"]
+
+T = TypeVar("T")
+
+
+class _Background:
+    """A daemon thread with an event loop, made when first needed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: threading.Thread | None = None
+
+    def running(self) -> asyncio.AbstractEventLoop:
+        with self.lock:
+            if self.loop is None:
+                ready = threading.Event()
+                self.loop = asyncio.new_event_loop()
+                self.thread = threading.Thread(
+                    target=self._serve, args=(self.loop, ready), name="rerank-plugins-loop", daemon=True
+                )
+                self.thread.start()
+                ready.wait()
+            return self.loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
+        asyncio.set_event_loop(loop)
+        loop.call_soon(ready.set)
+        loop.run_forever()
+
+    def stop(self) -> None:
+        """Close what lives on the loop, and the loop, so that the interpreter exits without complaints."""
+        if self.loop is None or self.thread is None or not self.thread.is_alive():
+            return
+        loop, thread, self.loop = self.loop, self.thread, None
+        with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
+            asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result(timeout=1.0)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=1.0)
+        if not thread.is_alive():
+            loop.close()
+
+
+_background = _Background()
+atexit.register(lambda: _background.stop())  # noqa: PLW0108 (the global is remade after a fork)
+
+
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on the background loop and wait for its result; context variables travel along.
+
+    Works inside a running loop (a notebook) too. Ctrl-C cancels the work.
+
+    Raises:
+        RuntimeError: Called on the background loop itself, where waiting would never end.
+    """
+    loop = _background.running()
+    if threading.current_thread() is _background.thread:
+        work.close()
+        raise RuntimeError("The sync face was called from inside rerank_plugins' own event loop; await the async one.")
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+class PerLoop(Generic[T]):
+    """One resource per event loop: made on first use there, closed when that loop shuts down."""
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]] | None = None) -> None:
+        """Keep how to make the resource (called on the loop) and how to close it (awaited on the same loop)."""
+        self._make = make
+        self._close = close
+        self._slots: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None, None]]] = {}
+        self._lock = threading.Lock()
+        _fork_reset.add(self)
+
+    async def get(self) -> T:
+        """Return this loop's resource."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            slot = self._slots.get(loop)
+            if slot is not None:
+                return slot[0]
+            for gone in [known for known in self._slots if known.is_closed()]:
+                del self._slots[gone]
+            resource = self._make()
+            keeper = self._keep(loop, resource)
+            self._slots[loop] = (resource, keeper)
+        # A loop that shuts down (asyncio.run does) closes the async generators that were started on it: this one
+        # closes the resource. So nobody has to say goodbye to a loop.
+        await anext(keeper)
+        return resource
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop, resource: T) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._slots.pop(loop, None)
+            if self._close is not None:
+                await self._close(resource)
+
+    async def aclose(self) -> None:
+        """Close the resource of every loop, each on its own."""
+        with self._lock:
+            slots = list(self._slots.items())
+        here = asyncio.get_running_loop()
+        for loop, (_, keeper) in slots:
+            if loop is here:
+                await keeper.aclose()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keeper.aclose(), loop))
+            else:
+                with self._lock:
+                    self._slots.pop(loop, None)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._slots = {}
+
+
+class Workers:
+    """Worker threads of one engine. The host loop's default executor gets nothing."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        """Prepare up to `threads` threads named after `name`; none starts before the first job."""
+        self.threads = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        _fork_reset.add(self)
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run `work(*arguments)` on a worker, in the caller's context, and await it.
+
+        The await can be left at any time (a deadline); a job that has not begun by then never does.
+        """
+        return await asyncio.wrap_future(self.submit(work, *arguments))
+
+    def submit(self, work: Callable[..., T], *arguments: Any) -> concurrent.futures.Future[T]:
+        """Queue `work(*arguments)` and return its future."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = concurrent.futures.ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
+            return self._pool.submit(contextvars.copy_context().run, work, *arguments)
+
+    def close(self) -> None:
+        """Let the threads end after what they are doing; the next job starts new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._pool = None
+
+
+_fork_reset: weakref.WeakSet[PerLoop[Any] | Workers] = weakref.WeakSet()
+_abandoned: list[
+    _Background
+] = []  # the parent's loop, kept so that the child's collector does not close it with a warning
+
+
+def _after_fork() -> None:
+    global _background
+    _abandoned.append(_background)
+    _background = _Background()
+    for each in list(_fork_reset):
+        each._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,217 @@
+"""The data that scorers take and give: frozen, and aligned with the documents by position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from .errors import BadResponse
+
+__all__ = ["Attempt", "Capabilities", "RerankRequest", "Scale", "Scores", "Span", "Usage"]
+
+T = TypeVar("T")
+
+Scale = Literal["unit", "logit", "cosine", "ordinal"]
+"""What a raw score means; see `Capabilities.relevance`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend (or one model of it) can take and what its scores mean. The core acts on it; backends need not.
+
+    Sizes in tokens are of the backend's own tokenizer; the core estimates them from both sides where it has none.
+    """
+
+    scale: Scale = "unit"
+    """`unit`: already in [0, 1]. `logit`: any real. `cosine`: in [-1, 1]. `ordinal`: only its order means something."""
+    offset: float = 0.0
+    """`logit` only: the raw score that means a relevance of 0.5."""
+    divisor: float = 1.0
+    """`logit` only: how many raw units make one logit."""
+    max_documents: int | None = None
+    """Documents in one call; the core sends more than that in parts."""
+    max_tokens: int | None = None
+    """Tokens of the query and one document together; what is longer is cut or chunked, never silently."""
+    max_query_tokens: int | None = None
+    """Tokens of the query alone."""
+    max_document_tokens: int | None = None
+    """Tokens of one document alone, where the backend reads it apart from the query."""
+    max_total_tokens: int | None = None
+    """Tokens of one call: the query's times the number of documents, plus the documents'."""
+    max_bytes: int | None = None
+    """Bytes of UTF-8 in one call."""
+    listwise: bool = False
+    """A document's score depends on the other documents: never split, never cached per document."""
+    instructions: bool = False
+    """Follows an `instruction`; one that does not refuses it."""
+    fields: bool = False
+    """Takes mappings as documents itself; otherwise they are sent as YAML."""
+
+    def relevance(self, raw: float) -> float:
+        """Return the `relevance_score` in [0, 1] of a raw score, by the declared scale (`ordinal` has none of its own).
+
+        `unit` as it is, `logit` sigmoid((raw - offset) / divisor), `cosine` (raw + 1) / 2. Computed in float64, where a
+        half-precision sigmoid would make good documents tie at 1.0.
+        """
+        if self.scale == "logit":
+            logit = (raw - self.offset) / self.divisor
+            if logit >= 0:
+                return 1.0 / (1.0 + math.exp(-logit))
+            odds = math.exp(max(logit, -745.0))
+            return odds / (1.0 + odds)
+        share = (raw + 1.0) / 2.0 if self.scale == "cosine" else raw
+        return min(1.0, max(0.0, share))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    """One question to a scorer: a query and the documents to score, all text, none blank, none twice."""
+
+    query: str
+    documents: tuple[str, ...]
+    instruction: str | None = None
+    """What the user means by relevant, for the models that follow such a text."""
+    retrieval_scores: tuple[float, ...] | None = None
+    """The retriever's own scores, aligned with `documents`, where the caller has them."""
+    fields: tuple[Mapping[str, Any] | None, ...] | None = None
+    """The mapping behind each document that was given as one, aligned with `documents`."""
+    positions: tuple[int, ...] | None = None
+    """Where each document stood in the caller's list; `None` if the same place."""
+
+    def select(self, positions: Sequence[int]) -> RerankRequest:
+        """Return the same question over the documents at `positions`, in that order."""
+        return replace(
+            self,
+            documents=tuple(self.documents[position] for position in positions),
+            retrieval_scores=_at(self.retrieval_scores, positions),
+            fields=_at(self.fields, positions),
+            positions=tuple(self.position(position) for position in positions),
+        )
+
+    def position(self, index: int) -> int:
+        """Return where document `index` stood in the caller's list."""
+        return index if self.positions is None else self.positions[index]
+
+
+def _at(values: tuple[T, ...] | None, positions: Sequence[int]) -> tuple[T, ...] | None:
+    return None if values is None else tuple(values[position] for position in positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call consumed; `None` where the backend does not say.
+
+    `requests` counts everything sent, failed attempts included; `cost_usd` comes only from prices that were given.
+    """
+
+    requests: int = 0
+    input_tokens: int | None = None
+    search_units: float | None = None
+    cost_usd: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add up two parts of one call; an unknown and a number give the number."""
+
+        def total(mine: Any, theirs: Any) -> Any:
+            known = [value for value in (mine, theirs) if value is not None]
+            return sum(known) if known else None
+
+        return Usage(
+            self.requests + other.requests,
+            total(self.input_tokens, other.input_tokens),
+            total(self.search_units, other.search_units),
+            total(self.cost_usd, other.cost_usd),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A passage of a document: half-open range of characters (Unicode code points), and its own score."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One thing that was tried to answer a call."""
+
+    model: str
+    """The spec of who was asked."""
+    outcome: str
+    """`answered`, or the name of the error's class."""
+    milliseconds: float
+    detail: str | None = None
+    """The error's message."""
+    remote: bool = False
+    """Whether a request left the process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A scorer's answer: one value per document of the request, in the request's order."""
+
+    values: tuple[float | None, ...]
+    """Raw scores; all `None` from a scorer that keeps the order given."""
+    model: str
+    """The spec of whoever answered."""
+    capabilities: Capabilities
+    """Of whoever answered: they say what the values mean."""
+    usage: Usage = field(default_factory=Usage)
+    truncated: tuple[bool, ...] | None = None
+    """Which documents were not read to their end; `None` if none was."""
+    spans: tuple[tuple[Span, ...], ...] | None = None
+    """The best passages of each document, where the backend tells."""
+    degraded: bool = False
+    """A stand-in answered."""
+    reason: str | None = None
+    """Why the answer is not the one that was asked for."""
+
+
+def checked(values: Iterable[Any], count: int, backend: str) -> tuple[float, ...]:
+    """Return `values` as floats: exactly `count`, each finite.
+
+    Raises:
+        BadResponse: Another number of values, or one that is no finite number.
+    """
+    told = list(values)
+    if len(told) != count:
+        raise BadResponse(f"{backend} gave {len(told)} scores for {count} documents.", backend=backend)
+    return tuple(_finite(value, position, backend) for position, value in enumerate(told))
+
+
+def aligned(pairs: Iterable[tuple[Any, Any]], count: int, backend: str) -> tuple[float, ...]:
+    """Return the scores of `(index, score)` pairs, in any order, as a tuple in the order of the documents.
+
+    Raises:
+        BadResponse: An index twice, missing or out of range, or a score that is no finite number.
+    """
+    found: list[float | None] = [None] * count
+    for index, value in pairs:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+            raise BadResponse(f"{backend} scored a document {index!r} that it was not sent.", backend=backend)
+        if found[index] is not None:
+            raise BadResponse(f"{backend} scored document {index} twice.", backend=backend)
+        found[index] = _finite(value, index, backend)
+    missing = [index for index, value in enumerate(found) if value is None]
+    if missing:
+        raise BadResponse(
+            f"{backend} gave no score for {len(missing)} of {count} documents (the first is {missing[0]}).",
+            backend=backend,
+        )
+    return tuple(value for value in found if value is not None)
+
+
+def _finite(value: Any, position: int, backend: str) -> float:
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise BadResponse(
+            f"{backend} gave {type(value).__name__} as the score of document {position}; a number belongs there.",
+            backend=backend,
+        )
+    number = float(value)
+    if not math.isfinite(number):
+        raise BadResponse(f"{backend} gave {number} as the score of document {position}.", backend=backend)
+    return number

@@ -1,0 +1,160 @@
+"""HTTP as data: what a reply's status means, when to come back, and how addresses join. No I/O."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError
+
+__all__ = ["HTTPResponse", "Transport", "error_for", "join_url", "parse_json", "retry_after"]
+
+TRANSIENT_STATUSES = frozenset({408, 409, 425})  # and every 5xx
+AUTHENTICATION_STATUSES = frozenset({401, 403, 498})  # 498: Cohere's "invalid token"
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPResponse:
+    """A reply, read to its end; header names in lower case."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """Sends one request; the core is given one and knows no HTTP client."""
+
+    async def post(self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
+        """POST `payload` as JSON and return the reply; raise `TransientError` where no reply comes."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+
+
+def error_for(response: HTTPResponse, *, backend: str, explanation: str) -> BackendError:
+    """Return the typed error of a reply whose status is not 2xx.
+
+    Args:
+        response: The reply.
+        backend: The spec of the backend, for the message.
+        explanation: What the vendor said in its body.
+    """
+    return error_for_status(response.status, response.headers, backend=backend, explanation=explanation)
+
+
+def error_for_status(status: int, headers: Mapping[str, str], *, backend: str, explanation: str) -> BackendError:
+    """Return the typed error of an HTTP status that is not 2xx; header names in lower case."""
+    told = f"{backend} answered {status}" + (f": {explanation}" if explanation else "") + "."
+    request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("cf-ray")
+
+    def make(kind: type[BackendError], advice: str, wait: float | None = None) -> BackendError:
+        return kind(f"{told} {advice}", backend=backend, status=status, retry_after=wait, request_id=request_id)
+
+    if status == 429:
+        return make(RateLimited, "Send fewer requests, or raise `retry`, or name a `fallback`.", retry_after(headers))
+    if status in TRANSIENT_STATUSES or status >= 500:
+        return make(
+            TransientError, "It may pass: raise `retry` or name a `fallback` in the spec.", retry_after(headers)
+        )
+    if status in AUTHENTICATION_STATUSES:
+        return make(AuthenticationFailed, "Check the key (`api_key`, or the backend's environment variable).")
+    if status == 402:
+        return make(Rejected, "The account has no credit left: top it up, or change the backend.")
+    if status == 404:
+        return make(Rejected, "Check the model's name and `base_url`.")
+    if 300 <= status < 400:
+        return make(Rejected, "It redirects: set `base_url` to the address it names.")
+    if 200 <= status < 300:
+        return make(BadResponse, "Expected a JSON body of scores.")
+    return make(Rejected, "The request is refused as it is: sending it again will not help.")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds a reply asks to wait, or `None`.
+
+    Reads `retry-after-ms` (milliseconds), `retry-after` (seconds, fractions of them, or an HTTP date: RFC 9110,
+    10.2.3), then `x-ratelimit-reset` (epoch seconds, as the cohere SDK 7.3.1 reads it, or seconds from now) and
+    `x-ratelimit-reset-requests` (seconds, or "1m30s" and "20ms" as OpenAI-like gateways write it).
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000.0)
+    told = headers.get("retry-after")
+    if told is not None:
+        seconds = _number(told)
+        if seconds is not None:
+            return max(0.0, seconds)
+        import email.utils  # a tenth of this package's import time, for a rare header
+
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+        except (ValueError, TypeError):
+            pass
+    reset = _number(headers.get("x-ratelimit-reset"))
+    if reset is not None:
+        return max(0.0, reset - time.time() if reset > 1e9 else reset)
+    return _duration(headers.get("x-ratelimit-reset-requests"))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if value is not None and value == value and abs(value) != float("inf") else None
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if (seconds := _number(text)) is not None:
+        return max(0.0, seconds)
+    total, number, unit = 0.0, "", ""
+    for character in text.strip() + "0":
+        if (character.isdigit() or character == ".") and unit:
+            if unit not in _UNITS or _number(number) is None:
+                return None
+            total, number, unit = total + float(number) * _UNITS[unit], "", ""
+        if character.isdigit() or character == ".":
+            number += character
+        else:
+            unit += character
+    return total
+
+
+def parse_json(response: HTTPResponse, *, backend: str) -> Any:
+    """Return the body as JSON.
+
+    Raises:
+        BadResponse: The body is something else (an HTML page, a cut text).
+    """
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError) as error:
+        start = response.body[:60].decode("utf-8", "replace")
+        raise BadResponse(
+            f"{backend} answered {response.status} with a body that is not JSON (it begins {start!r}). "
+            "Check `base_url`: a proxy or a web page may be answering in its place.",
+            backend=backend,
+            status=response.status,
+        ) from error
+
+
+def join_url(base: str, path: str) -> str:
+    """Return `base` + `path`, where a base that already ends in the beginning of the path does not repeat it.
+
+    `http://h` and `http://h/v1` and `http://h/v1/rerank` all give `http://h/v1/rerank` for the path `/v1/rerank`.
+    """
+    parts = urlsplit(base)
+    have = [segment for segment in parts.path.split("/") if segment]
+    want = [segment for segment in path.split("/") if segment]
+    overlap = next((size for size in range(min(len(have), len(want)), 0, -1) if have[-size:] == want[:size]), 0)
+    return urlunsplit((parts.scheme, parts.netloc, "/" + "/".join(have + want[overlap:]), parts.query, ""))

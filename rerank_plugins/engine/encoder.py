@@ -1,0 +1,138 @@
+"""Text to token ids: the query keeps its place, only the document is cut, and no text can pose as a special token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["Encoded", "Encoder"]
+
+_CHARACTERS_PER_TOKEN = 12
+_MARGIN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What goes through a model as one row."""
+
+    ids: list[int]
+    types: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The special tokens around texts, as (id, type) runs, and the type of each text's own tokens."""
+
+    runs: tuple[tuple[tuple[int, int], ...], ...]
+    types: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.runs))
+
+
+class Encoder:
+    """A `tokenizer.json`, set once and never changed after: safe under threads (peers.md B5)."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: It is not there, or is no tokenizer.
+        """
+        from tokenizers import Tokenizer
+
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception for everything
+            raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        # A text that holds "[SEP]" or "</s>" is text.
+        self._tokenizer.encode_special_tokens = True
+        self._single = self._learn("a")
+        self._pair = self._learn("a", "b")
+
+    def _learn(self, *texts: str) -> _Template:
+        """Read off one encoding where the tokenizer puts its special tokens."""
+        probe = self._tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+        runs: list[list[tuple[int, int]]] = [[] for _ in range(len(texts) + 1)]
+        types = [0] * len(texts)
+        past = 0
+        for token, kind, owner in zip(probe.ids, probe.type_ids, probe.sequence_ids, strict=True):
+            if owner is None:
+                runs[past].append((token, kind))
+            else:
+                types[owner] = kind
+                past = owner + 1
+        return _Template(tuple(map(tuple, runs)), tuple(types))
+
+    @property
+    def joins_pairs(self) -> bool:
+        """Whether the tokenizer sets something between a query and a document."""
+        return bool(self._pair.runs[1])
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the (start, end) characters of each token of `text`, without special tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def singles(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
+        """Return each text alone, cut to `max_tokens` with its special tokens."""
+        room = max_tokens - self._single.size
+        return [_assembled(self._single, (ids[:room],), truncated=len(ids) > room) for ids in self._ids(texts, room)]
+
+    def pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Encoded]:
+        """Return the query joined with each document; the document is cut so that all is within `max_tokens`.
+
+        The query has three quarters of the room at most (as in FlagEmbedding): past that it is cut too, and every
+        result says so.
+        """
+        room = max_tokens - self._pair.size
+        most = room * 3 // 4
+        (asked,) = self._ids([query], most)
+        cut_query, asked = len(asked) > most, asked[:most]
+        left = room - len(asked)
+        return [
+            _assembled(self._pair, (asked, ids[:left]), truncated=cut_query or len(ids) > left)
+            for ids in self._ids(documents, left)
+        ]
+
+    def _ids(self, texts: Sequence[str], room: int) -> list[list[int]]:
+        """Return the ids of each text; of a very long one only its beginning, as long as that fills `room` and more."""
+        most = room * _CHARACTERS_PER_TOKEN + 1_000
+        found = self._batch([text[:most] for text in texts])
+        # Beginnings that gave too few tokens (long runs of blanks, say) are read whole.
+        again = [
+            position
+            for position, text in enumerate(texts)
+            if len(text) > most and len(found[position]) < room + _MARGIN
+        ]
+        for position, ids in zip(again, self._batch([texts[position] for position in again]), strict=True):
+            found[position] = ids
+        return found
+
+    def _batch(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
+    ids = [token for token, _ in template.runs[0]]
+    types = [kind for _, kind in template.runs[0]]
+    for part, kind, after in zip(parts, template.types, template.runs[1:], strict=True):
+        ids += part
+        types += [kind] * len(part)
+        ids += [token for token, _ in after]
+        types += [kind for _, kind in after]
+    return Encoded(ids, types, truncated)

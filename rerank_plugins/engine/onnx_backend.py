@@ -1,0 +1,94 @@
+"""What the backends over an ONNX model share: the common options of local models, one model held, and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.errors import ConfigError
+from ..core.scorer import Backend
+from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
+
+__all__ = ["OnnxBackend"]
+
+_log = logging.getLogger("rerank_plugins")
+
+
+class OnnxBackend(Backend):
+    """A backend over one ONNX model on this machine's CPU, float32."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        *,
+        max_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        device: str | None = None,
+        runtime: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
+
+        Args:
+            folder: Holds the ONNX file and `tokenizer.json`.
+            model: Its name in specs.
+            max_tokens: The longest input in tokens; `None` is what the folder says.
+            batch_tokens: Tokens of one batch, padding included; `None` is 1,024.
+            device: `cpu`.
+            runtime: `onnxruntime`.
+            dtype: `float32`, or `auto` for the fastest that keeps the order (the same, in this runtime).
+
+        Raises:
+            ConfigError: A missing file, or a value that is not offered.
+        """
+        super().__init__(model)
+        _offered("device", device, ("cpu", "auto"))
+        _offered("runtime", runtime, ("onnxruntime", "auto"))
+        _offered("dtype", dtype, ("float32", "auto"))
+        for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 16):
+                raise ConfigError(f"{name} has to be a whole number of at least 16, and {value!r} is not.")
+        model_file(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise ConfigError(
+                f"{folder} holds no tokenizer.json: a model needs its own tokenizer beside the ONNX file."
+            )
+        self.folder = folder
+        self._max_tokens = max_tokens
+        self.batch_tokens = batch_tokens or BATCH_TOKENS
+        self._held: OnnxModel | None = None
+
+    @property
+    def detail(self) -> str:
+        """Runtime and dtype."""
+        return "onnxruntime float32"
+
+    @property
+    def onnx_model(self) -> OnnxModel:
+        """The process's one model of this folder."""
+        held = self._held
+        if held is None or held.pid != os.getpid():
+            held = self._held = loaded(self.folder)
+        return held
+
+    def tokens(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return the characters of each token of `text`."""
+        return self.onnx_model.encoder.offsets(text)
+
+    async def awarmup(self) -> None:
+        """Load the tokenizer and the model."""
+        model = self.onnx_model
+        await asyncio.gather(model.workers.run(lambda: model.encoder), model.workers.run(lambda: model.session))
+
+    async def aclose(self) -> None:
+        """Let the model go; it leaves memory when no other reranker holds it."""
+        self._held = None
+
+
+def _offered(name: str, value: str | None, offered: tuple[str, ...]) -> None:
+    if value is not None and value not in offered:
+        raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(offered)}.")

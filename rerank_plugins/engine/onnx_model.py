@@ -1,0 +1,218 @@
+"""A folder with an ONNX file and its tokenizer, loaded once in a process and run by one single-threaded worker a core."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core.errors import ConfigError
+from ..core.loop import Workers
+from .batches import plan
+from .encoder import Encoded, Encoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime as ort
+
+__all__ = ["BATCH_TOKENS", "OnnxModel", "cores", "loaded", "model_file"]
+
+T = TypeVar("T")
+
+BATCH_TOKENS = 1024
+"""Tokens of one batch, padding included; larger ones are slower on a CPU (they leave the cache) and hold more memory."""
+
+_log = logging.getLogger("rerank_plugins")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def model_file(folder: Path) -> Path:
+    """Return the ONNX file of a model's folder: `model.onnx`, `onnx/model.onnx`, or the only one there is.
+
+    Raises:
+        ConfigError: No such folder, no ONNX file in it, or several and none called so.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: name a folder with an ONNX file and a tokenizer.json.")
+    for known in ("model.onnx", "onnx/model.onnx"):
+        if (folder / known).is_file():
+            return folder / known
+    found = sorted(folder.glob("*.onnx")) or sorted(folder.glob("onnx/*.onnx"))
+    if len(found) == 1:
+        return found[0]
+    told = f"holds several ONNX files ({', '.join(each.name for each in found)})" if found else "holds no ONNX file"
+    raise ConfigError(f"{folder} {told}: put the one to use there as model.onnx.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model's folder says about itself."""
+
+    max_tokens: int
+    pad: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Limits:
+        """Read `config.json` and `tokenizer_config.json`; warn where they disagree on the longest input."""
+        config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
+        pad = config.get("pad_token_id")
+        positions = config.get("max_position_embeddings")
+        if isinstance(positions, int) and config.get("model_type") in {"roberta", "xlm-roberta", "camembert"}:
+            positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
+        told = tokenizer.get("model_max_length")
+        told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
+        sizes = [size for size in (positions, told) if isinstance(size, int)]
+        if len(set(sizes)) > 1:
+            _log.warning(
+                "%s: its tokenizer says at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
+                folder,
+                told,
+                positions,
+                min(sizes),
+            )
+        return cls(min(sizes, default=512), pad if isinstance(pad, int) else 0)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): fetch the model again.") from error
+    return found if isinstance(found, dict) else {}
+
+
+class OnnxModel:
+    """One model in memory. Made by `loaded`, which gives the same object for the same file while anybody holds it."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        """Prepare; nothing is loaded before the first use."""
+        self.folder = folder
+        self.file = file
+        self.pid = os.getpid()
+        self.limits = Limits.read(folder)
+        self.workers = Workers(cores(), f"rerank-{folder.name}")
+        self._lock = threading.Lock()
+        self._session: ort.InferenceSession | None = None
+        self._encoder: Encoder | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """Its tokenizer, read when first asked for."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = Encoder(self.folder / "tokenizer.json")
+            return self._encoder
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        """Its session, loaded when first asked for (on a worker: this takes a moment)."""
+        with self._lock:
+            if self._session is None:
+                self._session = _session(self.file)
+            return self._session
+
+    async def map(
+        self, rows: Sequence[Encoded], batch_tokens: int, each: Callable[[list[int], np.ndarray], None]
+    ) -> None:
+        """Run every row through the model; call `each(positions, output)` on a worker thread after every batch.
+
+        Two batches a core are in the queue at any time, so a cancelled call leaves nothing behind but those, and
+        concurrent calls take turns batch by batch.
+        """
+        session = await self.workers.run(lambda: self.session)
+        wanted = {node.name for node in session.get_inputs()}
+        batches = iter(plan([len(row.ids) for row in rows], batch_tokens))
+
+        def run(positions: list[int]) -> None:
+            each(positions, session.run(None, self._feed(rows, positions, wanted))[0])
+
+        async def lane() -> None:
+            for positions in batches:
+                await self.workers.run(run, positions)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2 * self.workers.threads):
+                    group.create_task(lane())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+    def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: set[str]) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        longest = max(len(rows[position].ids) for position in positions)
+        shape = (len(positions), longest)
+        ids = np.full(shape, self.limits.pad, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
+        for line, position in enumerate(positions):
+            row = rows[position]
+            size = len(row.ids)
+            ids[line, :size] = row.ids
+            mask[line, :size] = 1
+            types[line, :size] = row.types
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return {name: value for name, value in feed.items() if name in wanted}
+
+
+def _session(file: Path) -> ort.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    # One thread a run and one worker a core: no threads that wait for each other, and no loss on a shared machine.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # The arena keeps the peak for ever (peers.md B34); without it the memory goes back after every run.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    # Weights that are stored as int8 are computed in float: left alone, onnxruntime fuses them into integer products.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
+
+
+_table: weakref.WeakValueDictionary[Path, OnnxModel] = weakref.WeakValueDictionary()
+_table_lock = threading.Lock()
+_abandoned: list[OnnxModel] = []
+
+
+def loaded(folder: Path) -> OnnxModel:
+    """Return the process's one model of a folder; it is dropped from memory when nobody holds it any more.
+
+    Raises:
+        ConfigError: The folder, its ONNX file or its settings cannot be read.
+    """
+    file = model_file(folder).resolve()
+    with _table_lock:
+        model = _table.get(file)
+        if model is None:
+            model = _table[file] = OnnxModel(folder, file)
+        return model
+
+
+def _after_fork() -> None:
+    # A session's inner state is not made for a fork. The child loads anew, and never frees what it inherited.
+    global _table_lock
+    _table_lock = threading.Lock()
+    _abandoned.extend(_table.values())
+    _table.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,1 @@
+"""Scorers made of scorers, one idea a file. `rerank_plugins.config` knows their order."""

@@ -1,0 +1,121 @@
+"""When the reranker that was asked for cannot answer, the next one does, and the answer says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+from ..core.errors import (
+    AllBackendsFailed,
+    BadResponse,
+    DeadlineExceeded,
+    Rejected,
+    RerankError,
+    TransientError,
+)
+from ..core.scorer import Scorer
+from ..core.types import RerankRequest, Scores
+from .deadline import seconds_left, within
+
+__all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback"]
+
+Cause = Literal["transient", "bad_response", "deadline", "rejected"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+DEFAULT_CAUSES: tuple[Cause, ...] = ("transient", "bad_response", "deadline")
+
+_WARN_EVERY = 60.0
+_log = logging.getLogger("rerank_plugins")
+
+
+def cause(error: RerankError) -> Cause | None:
+    """Return the name, in a spec, of what failed; `None` for what no stand-in may hide (a wrong call, a wrong spec)."""
+    match error:
+        case TransientError() | AllBackendsFailed():
+            return "transient"
+        case BadResponse():
+            return "bad_response"
+        case DeadlineExceeded():
+            return "deadline"
+        case Rejected():
+            return "rejected"
+        case _:
+            return None
+
+
+class Fallback(Scorer):
+    """Ask each entry in turn until one answers.
+
+    Under a deadline an entry may use what is left divided by the entries still to come; entries that answer at once
+    (`instant`: the retriever's order) are not counted and are asked even when no time is left.
+    """
+
+    keeps_deadline = True
+
+    def __init__(self, entries: Sequence[Scorer], *, on: Sequence[Cause] = DEFAULT_CAUSES) -> None:
+        """Take the entries in the order they are asked; the first is the one that is meant."""
+        self.entries = tuple(entries)
+        self.capabilities = self.entries[0].capabilities
+        self._on = frozenset(on)
+        self._warned = -_WARN_EVERY
+
+    @property
+    def label(self) -> str:
+        """The first entry's."""
+        return self.entries[0].label
+
+    def tokens(self, text: str) -> Sequence[tuple[int, int]] | None:
+        """Ask the first entry."""
+        return self.entries[0].tokens(text)
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Return the first answer; from a later entry it is marked as degraded."""
+        errors: list[RerankError] = []
+        for position, entry in enumerate(self.entries):
+            asked = request
+            if position and request.instruction is not None and not entry.capabilities.instructions:
+                asked = replace(request, instruction=None)
+            try:
+                scores = await self._bounded(position, entry, asked)
+            except RerankError as error:
+                if cause(error) not in self._on:
+                    raise
+                errors.append(error)
+                continue
+            if not errors:
+                return scores
+            return self._degraded(scores, errors, dropped_instruction=asked is not request)
+        if all(isinstance(error, DeadlineExceeded) for error in errors):
+            raise errors[0]
+        raise AllBackendsFailed(tuple(errors))
+
+    async def _bounded(self, position: int, entry: Scorer, request: RerankRequest) -> Scores:
+        left = seconds_left()
+        if left is None or entry.instant:
+            return await entry.ascore(request)
+        to_come = sum(not other.instant for other in self.entries[position:])
+        if left <= 0:
+            raise DeadlineExceeded(f"{entry.label} was not asked: the deadline had passed. Raise `deadline`.")
+        return await within(left / to_come, entry.ascore(request), entry.label)
+
+    def _degraded(self, scores: Scores, errors: list[RerankError], *, dropped_instruction: bool) -> Scores:
+        reason = f"{scores.model} answered in place of {self.label}: {errors[0]}"
+        if dropped_instruction:
+            reason += f" {scores.model} cannot follow an instruction and answered without it."
+        now = time.monotonic()
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            _log.warning("Degraded answer: %s (said at most once a minute)", reason)
+        return replace(scores, degraded=True, reason=reason)
+
+    async def awarmup(self) -> None:
+        """Warm up every entry."""
+        for entry in self.entries:
+            await entry.awarmup()
+
+    async def aclose(self) -> None:
+        """Close every entry."""
+        for entry in self.entries:
+            await entry.aclose()

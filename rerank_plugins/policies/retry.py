@@ -1,0 +1,55 @@
+"""Send again what may work the second time, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from ..core.errors import TransientError
+from ..core.scorer import Scorer, Wrapper
+from ..core.types import RerankRequest, Scores
+from .deadline import seconds_left
+
+__all__ = ["Retry"]
+
+LONGEST_WAIT = 60.0
+"""Seconds: a vendor that asks for more than this is down for the purposes of a query."""
+
+
+class Retry(Wrapper):
+    """Repeat after `TransientError`, with exponential backoff and full jitter; `Retry-After` is obeyed.
+
+    Full jitter: the wait before try n + 1 is uniform in [0, min(wait_max, wait_initial * 2 ** (n - 1))] (Marc Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015-03-04). A wait that the deadline cannot hold is not
+    begun: the error comes at once, and a fallback has the time.
+    """
+
+    def __init__(self, inner: Scorer, *, attempts: int = 3, wait_initial: float = 0.5, wait_max: float = 8.0) -> None:
+        """Try at most `attempts` times in all."""
+        super().__init__(inner)
+        self.attempts = attempts
+        self.wait_initial = wait_initial
+        self.wait_max = wait_max
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask, and ask again."""
+        for attempt in range(1, self.attempts):
+            try:
+                return await self.inner.ascore(request)
+            except TransientError as error:
+                wait = self._wait(attempt, error)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+        return await self.inner.ascore(request)
+
+    def _wait(self, attempt: int, error: TransientError) -> float | None:
+        if error.retry_after is not None:
+            wait = error.retry_after
+            if wait > max(LONGEST_WAIT, self.wait_max):
+                return None
+        else:
+            # Not for secrets: jitter keeps clients that failed together from coming back together.
+            wait = random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** (attempt - 1)))  # noqa: S311
+        left = seconds_left()
+        return None if left is not None and wait >= left else wait

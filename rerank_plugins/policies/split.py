@@ -1,0 +1,120 @@
+"""Send what is too much for one call in parts, at the same time, and put the scores together again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+
+from ..core.errors import InputError
+from ..core.scorer import Wrapper
+from ..core.tokens import bound, estimate
+from ..core.types import Capabilities, RerankRequest, Scores
+
+__all__ = ["Split", "parts"]
+
+
+def parts(request: RerankRequest, capabilities: Capabilities) -> list[range]:
+    """Return consecutive ranges of documents, each within the backend's limits by a conservative estimate.
+
+    Parts are filled to the limit rather than evened out: vendors bill in units of documents.
+    """
+    count = len(request.documents)
+    whole = [range(count)]
+    tokens, size = _budget(request, capabilities)
+    if tokens is None and size is None:
+        step = capabilities.max_documents or count
+        return whole if count <= step else [range(first, min(first + step, count)) for first in range(0, count, step)]
+    costs = list(_costs(request, capabilities))
+    found: list[range] = []
+    first, used_tokens, used_bytes = 0, 0, 0
+    for position, (in_tokens, in_bytes) in enumerate(costs):
+        full = (
+            (capabilities.max_documents is not None and position - first >= capabilities.max_documents)
+            or (tokens is not None and used_tokens + in_tokens > tokens)
+            or (size is not None and used_bytes + in_bytes > size)
+        )
+        if full and position > first:
+            found.append(range(first, position))
+            first, used_tokens, used_bytes = position, 0, 0
+        used_tokens += in_tokens
+        used_bytes += in_bytes
+    found.append(range(first, count))
+    return found
+
+
+def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | None, int | None]:
+    """Return the tokens and the bytes that one part may hold, `None` where they cannot matter."""
+    tokens, size = capabilities.max_total_tokens, capabilities.max_bytes
+    if tokens is None and size is None:
+        return None, None
+    query = bound(request.query)
+    everything = sum(map(bound, request.documents))
+    if tokens is not None and query * len(request.documents) + everything <= tokens:
+        tokens = None
+    if size is not None:
+        size -= query
+        if everything <= size:
+            size = None
+    return tokens, size
+
+
+def _costs(request: RerankRequest, capabilities: Capabilities) -> Iterator[tuple[int, int]]:
+    """Yield each document's share of a call, in tokens (the query counts once a document) and in bytes."""
+    query = estimate(request.query)[1]
+    if capabilities.max_query_tokens is not None:
+        query = min(query, capabilities.max_query_tokens)
+    for document in request.documents:
+        in_tokens = query + estimate(document)[1]
+        if capabilities.max_tokens is not None:
+            in_tokens = min(in_tokens, capabilities.max_tokens)  # the vendor cuts what is longer
+        # JSON escapes control characters and quotes: six bytes at the worst, two in practice.
+        yield in_tokens, bound(document) + sum(map(document.count, '"\\\n\r\t')) + 2
+
+
+class Split(Wrapper):
+    """Keep every call within the backend's limits of documents, tokens and bytes."""
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score in one call, or in parts that are sent together.
+
+        Raises:
+            InputError: A listwise backend was given more than it takes at once: its scores only mean something
+                within one call, so it is never split.
+        """
+        found = parts(request, self.capabilities)
+        if len(found) == 1:
+            return await self.inner.ascore(request)
+        if self.capabilities.listwise:
+            raise InputError(
+                f"{self.label} compares all documents at once and takes at most {len(found[0])} of these "
+                f"{len(request.documents)}: retrieve fewer, or name a pointwise model."
+            )
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.inner.ascore(request.select(part))) for part in found]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return merged([task.result() for task in tasks], [len(part) for part in found])
+
+
+def merged(answers: list[Scores], sizes: list[int]) -> Scores:
+    """Return the answers of consecutive parts as one."""
+    truncated = spans = None
+    if any(answer.truncated for answer in answers):
+        truncated = tuple(
+            flag for answer, size in zip(answers, sizes, strict=True) for flag in answer.truncated or (False,) * size
+        )
+    if any(answer.spans for answer in answers):
+        spans = tuple(
+            each for answer, size in zip(answers, sizes, strict=True) for each in answer.spans or ((),) * size
+        )
+    return Scores(
+        values=tuple(value for answer in answers for value in answer.values),
+        model=answers[0].model,
+        capabilities=answers[0].capabilities,
+        usage=reduce(add, (answer.usage for answer in answers)),
+        truncated=truncated,
+        spans=spans,
+    )

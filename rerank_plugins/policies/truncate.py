@@ -1,0 +1,90 @@
+"""What happens to a document that is longer than the backend reads: cut at the end, cut in the middle, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+from ..core.errors import InputError
+from ..core.scorer import Scorer, Wrapper
+from ..core.tokens import bound, estimate
+from ..core.types import RerankRequest, Scores
+
+__all__ = ["MODES", "Mode", "Truncate"]
+
+Mode = Literal["truncate", "head_tail", "error"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+_MARKS = 4  # special tokens around a pair, at most, in the models in use
+_JOINT = " … "
+
+
+class Truncate(Wrapper):
+    """Never cut silently.
+
+    `truncate`: the backend cuts (its own tokenizer knows where), and the result says so. `head_tail`: the middle is
+    taken out, so that a beginning and an end remain. `error`: an over-long document is an `InputError` that names it.
+
+    Lengths are exact where the backend has its tokenizer at hand; for a vendor they are estimates, and `truncated` is
+    said only where even the lower one is above the limit.
+    """
+
+    def __init__(self, inner: Scorer, mode: Mode = "truncate") -> None:
+        """Wrap `inner`."""
+        super().__init__(inner)
+        self.mode = mode
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score what fits, and mark what did not."""
+        if self.capabilities.max_tokens is None and self.capabilities.max_document_tokens is None:
+            return await self.inner.ascore(request)
+        if self.mode == "truncate":
+            scores = await self.inner.ascore(request)
+            if scores.truncated is not None:
+                return scores
+            room = self._room(estimate(request.query)[0])
+            flags = tuple(bound(text) > room and estimate(text)[0] > room for text in request.documents)
+            return replace(scores, truncated=flags) if any(flags) else scores
+        room = self._room(self._length(request.query) + _MARKS)
+        cut = [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]
+        changed = tuple(short is not text for short, text in zip(cut, request.documents, strict=True))
+        if not any(changed):
+            return await self.inner.ascore(request)
+        scores = await self.inner.ascore(replace(request, documents=tuple(cut), fields=None))
+        flags = tuple(a or b for a, b in zip(changed, scores.truncated or (False,) * len(cut), strict=True))
+        return replace(scores, truncated=flags)
+
+    def _room(self, query: int) -> int:
+        """Return the tokens left for a document beside a query of that many."""
+        together, alone = self.capabilities.max_tokens, self.capabilities.max_document_tokens
+        return min(together - query if together is not None else alone or 0, alone or together or 0)
+
+    def _length(self, text: str) -> int:
+        exact = self.tokens(text)
+        return len(exact) if exact is not None else estimate(text)[1]
+
+    def _fitted(self, text: str, room: int, index: int) -> str:
+        if bound(text) <= room:
+            return text
+        offsets = self.tokens(text)
+        length = len(offsets) if offsets is not None else estimate(text)[self.mode == "head_tail"]
+        if length <= room:
+            return text
+        if self.mode == "error":
+            raise InputError(
+                f"Document {index} has {'about ' if offsets is None else ''}{length} tokens and {self.label} reads "
+                f"{max(room, 0)} beside this query. Split it, or set `long_documents` to 'truncate' or 'head_tail'."
+            )
+        return _ends(text, offsets, max(room - 3, 2), length)
+
+
+def _ends(text: str, offsets: Sequence[tuple[int, int]] | None, room: int, length: int) -> str:
+    """Return the first two thirds of `room` tokens and the last third, joined by an ellipsis."""
+    head = room - room // 3
+    if offsets is None:
+        # The estimate is of the whole text: take the same share of its characters.
+        kept = int(len(text) * room / length)
+        at, back = kept - kept // 3, kept // 3
+        return text[:at] + _JOINT + text[len(text) - back :]
+    return text[: offsets[head - 1][1]] + _JOINT + text[offsets[len(offsets) - (room - head)][0] :]

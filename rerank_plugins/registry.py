@@ -1,0 +1,96 @@
+"""Name → backend: ours in one table, strangers' by entry point (group `rerank_plugins.backends`)."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+
+from .core.errors import ConfigError, MissingExtra
+from .core.scorer import Backend
+
+__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "unknown"]
+
+GROUP = "rerank_plugins.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name that specs can use."""
+
+    path: str
+    """`module:Class`."""
+    summary: str
+    kind: str = "local"
+    """`local`, `hosted`, `server` or `plugin`."""
+    extra: str | None = None
+    """The extra that installs what it needs."""
+    packages: tuple[str, ...] = ()
+    """The modules it imports beyond the base install."""
+
+    def missing(self) -> str | None:
+        """Return the first package it needs that is not installed."""
+        return next((name for name in self.packages if importlib.util.find_spec(name) is None), None)
+
+
+BUILTIN: dict[str, Entry] = {
+    "embedded": Entry("rerank_plugins.backends.embedded:Embedded", "the model in the wheel: late interaction, English"),
+    "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
+    "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
+    "onnx": Entry("rerank_plugins.backends.onnx:Onnx", "any cross-encoder's ONNX folder, on onnxruntime"),
+    "http": Entry("rerank_plugins.backends.http:HTTP", "any Cohere-shaped /rerank, at base_url", kind="server"),
+}
+
+
+@functools.cache
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+def entries() -> dict[str, Entry]:
+    """Return every name that specs can use; ours win over a stranger's of the same name."""
+    found = {
+        name: Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}", kind="plugin")
+        for name, point in _plugins().items()
+    }
+    return found | BUILTIN
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the class behind a backend's name.
+
+    Raises:
+        ConfigError: Nobody has that name, or a plugin's entry point does not lead to a backend.
+        MissingExtra: It needs a package that is not installed.
+    """
+    known = entries()
+    entry = known.get(name)
+    if entry is None:
+        raise unknown("backend", name, known)
+    if (package := entry.missing()) is not None:
+        raise MissingExtra(f"The backend {name!r}", extra=entry.extra or "all", package=package)
+    try:
+        if entry.kind == "plugin":
+            found = _plugins()[name].load()
+        else:
+            module, _, attribute = entry.path.partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"The backend {name!r} ({entry.path}) cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise ConfigError(
+            f"{entry.path}, the entry point of {name!r}, is no LocalBackend, HostedBackend or SDKBackend."
+        )
+    return found
+
+
+def unknown(what: str, name: object, valid: Iterable[str]) -> ConfigError:
+    """Return the error for a name nobody knows: it lists the valid ones and the nearest."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"There is no {what} {name!r}.{guess} Choose one of: {', '.join(names)}.")

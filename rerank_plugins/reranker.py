@@ -1,0 +1,369 @@
+"""`Reranker`: check the input, ask one scorer, order, cut, explain. Everything that every user needs, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+from .core.errors import ConfigError, InputError
+from .core.journal import gathering
+from .core.loop import run_sync
+from .core.scorer import Scorer
+from .core.types import Attempt, Capabilities, RerankRequest, Scale, Scores, Span, Usage
+
+__all__ = ["RerankResponse", "RerankResult", "Reranker"]
+
+BLANK = "blank: there is no text to score"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResult:
+    """One document of the answer."""
+
+    index: int
+    """Its position in the input."""
+    document: Any = field(repr=False)
+    """The very object that was passed in."""
+    relevance_score: float | None
+    """In [0, 1], by the backend's declared scale; `None` for a blank document and where nothing was scored."""
+    raw_score: float | None
+    """What the model said; orders the answer."""
+    truncated: bool = False
+    """The model did not read it to its end."""
+    spans: tuple[Span, ...] = ()
+    """Its best passages, where the backend tells."""
+    reason: str | None = None
+    """Why it has no score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResponse(Sequence[RerankResult]):
+    """The answer: a sequence of results, best first."""
+
+    results: tuple[RerankResult, ...]
+    model: str
+    """The spec of whoever answered, with runtime and dtype for a local model."""
+    scale: Scale
+    """What `raw_score` means; see `Capabilities`."""
+    usage: Usage = field(default_factory=Usage)
+    degraded: bool = False
+    """A stand-in answered, or nobody did and this is the order given."""
+    reason: str | None = None
+    """Why it is degraded."""
+    attempts: tuple[Attempt, ...] = ()
+    """What was tried, in the order in which it ended."""
+    latency_ms: float = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of results."""
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, index: int) -> RerankResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[RerankResult, ...]: ...
+    def __getitem__(self, index: int | slice) -> RerankResult | tuple[RerankResult, ...]:
+        """Return a result, or a tuple of them."""
+        return self.results[index]
+
+    def __iter__(self) -> Iterator[RerankResult]:
+        """Iterate over the results, best first."""
+        return iter(self.results)
+
+
+class Reranker:
+    """Reranks documents with one scorer. Made by `load_reranker`; safe to share between threads and event loops."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        instruction: str | None = None,
+        spec: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Own `scorer`.
+
+        Args:
+            scorer: Any scorer, policies included.
+            top_n: How many results a call gives unless it says otherwise; `None` is all.
+            score_threshold: Leave out results whose `relevance_score` is below it; never applied to a degraded answer.
+            instruction: What relevant means, for calls that bring none of their own.
+            spec: The plain data this was built from, without keys; what a pickle holds.
+
+        Raises:
+            ConfigError: `top_n` is below 1, or a threshold over scores that have no scale.
+        """
+        try:
+            _check_top_n(top_n)
+        except InputError as error:
+            raise ConfigError(str(error)) from error
+        check_threshold(score_threshold, scorer.capabilities, scorer.label)
+        self.scorer = scorer
+        self.top_n = top_n
+        self.score_threshold = score_threshold
+        self.instruction = instruction
+        self.spec = spec
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[Any],
+        top_n: int | None = None,
+        instruction: str | None = None,
+        retrieval_scores: Sequence[float] | None = None,
+    ) -> RerankResponse:
+        """Score `documents` against `query` and return them best first. Works inside a running event loop too.
+
+        Args:
+            query: What is asked; not blank.
+            documents: Texts, or mappings of fields; any number, blanks and repeats included.
+            top_n: How many results to give, at least 1; `None` is the reranker's own, and without one all.
+            instruction: What relevant means here, for models that follow such a text.
+            retrieval_scores: The retriever's score of each document, for scorers that use it.
+
+        Raises:
+            InputError: A blank query, `top_n` below 1, a document that is neither text nor mapping, an instruction
+                that the backend cannot follow. Nothing is sent.
+            BackendError: The backend did not deliver, and no fallback did.
+            DeadlineExceeded: The spec's deadline passed.
+        """
+        return run_sync(self.arerank(query, documents, top_n, instruction, retrieval_scores))
+
+    async def arerank(
+        self,
+        query: str,
+        documents: Sequence[Any],
+        top_n: int | None = None,
+        instruction: str | None = None,
+        retrieval_scores: Sequence[float] | None = None,
+    ) -> RerankResponse:
+        """Do what `rerank` does, on the caller's event loop, which it never blocks."""
+        started = time.perf_counter()
+        top_n = self.top_n if top_n is None else top_n
+        _check_top_n(top_n)
+        instruction = self.instruction if instruction is None else instruction
+        batch = _Batch(query, documents, instruction or None, retrieval_scores)
+        if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
+            raise InputError(
+                f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
+                "backend that follows one."
+            )
+        with gathering() as attempts:
+            scores = await self._scores(batch.request)
+        results = batch.results(scores)
+        if self.score_threshold is not None and not scores.degraded:
+            least = self.score_threshold
+            results = [each for each in results if each.relevance_score is not None and each.relevance_score >= least]
+        return RerankResponse(
+            results=tuple(results[:top_n]),
+            model=scores.model,
+            scale=scores.capabilities.scale,
+            usage=replace(scores.usage, requests=sum(attempt.remote for attempt in attempts)),
+            degraded=scores.degraded,
+            reason=scores.reason,
+            attempts=tuple(attempts),
+            latency_ms=(time.perf_counter() - started) * 1000.0,
+        )
+
+    async def _scores(self, request: RerankRequest) -> Scores:
+        if not request.documents:
+            return Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
+        return await self.scorer.ascore(request)
+
+    def warmup(self) -> None:
+        """Load the model now rather than at the first call."""
+        run_sync(self.scorer.awarmup())
+
+    async def awarmup(self) -> None:
+        """Load the model now rather than at the first call."""
+        await self.scorer.awarmup()
+
+    def close(self) -> None:
+        """Give back connections, threads and the model; a later call makes them anew."""
+        run_sync(self.scorer.aclose())
+
+    async def aclose(self) -> None:
+        """Give back connections, threads and the model; a later call makes them anew."""
+        await self.scorer.aclose()
+
+    def __enter__(self) -> Reranker:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    async def __aenter__(self) -> Reranker:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Close."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        """Show who answers, never a key."""
+        return f"Reranker({self.scorer.label!r}, top_n={self.top_n})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the spec without keys; they are found again in the environment."""
+        if self.spec is None:
+            raise TypeError("Only a reranker made by load_reranker() can be pickled: this one has no spec.")
+        from .config import load_reranker
+
+        return load_reranker, (dict(self.spec),)
+
+
+class _Batch:
+    """The caller's documents, and the request that is made of them: no blanks, nothing twice."""
+
+    def __init__(
+        self,
+        query: str,
+        documents: Sequence[Any],
+        instruction: str | None,
+        retrieval_scores: Sequence[float] | None,
+    ) -> None:
+        if not isinstance(query, str):
+            raise InputError(f"The query has to be a text, and this is a {type(query).__name__}.")
+        if not query.strip():
+            raise InputError("The query is blank: there is nothing to compare the documents with.")
+        if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
+            raise InputError(f"documents has to be a list of texts or mappings, not one {type(documents).__name__}.")
+        self.documents = list(documents)
+        if retrieval_scores is not None and len(retrieval_scores) != len(self.documents):
+            raise InputError(
+                f"{len(retrieval_scores)} retrieval_scores were given for {len(self.documents)} documents."
+            )
+        slots: dict[str, int] = {}
+        self.slots: list[int | None] = []
+        """For each of the caller's documents its place in the request; `None` for a blank one."""
+        first: list[int] = []
+        for index, document in enumerate(self.documents):
+            text = _text(document, index)
+            if not text.strip():
+                self.slots.append(None)
+                continue
+            slot = slots.setdefault(text, len(slots))
+            if slot == len(first):
+                first.append(index)
+            self.slots.append(slot)
+        fields = None
+        if any(isinstance(self.documents[index], Mapping) for index in first):
+            fields = tuple(each if isinstance(each := self.documents[index], Mapping) else None for index in first)
+        self.request = RerankRequest(
+            query=_sendable(query),
+            documents=tuple(slots),
+            instruction=instruction,
+            retrieval_scores=(
+                None if retrieval_scores is None else tuple(float(retrieval_scores[index]) for index in first)
+            ),
+            fields=fields,
+            positions=tuple(first) if len(first) != len(self.documents) else None,
+        )
+
+    def results(self, scores: Scores) -> list[RerankResult]:
+        """Return every document, best first, ties in the order given, blanks last."""
+        values = scores.values
+        kept = [(index, slot) for index, slot in enumerate(self.slots) if slot is not None]
+        if any(value is not None for value in values):
+            kept.sort(key=lambda pair: -(values[pair[1]] or 0.0))
+        relevances = _relevances(scores)
+        truncated, spans = scores.truncated, scores.spans
+        scored = [
+            RerankResult(
+                index=index,
+                document=self.documents[index],
+                relevance_score=relevances[slot],
+                raw_score=values[slot],
+                truncated=bool(truncated and truncated[slot]),
+                spans=spans[slot] if spans else (),
+            )
+            for index, slot in kept
+        ]
+        blanks = [
+            RerankResult(
+                index=index, document=self.documents[index], relevance_score=None, raw_score=None, reason=BLANK
+            )
+            for index, slot in enumerate(self.slots)
+            if slot is None
+        ]
+        return scored + blanks
+
+
+def _relevances(scores: Scores) -> list[float | None]:
+    values, capabilities = scores.values, scores.capabilities
+    if capabilities.scale != "ordinal":
+        return [None if value is None else capabilities.relevance(value) for value in values]
+    # Only the order means something: the best gets 1, each next one less, equals the same.
+    better = sorted({value for value in values if value is not None}, reverse=True)
+    rank = {value: position for position, value in enumerate(better)}
+    return [None if value is None else 1.0 - rank[value] / len(better) for value in values]
+
+
+def _text(document: Any, index: int) -> str:
+    if isinstance(document, str):
+        return _sendable(document)
+    if isinstance(document, Mapping):
+        return _sendable(_yaml(document, index))
+    raise InputError(
+        f"Document {index} is a {type(document).__name__}: documents are texts or mappings of fields. "
+        "Leave it out, or turn it into a text."
+    )
+
+
+def _yaml(fields: Mapping[str, Any], index: int) -> str:
+    """Return the fields as YAML in their own order, the form Cohere's pages advise for structured documents.
+
+    https://docs.cohere.com/docs/rerank-overview#example-with-structured-data (read in November 2026)
+    """
+    import yaml
+
+    if all(value is None or (isinstance(value, str) and not value.strip()) for value in fields.values()):
+        return ""
+    try:
+        return yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True, width=10**9)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"Document {index} has a field that is no plain data ({error}): use texts, numbers, lists and mappings."
+        ) from error
+
+
+def _sendable(text: str) -> str:
+    """Return `text` with every lone surrogate replaced by U+FFFD: UTF-8, and so every wire and tokenizer, refuses them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is None:
+        return
+    if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
+        raise InputError(f"top_n has to be a whole number of at least 1, or None for all; {top_n!r} is not.")
+
+
+def check_threshold(threshold: float | None, capabilities: Capabilities, label: str) -> None:
+    """Refuse a threshold that cannot mean anything.
+
+    Raises:
+        ConfigError: It is no number in [0, 1], or the backend's scores have no scale.
+    """
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
+        raise ConfigError(f"score_threshold has to be a number from 0 to 1, and {threshold!r} is not.")
+    if capabilities.scale == "ordinal":
+        raise ConfigError(
+            f"{label} only orders documents: its scores have no scale that a score_threshold could cut. "
+            "Use top_n, or a backend with scores."
+        )

@@ -1,0 +1,76 @@
+"""The only file that knows an HTTP client: one `httpx.AsyncClient` per backend and event loop."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .core.errors import ConfigError, TransientError
+from .core.loop import PerLoop
+from .core.wire import HTTPResponse
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+__all__ = ["HTTPXTransport"]
+
+_ADVICE = "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`."
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Certificates take 30 ms to load: once in a process, not once a client."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+class HTTPXTransport:
+    """Sends JSON with httpx; proxies and certificates come from the environment, as httpx reads it."""
+
+    def __init__(self, max_connections: int) -> None:
+        """Keep at most `max_connections` open on each event loop."""
+        self._max_connections = max_connections
+        self._clients: PerLoop[httpx.AsyncClient] = PerLoop(self._open, self._close)
+
+    def _open(self) -> httpx.AsyncClient:
+        import httpx
+
+        # No timeout here: one attempt is timed as a whole by its backend, where a dripping body cannot restart the clock.
+        limits = httpx.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections)
+        return httpx.AsyncClient(timeout=None, limits=limits, verify=_tls())  # noqa: S113
+
+    @staticmethod
+    async def _close(client: httpx.AsyncClient) -> None:
+        await client.aclose()
+
+    async def post(self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
+        """POST `payload` as JSON to `url` and return the reply, read to its end.
+
+        Raises:
+            TransientError: No connection, or one that broke.
+            ConfigError: The address or a header cannot be used at all.
+        """
+        import httpx
+
+        client = await self._clients.get()
+        content = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        sent = {"content-type": "application/json", "accept": "application/json", **headers}
+        try:
+            reply = await client.post(url, content=content, headers=sent)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError) as error:
+            raise ConfigError(f"{url} cannot be asked ({error}): check `base_url`, `api_key` and `headers`.") from error
+        except httpx.HTTPError as error:
+            told = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+            raise TransientError(f"No answer from {url} ({told}). {_ADVICE}") from error
+        return HTTPResponse(
+            reply.status_code, reply.content, {key.lower(): value for key, value in reply.headers.items()}
+        )
+
+    async def aclose(self) -> None:
+        """Close the clients of all event loops."""
+        await self._clients.aclose()
