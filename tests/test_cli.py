@@ -1,0 +1,422 @@
+"""The command line as people and pipes use it: real processes for the few cases where that is the point."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from rerank_plugins import __version__
+from rerank_plugins.cli import main
+
+COMMAND = [sys.executable, "-m", "rerank_plugins"]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch):
+    for name in ("RERANK_PLUGINS_RERANKER", "RERANK_PLUGINS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def dead():
+    """The address of a port that nobody listens on: bound, so that nobody takes it meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def cats(tmp_path) -> str:
+    file = tmp_path / "cats.txt"
+    file.write_text("bananas\n\nthe cat sat on the cat\n  \na cat and a dog and a horse\n", "utf-8")
+    return str(file)
+
+
+def jsonl(capsys) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+# --- rerank: what comes out ---
+
+
+def test_table(cats, capsys):
+    assert main(["rerank", "cat", cats, "--reranker", "lexical"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].split() == ["rank", "score", "where", "document"]
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert lines[1].endswith(f"{cats}:3  the cat sat on the cat")  # blank lines are no documents, but count as lines
+    assert lines[3].split()[1] == "0.0000"
+    assert err == ""
+
+
+def test_jsonl_out(cats, capsys):
+    assert main(["rerank", "cat", cats, "-r", "lexical", "--json", "--top-n", "2"]) == 0
+    rows = jsonl(capsys)
+    assert [(row["rank"], row["index"], row["line"]) for row in rows] == [(1, 1, 3), (2, 2, 5)]
+    assert list(rows[0]) == [
+        "rank",
+        "index",
+        "relevance_score",
+        "raw_score",
+        "truncated",
+        "reason",
+        "file",
+        "line",
+        "document",
+    ]
+    assert rows[0]["document"] == "the cat sat on the cat"
+    assert rows[0]["file"] == cats
+    assert 0 < rows[1]["relevance_score"] < rows[0]["relevance_score"] < 1
+
+
+def test_format_jsonl_is_json(cats, capsys):
+    main(["rerank", "cat", cats, "-r", "lexical", "--json"])
+    one = capsys.readouterr().out
+    main(["rerank", "cat", cats, "-r", "lexical", "--format", "jsonl"])
+    assert capsys.readouterr().out == one
+
+
+def test_passthrough_has_no_scores(cats, capsys):
+    assert main(["rerank", "cat", cats, "-r", "passthrough"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["-", "-", "-"]
+
+
+def test_a_document_cannot_steer_the_terminal(tmp_path, capsys):
+    file = tmp_path / "evil.jsonl"
+    file.write_text('"cat \\u001b[2J\\u0007 on\\ntwo lines \\u202e"\n', "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 2
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
+def test_score_threshold(cats, capsys):
+    assert main(["rerank", "cat", cats, "-r", "lexical", "--json", "--score-threshold", "0.01"]) == 0
+    assert [row["index"] for row in jsonl(capsys)] == [1, 2]
+
+
+# --- rerank: what goes in ---
+
+
+def test_jsonl_in(tmp_path, capsys):
+    file = tmp_path / "hits.jsonl"
+    rows = ["no animal", {"id": 7, "text": "a cat"}, {"title": "dog", "body": "cat"}]
+    file.write_text("\n\n".join(map(json.dumps, rows)), "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--json"]) == 0
+    found = jsonl(capsys)
+    assert [row["line"] for row in found] == [3, 5, 1]
+    assert [row["document"] for row in found] == [rows[1], rows[2], rows[0]]  # the row as it was read, its id too
+
+
+def test_field_is_the_text(tmp_path, capsys):
+    file = tmp_path / "hits.ndjson"
+    file.write_text('{"text": "cat", "body": "dog"}\n{"text": "dog", "body": "cat"}\n', "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--json"]) == 0
+    assert [row["index"] for row in jsonl(capsys)] == [0, 1]
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--json", "--field", "body"]) == 0
+    assert [row["index"] for row in jsonl(capsys)] == [1, 0]
+
+
+def test_jsonl_flag_for_another_name_and_text_that_looks_like_json(tmp_path, capsys):
+    file = tmp_path / "hits"
+    file.write_text('{"text": "cat"}\n', "utf-8")
+    main(["rerank", "cat", str(file), "-r", "lexical", "--json"])
+    assert jsonl(capsys)[0]["document"] == '{"text": "cat"}'
+    main(["rerank", "cat", str(file), "-r", "lexical", "--json", "--jsonl"])
+    assert jsonl(capsys)[0]["document"] == {"text": "cat"}
+
+
+def test_files_and_stdin_in_the_order_given(cats, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"cat from a pipe\n")))
+    assert main(["rerank", "cat", "-", cats, "-r", "passthrough", "--json"]) == 0
+    assert [(row["file"], row["index"]) for row in jsonl(capsys)] == [("-", 0), (cats, 1), (cats, 2), (cats, 3)]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["rerank", "cat", "--top-n", "1", "FILE", "-r", "lexical"],
+        ["rerank", "--top-n", "1", "-r", "lexical", "cat", "FILE"],
+        ["rerank", "-r", "lexical", "--top-n", "1", "--", "cat", "FILE"],
+        ["rerank", "cat", "-r", "lexical", "--top-n", "1", "--", "FILE"],
+    ],
+)
+def test_options_stand_anywhere(order, cats, capsys):
+    assert main([cats if each == "FILE" else each for each in order]) == 0
+    assert "the cat sat" in capsys.readouterr().out
+
+
+def test_windows_lines_and_byte_order_mark(tmp_path, capsys):
+    file = tmp_path / "windows.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\r\n\r\ndog\r\n")
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--json"]) == 0
+    assert [(row["line"], row["document"]) for row in jsonl(capsys)] == [(1, "cat"), (3, "dog")]
+
+
+def test_every_character_comes_through(tmp_path, capsys):
+    file = tmp_path / "odd.jsonl"
+    file.write_text('"cat \\ud800 x"\n"שלום cat"\n"cat\\u0000 nul"\n"" \n', "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "passthrough", "--json"]) == 0
+    rows = jsonl(capsys)
+    assert [row["document"] for row in rows] == ["cat � x", "שלום cat", "cat\0 nul", ""]
+    assert rows[3]["reason"].startswith("blank")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n\t\n"])
+def test_no_documents_no_output(content, tmp_path, capsys):
+    file = tmp_path / "empty.txt"
+    file.write_bytes(content)
+    assert main(["rerank", "cat", str(file), "-r", "lexical"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"rerank-plugins: no documents in {file}: nothing to rank.\n"
+
+
+# --- what goes wrong ---
+
+
+def complaint(capsys) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("rerank-plugins: ")
+    assert "Traceback" not in err
+    assert 1 <= len(err.splitlines()) <= 2
+    return err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "COMMAND"),
+        (["rernak"], "rernak"),
+        (["rerank"], "QUERY"),
+        (["rerank", "q", "FILE", "--top", "x"], "invalid int value"),
+        (["rerank", "q", "FILE", "--bogus"], "--bogus"),
+        (["list", "FILE"], "unrecognized"),
+        (["rerank", "q", "FILE", "--top-n", "0"], "top_n"),
+        (["rerank", "q", "FILE", "--top-n", "-1"], "top_n"),
+        (["rerank", " ", "FILE"], "query is blank"),
+        (["rerank", "q", "FILE", "-r", "lexicall"], "Did you mean 'lexical'"),
+        (["rerank", "q", "FILE", "-r", '{"use": "lexical"'], "begins like JSON"),
+        (["rerank", "q", "FILE", "-r", '{"use": "lexical", "topn": 3}'], "Did you mean 'top_n'"),
+        (["rerank", "q", "FILE", "--config", "/nowhere.toml"], "/nowhere.toml cannot be read"),
+        (["rerank", "q", "FILE", "--instruction", "be brief"], "cannot follow an instruction"),
+        (["rerank", "q", "FILE", "--score-threshold", "2"], "from 0 to 1"),
+        (["rerank", "q", "FILE", "-r", "passthrough", "--score-threshold", "0.5"], "only order"),
+        (["rerank", "q", "/nowhere.txt"], "/nowhere.txt cannot be read: No such file"),
+        (["rerank", "q", "/"], "directory"),
+        (["check", "lexicall"], "Did you mean 'lexical'"),
+        (["list", "--config", "/nowhere.toml"], "cannot be read"),
+    ],
+)
+def test_wrong_use_is_two(argv, told, cats, monkeypatch, capsys):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
+    assert main([cats if each == "FILE" else each for each in argv]) == 2
+    assert told in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'"ok"\n{"text": "cut\n', "line 2 is not JSON"),
+        (b'"ok"\n\n[1, 2]\n', "line 3 is neither"),
+        (b'"ok"\nnull\n', "line 2 is neither"),
+        (b'{"text": 5}\n', "line 1: the field 'text' is no text"),
+        (b'"ok"\n"\xff\xfe"\n', "line 2 is not UTF-8 (byte 0xff)"),
+        (b"[" * 100_000, "line 1 is not JSON"),
+    ],
+)
+def test_wrong_lines_are_named(content, told, tmp_path, capsys):
+    file = tmp_path / "hits.jsonl"
+    file.write_bytes(content)
+    assert main(["rerank", "cat", str(file), "-r", "lexical"]) == 2
+    error = complaint(capsys)
+    assert f"{file}, {told}" in error
+    assert "cut" not in error  # what a document says is never shown
+
+
+def test_a_missing_field_names_those_there_are(tmp_path, capsys):
+    file = tmp_path / "hits.jsonl"
+    file.write_text('{"title": "a", "body": "b"}\n', "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--field", "txt"]) == 2
+    assert "no field 'txt': it has 'title', 'body'" in complaint(capsys)
+
+
+def test_a_failing_backend_is_one(cats, dead, capsys):
+    spec = json.dumps({"use": "http", "base_url": dead, "retry": 1})
+    assert main(["rerank", "cat", cats, "-r", spec]) == 1
+    assert "No answer from" in complaint(capsys)
+
+
+def test_a_stand_in_says_so_on_stderr(cats, dead, capsys):
+    spec = json.dumps({"use": "http", "base_url": dead, "retry": 1, "fallback": ["lexical"]})
+    assert main(["rerank", "cat", cats, "-r", spec, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err.startswith("rerank-plugins: ")
+    assert "lexical answered in place of http" in err
+    assert len(err.splitlines()) == 1
+
+
+# --- list, check, version, help ---
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("embedded", "lexical", "passthrough", "onnx", "http"):
+        assert f"  {name} " in out
+    assert out.index("local:") < out.index("embedded") < out.index("server:") < out.index("http")
+
+
+def test_list_tells_what_is_missing(monkeypatch, capsys):
+    from rerank_plugins import registry
+
+    entry = registry.Entry("nowhere:Acme", "a vendor", kind="hosted", extra="acme", packages=("json", "acme_sdk_x"))
+    monkeypatch.setitem(registry.BUILTIN, "acme", entry)
+    assert main(["list"]) == 0
+    assert "a vendor (missing acme_sdk_x: pip install 'rerank-plugins[acme]')" in capsys.readouterr().out
+    assert main(["list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["acme"] == {
+        "name": "acme",
+        "kind": "hosted",
+        "summary": "a vendor",
+        "installed": False,
+        "missing": "acme_sdk_x",
+        "install": "pip install 'rerank-plugins[acme]'",
+    }
+    assert rows["lexical"]["installed"] is True
+    assert rows["lexical"]["install"] is None
+
+
+def test_list_names_the_rerankers_of_the_file(tmp_path, capsys):
+    file = tmp_path / "rerank.toml"
+    file.write_text('[rerankers.production]\nuse = "lexical"\n', "utf-8")
+    assert main(["list", "--config", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-2:] == ["named:", "  production   lexical"]
+
+
+def test_check_says_it_in_one_line(tmp_path, capsys):
+    file = tmp_path / "rerank.toml"
+    file.write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\nscore_threshold = 0.9\n', "utf-8")
+    assert main(["check", "production", "--config", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("ok: lexical put the right document first; loaded in ")
+    assert len(out.splitlines()) == 1
+    assert err == ""
+
+
+def test_check_default_is_the_environments(monkeypatch, capsys):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "passthrough")
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.startswith("ok: passthrough keeps the order given;")
+
+
+def test_check_fails_when_it_fails_and_when_a_stand_in_answers(dead, capsys):
+    spec = {"use": "http", "base_url": dead, "retry": 1}
+    assert main(["check", json.dumps(spec)]) == 1
+    assert "No answer from" in complaint(capsys)
+    assert main(["check", json.dumps({**spec, "fallback": ["lexical"]})]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("degraded: lexical put the right document first;")
+    assert "requests: 1" in out
+    assert "in place of http" in err
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rerank-plugins {__version__}\n"
+    for argv in (["--help"], ["rerank", "--help"], ["list", "--help"], ["check", "--help"]):
+        assert main(argv) == 0
+        out = capsys.readouterr().out
+        assert "exit codes:" in out
+        assert argv == ["--help"] or f"rerank-plugins {argv[0]}" in out.split("examples:")[1]
+
+
+# --- as processes ---
+
+
+def run(*argv: str, stdin: bytes = b"", **options) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, *argv], input=stdin, capture_output=True, timeout=60, check=False, **options)
+
+
+def test_a_pipe_in_and_out():
+    done = run("rerank", "cat", "-r", "lexical", "--json", stdin="dog\ncät cat\n".encode())
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert json.loads(done.stdout.splitlines()[0])["document"] == "cät cat"
+
+
+def test_installed_command():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("rerank-plugins"), "--version"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == f"rerank-plugins {__version__}"
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    process = subprocess.Popen(
+        [*COMMAND, "rerank", "cat", "-r", "passthrough"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdin.write(b"".join(b"line %d\n" % number for number in range(50_000)))
+    process.stdin.close()
+    assert b"document" in process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_a_narrow_encoding_is_no_error():
+    done = run(
+        "rerank",
+        "cat",
+        "-r",
+        "lexical",
+        stdin="cat ☃\n".encode(),
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0
+    assert b"cat ?" in done.stdout
+
+
+def test_control_c_is_130_and_quiet(cats):
+    """The server accepts and never answers; the interrupt comes once the request is there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arrived = threading.Event()
+
+        def accept() -> None:
+            connection, _ = server.accept()
+            with connection:
+                arrived.set()
+                while connection.recv(65536):
+                    pass
+
+        waiting = threading.Thread(target=accept, daemon=True)
+        waiting.start()
+        spec = json.dumps({"use": "http", "base_url": f"http://127.0.0.1:{server.getsockname()[1]}"})
+        process = subprocess.Popen(
+            [*COMMAND, "rerank", "cat", cats, "-r", spec], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert arrived.wait(60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        waiting.join(10)
+    assert process.returncode == 130
+    assert out == b""
+    assert err == b""
