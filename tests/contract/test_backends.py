@@ -1,0 +1,43 @@
+"""The contract suite over our own backends that need no vendor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.contract import BackendContract, HostedContract
+
+
+class TestPassthrough(BackendContract):
+    spec = "passthrough"
+
+
+class TestLexical(BackendContract):
+    spec = "lexical"
+
+
+class TestOnnx(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> str:
+        return f"onnx:{cross_encoder_folder}"
+
+
+class TestEmbedded(BackendContract):
+    spec = "embedded"
+
+
+class FiveAtMost(CohereLike):
+    max_documents = 5
+
+
+class TestHTTP(HostedContract):
+    spec: ClassVar = {"use": "http:some-model", "http": {"max_documents": 5}}
+    vendor = FiveAtMost
+
+
+class TestListwiseHTTP(HostedContract):
+    spec: ClassVar = {"use": "http", "http": {"max_documents": 5, "listwise": True, "instruction_field": "instruction"}}
+    vendor = FiveAtMost

@@ -1,0 +1,86 @@
+"""Tiny models with random weights, made on this machine: real files for real engines."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+SENTENCES = [
+    "The moon's gravity raises the tides in the ocean twice a day.",
+    "Bananas are yellow and grow in bunches.",
+    "Tides work by the pull of the moon and the sun on the sea.",
+    "A reranker scores a query and a document together.",
+    "How clocks work: a spring or a battery turns the hands.",
+]
+
+
+def wordpiece(folder: Path, *, longest: int = 128) -> None:
+    """Train a WordPiece tokenizer on a few sentences and save it the way a BERT folder has it."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import TemplateProcessing
+    from tokenizers.trainers import WordPieceTrainer
+    from transformers import BertTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.train_from_iterator(SENTENCES, WordPieceTrainer(vocab_size=256, special_tokens=special))
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=longest).save_pretrained(folder)
+
+
+def cross_encoder(folder: Path, *, labels: int = 1, longest: int = 128) -> Path:
+    """Make a BERT cross-encoder of two layers, as PyTorch and as ONNX, and return its folder."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    wordpiece(folder, longest=longest)
+    size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=longest,
+        num_labels=labels,
+        initializer_range=0.5,  # so that different texts have clearly different scores
+        attn_implementation="eager",
+    )
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(folder)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = torch.ones((2, 5), dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every branch in the model's code
+        torch.onnx.export(
+            model,
+            (example, example, example),
+            str(folder / "model.onnx"),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in names} | {"logits": {0: "batch"}},
+            dynamo=False,
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random cross-encoder with `model.onnx`, `tokenizer.json`, `config.json` and PyTorch weights."""
+    return cross_encoder(tmp_path_factory.mktemp("models") / "tiny-cross-encoder")
