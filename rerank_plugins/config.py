@@ -25,7 +25,7 @@ from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
 from .spec import canonical, parse, profiles, without_keys
 
-__all__ = ["load_reranker", "shared"]
+__all__ = ["load_reranker", "shared", "with_threshold"]
 
 HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
@@ -96,6 +96,22 @@ def shared(spec: str | Mapping[str, Any] | None) -> Reranker:
                 _table.popitem(last=False)
         _table.move_to_end(name)
         return found
+
+
+def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
+    """Return a light copy of `reranker` that leaves out what is below `score_threshold`; the scorer is the same one.
+
+    Raises:
+        ConfigError: It is no number in [0, 1], or the scorer's stand-ins have other scales, or none.
+    """
+    _check_scales(reranker.scorer, score_threshold)
+    return Reranker(
+        reranker.scorer,
+        top_n=reranker.top_n,
+        score_threshold=score_threshold,
+        instruction=reranker.instruction,
+        spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
+    )
 
 
 def _build(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> Reranker:

@@ -98,7 +98,7 @@ class Reranker:
             ConfigError: `top_n` is below 1, or a threshold over scores that have no scale.
         """
         try:
-            _check_top_n(top_n)
+            check_top_n(top_n)
         except InputError as error:
             raise ConfigError(str(error)) from error
         check_threshold(score_threshold, scorer.capabilities, scorer.label)
@@ -144,7 +144,7 @@ class Reranker:
         """Do what `rerank` does, on the caller's event loop, which it never blocks."""
         started = time.perf_counter()
         top_n = self.top_n if top_n is None else top_n
-        _check_top_n(top_n)
+        check_top_n(top_n)
         instruction = self.instruction if instruction is None else instruction
         batch = _Batch(query, documents, instruction or None, retrieval_scores)
         if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
@@ -345,7 +345,7 @@ def _sendable(text: str) -> str:
     return text
 
 
-def _check_top_n(top_n: int | None) -> None:
+def check_top_n(top_n: int | None) -> None:
     if top_n is None:
         return
     if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:

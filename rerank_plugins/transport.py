@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,10 @@ class HTTPXTransport:
         try:
             reply = await client.post(url, content=content, headers=sent)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError) as error:
-            raise ConfigError(f"{url} cannot be asked ({error}): check `base_url`, `api_key` and `headers`.") from error
+            raise ConfigError(f"{_shown(url)} cannot be asked ({error}): check `base_url`, `api_key` and `headers`.") from error
         except httpx.HTTPError as error:
             told = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
-            raise TransientError(f"No answer from {url} ({told}). {_ADVICE}") from error
+            raise TransientError(f"No answer from {_shown(url)} ({told}). {_ADVICE}") from error
         return HTTPResponse(
             reply.status_code, reply.content, {key.lower(): value for key, value in reply.headers.items()}
         )
@@ -74,3 +75,8 @@ class HTTPXTransport:
     async def aclose(self) -> None:
         """Close the clients of all event loops."""
         await self._clients.aclose()
+
+
+def _shown(url: str) -> str:
+    """Return the address without a user name and password."""
+    return re.sub(r"//[^/]*@", "//", url)
