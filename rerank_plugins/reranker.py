@@ -236,10 +236,7 @@ class _Batch:
         if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
             raise InputError(f"documents has to be a list of texts or mappings, not one {type(documents).__name__}.")
         self.documents = list(documents)
-        if retrieval_scores is not None and len(retrieval_scores) != len(self.documents):
-            raise InputError(
-                f"{len(retrieval_scores)} retrieval_scores were given for {len(self.documents)} documents."
-            )
+        retrieved = None if retrieval_scores is None else _numbers(retrieval_scores, len(self.documents))
         slots: dict[str, int] = {}
         self.slots: list[int | None] = []
         """For each of the caller's documents its place in the request; `None` for a blank one."""
@@ -260,9 +257,7 @@ class _Batch:
             query=_sendable(query),
             documents=tuple(slots),
             instruction=instruction,
-            retrieval_scores=(
-                None if retrieval_scores is None else tuple(float(retrieval_scores[index]) for index in first)
-            ),
+            retrieval_scores=None if retrieved is None else tuple(retrieved[index] for index in first),
             fields=fields,
             positions=tuple(first) if len(first) != len(self.documents) else None,
         )
@@ -294,6 +289,16 @@ class _Batch:
             if slot is None
         ]
         return scored + blanks
+
+
+def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
+    try:
+        numbers = [float(each) for each in retrieval_scores]
+    except (TypeError, ValueError) as error:
+        raise InputError("retrieval_scores has to be a list of numbers, one for each document.") from error
+    if len(numbers) != count:
+        raise InputError(f"{len(numbers)} retrieval_scores were given for {count} documents: one for each is needed.")
+    return numbers
 
 
 def _relevances(scores: Scores) -> list[float | None]:

@@ -1,0 +1,473 @@
+"""The laws of DESIGN.md that one `Reranker` over one small scorer can show: order, input hygiene, truth on the answer."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_plugins import BadResponse, ConfigError, InputError, Reranker, RerankResponse, RerankResult, Usage
+from rerank_plugins.core import Capabilities, LocalBackend, RerankRequest, Scorer, Scores, Span
+from rerank_plugins.policies.observe import Observe
+
+
+class Fixed(Scorer):
+    """Gives the scores it was made with, and remembers every request."""
+
+    label = "fixed"
+
+    def __init__(self, *values: float | None, **capabilities) -> None:
+        self.values = values
+        self.capabilities = Capabilities(**capabilities)
+        self.requests: list[RerankRequest] = []
+
+    async def ascore(self, request):
+        self.requests.append(request)
+        return Scores(values=tuple(self.values), model=self.label, capabilities=self.capabilities)
+
+
+class ByLength(Fixed):
+    """A document's score is its length: whatever is asked, the right order is known."""
+
+    async def ascore(self, request):
+        self.requests.append(request)
+        values = tuple(float(len(document)) for document in request.documents)
+        return Scores(values=values, model=self.label, capabilities=self.capabilities)
+
+
+class Given(LocalBackend):
+    """A local backend whose `score` returns what it was told to."""
+
+    model = "given"
+    capabilities = Capabilities(scale="logit")
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def score(self, query: str, documents: Sequence[str]):
+        return self.answer(documents) if callable(self.answer) else self.answer
+
+
+def letters(count: int) -> list[str]:
+    return [f"document {number}" for number in range(count)]
+
+
+def indexes(response: RerankResponse) -> list[int]:
+    return [result.index for result in response]
+
+
+def ranked(*values: float | None, documents=None, top_n=None, **capabilities) -> RerankResponse:
+    scorer = Fixed(*values, **{"scale": "logit", **capabilities})
+    return Reranker(scorer).rerank("query", documents or letters(len(values)), top_n=top_n)
+
+
+# --- law 1: order and scale ---
+
+
+def test_best_first_and_ties_keep_the_order_given():
+    assert indexes(ranked(1.0, 3.0, 2.0, 3.0, 1.0)) == [1, 3, 2, 0, 4]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30))
+def test_any_order_is_a_stable_sort_by_raw_score(values):
+    response = ranked(*values, documents=letters(len(values)))
+    assert indexes(response) == sorted(range(len(values)), key=lambda index: -values[index])
+    assert [result.raw_score for result in response] == [values[index] for index in indexes(response)]
+    relevances = [result.relevance_score for result in response]
+    assert relevances == sorted(relevances, reverse=True)
+    assert all(0.0 <= each <= 1.0 for each in relevances)
+
+
+def test_float64_orders_where_float32_and_the_sigmoid_tie():
+    low, high = 40.0, math.nextafter(40.0, math.inf)
+    response = ranked(low, high)
+    assert indexes(response) == [1, 0]
+    assert response[0].relevance_score == response[1].relevance_score  # the sigmoid cannot tell them apart
+
+
+def test_integers_of_a_backend_are_floats_in_the_answer():
+    response = Reranker(Given([2, 3])).rerank("query", letters(2))
+    assert [type(result.raw_score) for result in response] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "raw", "relevance"),
+    [
+        ({"scale": "unit"}, 0.25, 0.25),
+        ({"scale": "unit"}, 1.0000002, 1.0),
+        ({"scale": "unit"}, -0.1, 0.0),
+        ({"scale": "cosine"}, -1.0, 0.0),
+        ({"scale": "cosine"}, 0.5, 0.75),
+        ({"scale": "cosine"}, 1.1, 1.0),
+        ({"scale": "logit"}, 0.0, 0.5),
+        ({"scale": "logit"}, 2.0, 1 / (1 + math.exp(-2))),
+        ({"scale": "logit"}, -2.0, 1 / (1 + math.exp(2))),
+        ({"scale": "logit"}, 1e4, 1.0),
+        ({"scale": "logit"}, -1e4, 0.0),
+        ({"scale": "logit", "offset": 3.0}, 3.0, 0.5),
+        ({"scale": "logit", "offset": 3.0, "divisor": 2.0}, 7.0, 1 / (1 + math.exp(-2))),
+        ({"scale": "logit", "offset": -1e4, "divisor": 0.5}, 1e4, 1.0),
+    ],
+)
+def test_relevance_is_by_the_declared_scale(capabilities, raw, relevance):
+    (result,) = ranked(raw, **capabilities)
+    assert result.relevance_score == pytest.approx(relevance, abs=1e-12)
+    assert result.raw_score == raw
+
+
+def test_scale_is_never_guessed_from_the_values():
+    assert [result.relevance_score for result in ranked(0.9, 0.1, scale="logit")] != [0.9, 0.1]
+
+
+def test_ordinal_only_falls_with_rank():
+    response = ranked(-700.0, 5.0, 5.0, 900.0, scale="ordinal")
+    assert indexes(response) == [3, 1, 2, 0]
+    first, second, third, last = (result.relevance_score for result in response)
+    assert 1.0 == first > second == third > last > 0.0
+
+
+def test_no_scores_keep_the_order_given():
+    response = ranked(None, None, None, scale="ordinal")
+    assert indexes(response) == [0, 1, 2]
+    assert {(result.relevance_score, result.raw_score) for result in response} == {(None, None)}
+
+
+# --- law 1 and 2: threshold and top_n ---
+
+
+def test_threshold_keeps_what_is_at_it_and_comes_before_top_n():
+    reranker = Reranker(Fixed(0.2, 0.5, 0.9, 0.49, scale="unit"), score_threshold=0.5)
+    assert indexes(reranker.rerank("query", letters(4))) == [2, 1]
+    assert indexes(reranker.rerank("query", letters(4), top_n=1)) == [2]
+    assert indexes(reranker.rerank("query", letters(4), top_n=3)) == [2, 1]
+
+
+def test_threshold_leaves_blanks_out():
+    reranker = Reranker(Fixed(0.9, scale="unit"), score_threshold=0.0)
+    assert indexes(reranker.rerank("query", [" ", "text"])) == [1]
+
+
+def test_threshold_never_cuts_a_degraded_answer():
+    class Degraded(Fixed):
+        async def ascore(self, request):
+            return replace(await super().ascore(request), degraded=True, reason="a stand-in answered")
+
+    response = Reranker(Degraded(0.1, 0.2, scale="unit"), score_threshold=0.9).rerank("query", letters(2))
+    assert indexes(response) == [1, 0]
+    assert response.degraded
+    assert response.reason == "a stand-in answered"
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan, True, "0.5"])
+def test_threshold_out_of_range(threshold):
+    with pytest.raises(ConfigError, match="from 0 to 1"):
+        Reranker(Fixed(scale="unit"), score_threshold=threshold)
+
+
+def test_threshold_over_ordinal_scores_is_refused():
+    with pytest.raises(ConfigError, match="Use top_n"):
+        Reranker(Fixed(scale="ordinal"), score_threshold=0.5)
+
+
+@pytest.mark.parametrize(("top_n", "count"), [(None, 3), (1, 1), (3, 3), (4, 3), (10**9, 3)])
+def test_top_n(top_n, count):
+    assert indexes(ranked(1.0, 2.0, 3.0, top_n=top_n)) == [2, 1, 0][:count]
+
+
+@pytest.mark.parametrize("top_n", [0, -1, True, 1.0, 2.5, "3"])
+def test_top_n_below_one_or_no_whole_number(top_n):
+    scorer = Fixed(1.0)
+    with pytest.raises(InputError, match="at least 1"):
+        Reranker(scorer).rerank("query", letters(1), top_n=top_n)
+    with pytest.raises(InputError, match="at least 1"):  # without documents too: a wrong call is one
+        Reranker(scorer).rerank("query", [], top_n=top_n)
+    with pytest.raises(ConfigError, match="at least 1"):
+        Reranker(scorer, top_n=top_n)
+    assert scorer.requests == []
+
+
+def test_top_n_of_the_call_wins():
+    reranker = Reranker(Fixed(1.0, 2.0, 3.0, scale="logit"), top_n=1)
+    assert len(reranker.rerank("query", letters(3))) == 1
+    assert len(reranker.rerank("query", letters(3), top_n=2)) == 2
+
+
+@pytest.mark.parametrize("documents", [[], (), iter([])])
+def test_no_documents_no_request(documents):
+    scorer = Fixed()
+    response = Reranker(scorer).rerank("query", documents)
+    assert (list(response), scorer.requests) == ([], [])
+    assert (response.model, response.degraded, response.usage) == ("fixed", False, Usage())
+
+
+# --- law 3: exactly one finite score for every document ---
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [1.0],
+        [1.0, 2.0, 3.0],
+        [],
+        [1.0, math.nan],
+        [1.0, math.inf],
+        [-math.inf, 1.0],
+        [1.0, None],
+        [1.0, "2.0"],
+        [1.0, True],
+        [1.0, b"2"],
+        [1.0, [2.0]],
+        [1.0, 2j],
+    ],
+    ids=str,
+)
+def test_anything_else_is_a_bad_response(answer):
+    with pytest.raises(BadResponse, match="given") as caught:
+        Reranker(Given(answer)).rerank("query", letters(2))
+    assert caught.value.backend == "Given:given"
+
+
+# --- law 5: nothing spoiled ---
+
+
+async def test_inputs_stay_as_they_were_and_come_back_themselves():
+    documents = ["b", {"title": "x", "tags": ["y", {"z": 1}]}, "", "b", "longest of all the documents here"]
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5]
+    before = copy.deepcopy((documents, scores))
+    reranker = Reranker(ByLength(scale="logit"))
+    for response in (
+        reranker.rerank("query", documents, retrieval_scores=scores),
+        await reranker.arerank("query", documents, retrieval_scores=scores),
+    ):
+        assert (documents, scores) == before
+        assert sorted(indexes(response)) == [0, 1, 2, 3, 4]
+        assert all(result.document is documents[result.index] for result in response)
+
+
+async def test_sync_and_async_give_the_same():
+    reranker = Reranker(ByLength(scale="logit"), top_n=3)
+    documents = ["aaa", "a", "", "aa", "aaaa"]
+    assert reranker.rerank("query", documents).results == (await reranker.arerank("query", documents)).results
+
+
+# --- law 6: hygiene ---
+
+
+@pytest.mark.parametrize("query", ["", " ", "\n\t", "\u3000"])
+def test_a_blank_query_is_refused(query):
+    scorer = Fixed(1.0)
+    with pytest.raises(InputError, match="query is blank"):
+        Reranker(scorer).rerank(query, letters(1))
+    assert scorer.requests == []
+
+
+@pytest.mark.parametrize("query", [None, 5, b"query", ["query"]])
+def test_a_query_of_another_type_is_refused(query):
+    with pytest.raises(InputError, match="query has to be a text"):
+        Reranker(Fixed(1.0)).rerank(query, letters(1))
+
+
+def test_blank_documents_come_last_with_a_reason_and_never_reach_the_backend():
+    scorer = ByLength(scale="logit")
+    response = Reranker(scorer).rerank("query", ["", "long text", " \n", {"title": "", "body": None}, "text", {}])
+    assert indexes(response) == [1, 4, 0, 2, 3, 5]
+    assert scorer.requests[0].documents == ("long text", "text")
+    for blank in response[2:]:
+        assert (blank.relevance_score, blank.raw_score) == (None, None)
+        assert blank.reason.startswith("blank")
+    assert all(result.reason is None for result in response[:2])
+
+
+def test_only_blank_documents_no_request():
+    scorer = Fixed()
+    assert indexes(Reranker(scorer).rerank("query", ["", " "])) == [0, 1]
+    assert scorer.requests == []
+
+
+def test_blanks_stay_last_when_the_order_is_kept():
+    assert indexes(Reranker(Fixed(None, None, scale="ordinal")).rerank("query", ["", "a", "b"])) == [1, 2, 0]
+
+
+def test_identical_texts_are_scored_once():
+    scorer = ByLength(scale="logit")
+    response = Reranker(scorer).rerank("query", ["same", "other text", "same", "same"], retrieval_scores=[4, 3, 2, 1])
+    assert scorer.requests[0].documents == ("same", "other text")
+    assert scorer.requests[0].retrieval_scores == (4.0, 3.0)
+    assert indexes(response) == [1, 0, 2, 3]
+    assert {result.raw_score for result in response[1:]} == {4.0}
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, 1.5, b"bytes", ["nested"], object()], ids=lambda value: type(value).__name__
+)
+def test_a_document_of_another_type_is_named_by_its_index(wrong):
+    scorer = Fixed()
+    with pytest.raises(InputError, match=r"Document 2 is a .*mappings of fields"):
+        Reranker(scorer).rerank("query", ["a", "", wrong, "b"])
+    assert scorer.requests == []
+
+
+@pytest.mark.parametrize("documents", ["one text", b"bytes", {"text": "x"}, None, 5])
+def test_documents_that_are_no_list(documents):
+    with pytest.raises(InputError, match="has to be a list"):
+        Reranker(Fixed()).rerank("query", documents)
+
+
+def test_documents_from_a_generator_and_a_tuple():
+    reranker = Reranker(ByLength(scale="logit"))
+    assert indexes(reranker.rerank("query", (text for text in ("a", "aa")))) == [1, 0]
+    assert indexes(reranker.rerank("query", ("a", "aa"))) == [1, 0]
+
+
+def test_ten_thousand_documents():
+    documents = [f"{'x' * (number % 97 + 1)} {number:05}" for number in range(10_000)]
+    response = Reranker(ByLength(scale="logit")).rerank("query", documents)
+    assert indexes(response) == sorted(range(10_000), key=lambda index: -len(documents[index]))
+
+
+def test_a_very_long_document_arrives_whole():
+    scorer = ByLength(scale="logit")
+    response = Reranker(scorer).rerank("query", ["short", "x" * 200_000])
+    assert response[0].raw_score == 200_000.0
+    assert scorer.requests[0].documents[1] == "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("שלום \u202eעולם", "שלום \u202eעולם"),
+        ("nul\0inside", "nul\0inside"),
+        ("lone \ud800 high", "lone \ufffd high"),
+        ("lone \udc00 low", "lone \ufffd low"),
+        ("an emoji 👩‍🚀", "an emoji 👩‍🚀"),
+    ],
+)
+def test_odd_text_arrives_as_what_utf8_can_say(text, sent):
+    scorer = ByLength(scale="logit")
+    response = Reranker(scorer).rerank(text, [text])
+    assert scorer.requests[0].query == scorer.requests[0].documents[0] == sent
+    assert response[0].document == text
+
+
+def test_mappings_become_yaml_in_the_order_of_their_fields():
+    scorer = ByLength(scale="logit")
+    document = {"title": "Zürich", "body": "two\nlines", "year": 1995, "tags": ["a", "b"], "empty": None}
+    Reranker(scorer).rerank("query", ["plain", document])
+    (request,) = scorer.requests
+    assert request.documents[1] == ("title: Zürich\nbody: 'two\n\n  lines'\nyear: 1995\ntags:\n- a\n- b\nempty: null\n")
+    assert request.fields == (None, document)
+
+
+def test_a_field_that_is_no_plain_data_is_named():
+    with pytest.raises(InputError, match="Document 1 has a field"):
+        Reranker(Fixed()).rerank("query", ["a", {"thing": object()}])
+
+
+# --- retrieval scores, instruction ---
+
+
+@pytest.mark.parametrize("scores", [[], [1.0], [1.0, 2.0, 3.0]])
+def test_as_many_retrieval_scores_as_documents(scores):
+    with pytest.raises(InputError, match=f"{len(scores)} retrieval_scores were given for 2"):
+        Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)
+
+
+@pytest.mark.parametrize("scores", [[1.0, None], [1.0, "high"], 5, [1.0, object()]])
+def test_retrieval_scores_are_numbers(scores):
+    with pytest.raises(InputError, match="retrieval_scores"):
+        Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)
+
+
+def test_an_instruction_is_followed_or_refused():  # law 9
+    scorer = Fixed(1.0, instructions=True)
+    reranker = Reranker(scorer, instruction="of the spec")
+    reranker.rerank("query", letters(1))
+    reranker.rerank("query", letters(1), instruction="of the call")
+    assert [request.instruction for request in scorer.requests] == ["of the spec", "of the call"]
+    with pytest.raises(InputError, match="cannot follow an instruction"):
+        Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="any")
+    Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="")  # nothing asked, nothing refused
+
+
+# --- the answer ---
+
+
+def test_the_answer_is_a_sequence():
+    response = ranked(1.0, 2.0, 3.0)
+    assert isinstance(response, Sequence)
+    assert len(response) == 3
+    assert response[0] is response.results[0]
+    assert response[-1].index == 0
+    assert response[:2] == response.results[:2]
+    assert response[1] in response
+    assert [result.index for result in reversed(response)] == [0, 1, 2]
+    assert not ranked(documents=[])
+    with pytest.raises(IndexError):
+        response[3]
+
+
+def test_nothing_of_the_answer_can_be_changed_and_no_document_is_printed():
+    response = ranked(1.0, documents=["a private text"])
+    with pytest.raises(AttributeError):
+        response[0].index = 5
+    assert "private" not in repr(response)
+    assert isinstance(response[0], RerankResult)
+
+
+def test_truncated_and_spans_belong_to_their_document():
+    class Telling(Fixed):
+        async def ascore(self, request):
+            return replace(await super().ascore(request), truncated=(False, True), spans=((), (Span(0, 3, 0.9),)))
+
+    response = Reranker(Telling(1.0, 2.0, scale="logit")).rerank("query", ["a", " ", "b", "a"])
+    assert [(result.index, result.truncated) for result in response] == [(2, True), (0, False), (3, False), (1, False)]
+    assert [len(result.spans) for result in response] == [1, 0, 0, 0]
+
+
+def test_attempts_usage_and_time_stand_on_the_answer():
+    class Remote(Given):
+        remote = True
+
+    response = Reranker(Observe(Remote([1.0, 2.0]))).rerank("query", letters(2))
+    (attempt,) = response.attempts
+    assert (attempt.model, attempt.outcome, attempt.remote) == ("Remote:given", "answered", True)
+    assert response.usage == Usage(requests=1)
+    assert response.latency_ms >= attempt.milliseconds > 0
+    local = Reranker(Observe(Given([1.0, 2.0]))).rerank("query", letters(2))
+    assert (len(local.attempts), local.usage.requests) == (1, 0)
+
+
+def test_four_threads_give_what_one_gives():
+    reranker = Reranker(Given(lambda documents: [float(len(document)) for document in documents]))
+    documents = [["x" * (number * step % 13 + 1) for number in range(40)] for step in range(1, 5)]
+    expected = [indexes(reranker.rerank("query", each)) for each in documents]
+    found: list[list[int] | None] = [None] * 4
+
+    def work(position: int) -> None:
+        for _ in range(10):
+            found[position] = indexes(reranker.rerank("query", documents[position]))
+
+    threads = [threading.Thread(target=work, args=(position,)) for position in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+async def test_the_sync_face_works_inside_a_running_loop():
+    assert indexes(ranked(1.0, 2.0)) == [1, 0]
+
+
+def test_a_reranker_without_a_spec_is_not_pickled():
+    import pickle
+
+    with pytest.raises(TypeError, match="load_reranker"):
+        pickle.dumps(Reranker(Fixed()))
