@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .core.errors import ConfigError
+from .core.errors import ConfigError, RerankError
 from .core.scorer import Backend, HostedBackend, Scorer, Wrapper
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
@@ -23,11 +23,11 @@ from .policies.split import Split
 from .policies.truncate import MODES, Truncate
 from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
-from .spec import canonical, parse, profiles, without_keys
+from .spec import canonical, parse, profiles, spelled_out, without_keys
 
 __all__ = ["load_reranker", "shared", "with_threshold"]
 
-HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight")
+HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
 INHERITED = ("retry", "timeout")
 """What a fallback entry that is a string takes from the spec around it."""
@@ -69,12 +69,21 @@ def load_reranker(
         MissingExtra: The backend needs a package that is not installed; the message is the pip command.
     """
     named = profiles(config)
-    return _build({**parse(spec, named, explicit=config is not None), **options}, named)
+    return _build(spelled_out({**parse(spec, named, explicit=config is not None), **options}, named))
 
 
 _table: OrderedDict[str, Reranker] = OrderedDict()
 _table_lock = threading.Lock()
 _TABLE_SIZE = 64
+
+
+def _after_fork() -> None:
+    global _table_lock
+    _table_lock = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def shared(spec: str | Mapping[str, Any] | None) -> Reranker:
@@ -86,12 +95,12 @@ def shared(spec: str | Mapping[str, Any] | None) -> Reranker:
         ConfigError: As `load_reranker`.
     """
     named = profiles(None)
-    settings = parse(spec, named)
+    settings = spelled_out(parse(spec, named), named)
     name = canonical(settings)
     with _table_lock:
         found = _table.get(name)
         if found is None:
-            found = _table[name] = _build(settings, named)
+            found = _table[name] = _build(settings)
             if len(_table) > _TABLE_SIZE:
                 _table.popitem(last=False)
         _table.move_to_end(name)
@@ -114,8 +123,8 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
     )
 
 
-def _build(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) -> Reranker:
-    scorer = _scorer(settings, named, ())
+def _build(settings: Mapping[str, Any]) -> Reranker:
+    scorer = _scorer(settings)
     threshold = settings.get("score_threshold")
     if threshold is not None:
         _check_scales(scorer, threshold)
@@ -128,11 +137,11 @@ def _build(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]]) 
     )
 
 
-def _scorer(settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]) -> Scorer:
+def _scorer(settings: Mapping[str, Any]) -> Scorer:
     """Return the scorer of a whole spec: its stack, its stand-ins, its deadline."""
     _check_options(settings)
     main = _stack(settings)
-    stand_ins, causes = _fallback(settings, named, within)
+    stand_ins, causes = _fallback(settings)
     if _choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
         if not (stand_ins and stand_ins[-1].instant):
             stand_ins.append(_stack({"use": "passthrough"}))
@@ -162,7 +171,7 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     kind = backend_class(name)
     own = settings.get(name, {})
     if not isinstance(own, Mapping):
-        raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}, not {own!r}.")
+        raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}.")
     accepted = {
         parameter.name: parameter
         for parameter in inspect.signature(kind).parameters.values()
@@ -181,7 +190,12 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     # The name is set before the constructor runs, so that its errors can say it.
     backend = kind.__new__(kind)
     backend.name = name
-    backend.__init__(**given)  # type: ignore[misc]
+    try:
+        backend.__init__(**given)  # type: ignore[misc]
+    except RerankError:
+        raise
+    except (TypeError, ValueError) as error:  # a wrong type that the backend itself does not look for
+        raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
     if isinstance(backend, HostedBackend) and backend.transport is None:
         from .transport import HTTPXTransport
 
@@ -202,16 +216,17 @@ def _retry(scorer: Scorer, value: Any) -> Scorer:
     return Retry(scorer, attempts=attempts, **waits) if attempts > 1 else scorer
 
 
-def _fallback(
-    settings: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], within: tuple[str, ...]
-) -> tuple[list[Scorer], tuple[Any, ...]]:
+def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...]]:
     value = settings.get("fallback")
     causes: tuple[Any, ...] = DEFAULT_CAUSES
     if isinstance(value, Mapping):
         for key in value:
             if key not in ("specs", "on"):
                 raise unknown("option of fallback", key, ("specs", "on"))
-        causes = tuple(_choice(each, "fallback.on", CAUSES) for each in value.get("on", DEFAULT_CAUSES))
+        told = value.get("on", DEFAULT_CAUSES)
+        if not isinstance(told, list | tuple):
+            raise ConfigError(f"fallback.on is a list of: {', '.join(CAUSES)}; {told!r} is not.")
+        causes = tuple(_choice(each, "fallback.on", CAUSES) for each in told)
         value = value.get("specs")
     if value is None:
         return [], causes
@@ -219,19 +234,8 @@ def _fallback(
         raise ConfigError(
             f"fallback is a list of specs, tried in order, such as ['embedded', 'passthrough']; not {value!r}."
         )
-    scorers = []
-    for entry in value:
-        if isinstance(entry, str) and entry not in named:
-            taken = {key: settings[key] for key in INHERITED if key in settings}
-            scorers.append(_scorer({"use": entry, **taken}, named, within))
-            continue
-        if isinstance(entry, str) and entry in within:
-            raise ConfigError(
-                f"The reranker {entry!r} falls back on itself ({' → '.join((*within, entry))}): name another."
-            )
-        deeper = (*within, entry) if isinstance(entry, str) else within
-        scorers.append(_scorer(parse(entry, named), named, deeper))
-    return scorers, causes
+    taken = {key: settings[key] for key in INHERITED if key in settings}
+    return [_scorer({"use": entry, **taken} if isinstance(entry, str) else entry) for entry in value], causes
 
 
 def _check_options(settings: Mapping[str, Any]) -> None:
@@ -240,7 +244,7 @@ def _check_options(settings: Mapping[str, Any]) -> None:
         if key in OPTIONS or (key in known and isinstance(value, Mapping)):
             continue
         if key in known:
-            raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}, not {value!r}.")
+            raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}.")
         raise unknown("option", key, OPTIONS)
     use = settings.get("use")
     if not isinstance(use, str) or not use:
@@ -281,7 +285,7 @@ def _choice(value: Any, name: str, offered: tuple[Any, ...]) -> Any:
 
 
 def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or (value == 0 and not zero):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 or (zero and value == 0)):
         raise ConfigError(f"{name} is a number of seconds above 0, and {value!r} is not.")
     return float(value)
 

@@ -17,13 +17,14 @@ from .core.errors import ConfigError
 from .core.secret import Secret
 from .registry import entries, unknown
 
-__all__ = ["canonical", "guarded", "parse", "profiles", "without_keys"]
+__all__ = ["canonical", "guarded", "parse", "profiles", "spelled_out", "without_keys"]
 
 SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
 DEFAULT = "embedded"
 
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_ENVIRONMENT = re.compile(r'"env:([^"]+)"')
 
 Profiles = Mapping[str, Mapping[str, Any]]
 
@@ -99,6 +100,35 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
     return {"use": spec}
 
 
+def spelled_out(spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a guarded copy in which a fallback holds the named rerankers themselves: it means the same without the file.
+
+    Raises:
+        ConfigError: A name nobody knows, or a reranker that falls back on itself.
+    """
+
+    def entry(each: Any) -> Any:
+        if each is None:
+            raise ConfigError("A fallback holds specs, and None is none: write 'passthrough' for the order given.")
+        if isinstance(each, str) and each not in named:
+            parse(each, named)  # for its error, which lists the names too
+            return each
+        if isinstance(each, str) and each in within:
+            raise ConfigError(
+                f"The reranker {each!r} falls back on itself ({' → '.join((*within, each))}): name another."
+            )
+        deeper = (*within, each) if isinstance(each, str) else within
+        return spelled_out(parse(each, named), named, deeper)
+
+    found = guarded(spec)
+    fallback = found.get("fallback")
+    if isinstance(fallback, list):
+        found["fallback"] = [entry(each) for each in fallback]
+    elif isinstance(fallback, Mapping) and isinstance(fallback.get("specs"), list):
+        found["fallback"] = {**fallback, "specs": [entry(each) for each in fallback["specs"]]}
+    return found
+
+
 def guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy in which every `api_key`, however deep, is a `Secret`."""
     return {key: Secret.of(value) if key == "api_key" else _inside(value, guarded) for key, value in spec.items()}
@@ -122,11 +152,20 @@ def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
                 if str(each).startswith("env:") or not _SECRET_HEADER.search(name)
             }
         elif key == "base_url" and isinstance(value, str):
-            parts = urlsplit(value)
-            kept[key] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            kept[key] = _without_credentials(value)
         elif key != "client":
             kept[key] = _inside(value, without_keys)
     return kept
+
+
+def _without_credentials(address: str) -> str:
+    """Return an address without user and password, and without a query that may hold a key."""
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise ConfigError(f"base_url is no address ({error}): write it like http://127.0.0.1:8000.") from error
+    query = "" if _SECRET_HEADER.search(parts.query) else parts.query
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 def _inside(value: Any, change: Any) -> Any:
@@ -148,4 +187,6 @@ def canonical(spec: Mapping[str, Any]) -> str:
 
     keys = sorted(item for item in os.environ.items() if item[0].endswith(("KEY", "TOKEN", "_PATH", "_URL")))
     text = json.dumps([spec, keys], sort_keys=True, default=told)
+    named = [os.environ.get(name) for name in _ENVIRONMENT.findall(text)]
+    text = json.dumps([text, named])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
