@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -13,6 +14,11 @@ from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
 
 __all__ = ["Split", "parts"]
+
+_ENVELOPE = 512
+"""Bytes of a body beside its texts: names of fields, the model's name, options."""
+_ESCAPED = 6
+"""Bytes of one byte of text in JSON at the worst: NUL is \\u0000."""
 
 
 def parts(request: RerankRequest, capabilities: Capabilities) -> list[range]:
@@ -54,8 +60,8 @@ def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | N
     if tokens is not None and query * len(request.documents) + everything <= tokens:
         tokens = None
     if size is not None:
-        size -= query
-        if everything <= size:
+        size -= _in_json(request.query) + _in_json(request.instruction or "") + _ENVELOPE
+        if everything * _ESCAPED <= size:
             size = None
     return tokens, size
 
@@ -69,8 +75,12 @@ def _costs(request: RerankRequest, capabilities: Capabilities) -> Iterator[tuple
         in_tokens = query + estimate(document)[1]
         if capabilities.max_tokens is not None:
             in_tokens = min(in_tokens, capabilities.max_tokens)  # the vendor cuts what is longer
-        # JSON escapes control characters and quotes: six bytes at the worst, two in practice.
-        yield in_tokens, bound(document) + sum(map(document.count, '"\\\n\r\t')) + 2
+        yield in_tokens, _in_json(document) if capabilities.max_bytes is not None else 0
+
+
+def _in_json(text: str) -> int:
+    """Return the bytes that a text takes in a body: quotes and control characters are longer there."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1
 
 
 class Split(Wrapper):

@@ -1,0 +1,235 @@
+"""When the reranker that was asked for cannot answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+from scripted import HANG, REQUEST, Scripted
+from virtual_time import virtually
+
+from rerank_plugins.backends.passthrough import Passthrough
+from rerank_plugins.core import (
+    AllBackendsFailed,
+    AuthenticationFailed,
+    BadResponse,
+    Capabilities,
+    ConfigError,
+    DeadlineExceeded,
+    InputError,
+    MissingExtra,
+    RateLimited,
+    Rejected,
+    Scores,
+    TransientError,
+)
+from rerank_plugins.policies.deadline import Deadline
+from rerank_plugins.policies.fallback import Fallback
+from rerank_plugins.policies.observe import Observe
+from rerank_plugins.policies.retry import Retry
+from rerank_plugins.reranker import Reranker
+
+FALLS = [
+    TransientError("busy"),
+    RateLimited("slow down"),
+    BadResponse("half an answer"),
+    DeadlineExceeded("late"),
+    AllBackendsFailed((TransientError("busy"),)),
+]
+RAISES = [
+    Rejected("no"),
+    AuthenticationFailed("who"),
+    InputError("wrong call"),
+    ConfigError("wrong spec"),
+    MissingExtra("acme", extra="acme", package="acme"),
+    RuntimeError("a bug"),
+]
+
+
+def passthrough() -> Passthrough:
+    backend = Passthrough()
+    backend.name = "passthrough"
+    return backend
+
+
+def named(error: Exception) -> str:
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", FALLS, ids=named)
+def test_a_stand_in_answers_for(error: Exception) -> None:
+    second = Scripted(name="second")
+    answer, _ = virtually(lambda: Fallback([Scripted(error, name="first"), second]).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert answer.degraded
+    assert answer.model == "second"
+    assert answer.reason == f"second answered in place of first: {error}"
+    assert len(answer.values) == 3
+
+
+@pytest.mark.parametrize("error", RAISES, ids=named)
+def test_nobody_answers_for(error: Exception) -> None:
+    second = Scripted(name="second")
+    raised, _ = virtually(lambda: Fallback([Scripted(error), second]).ascore(REQUEST))
+    assert raised is error
+    assert second.asked == []
+
+
+@pytest.mark.parametrize(
+    ("on", "falls", "raises"),
+    [
+        (["rejected"], [Rejected("no"), AuthenticationFailed("who")], [TransientError("busy"), BadResponse("half")]),
+        (["transient"], [TransientError("busy"), RateLimited("slow")], [BadResponse("half"), DeadlineExceeded("late")]),
+        (["bad_response"], [BadResponse("half")], [TransientError("busy"), Rejected("no")]),
+        (["deadline"], [DeadlineExceeded("late")], [TransientError("busy"), Rejected("no")]),
+    ],
+)
+def test_the_spec_says_for_what(on, falls, raises) -> None:
+    for error in falls:
+        answer, _ = virtually(lambda e=error: Fallback([Scripted(e), Scripted()], on=on).ascore(REQUEST))
+        assert isinstance(answer, Scores), error
+    for error in raises:
+        raised, _ = virtually(lambda e=error: Fallback([Scripted(e), Scripted()], on=on).ascore(REQUEST))
+        assert raised is error
+
+
+def test_the_first_answer_is_not_degraded() -> None:
+    second = Scripted(name="second")
+    answer, _ = virtually(lambda: Fallback([Scripted(), second]).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert not answer.degraded
+    assert answer.reason is None
+    assert second.asked == []
+
+
+def test_when_all_fail_the_error_holds_each() -> None:
+    errors = [TransientError("busy"), BadResponse("half an answer")]
+    raised, _ = virtually(lambda: Fallback([Scripted(error) for error in errors]).ascore(REQUEST))
+    assert isinstance(raised, AllBackendsFailed)
+    assert list(raised.errors) == errors
+    assert "(1) busy; (2) half an answer" in str(raised)
+    assert "passthrough" in str(raised)
+
+
+def test_a_hanging_first_of_three_gets_a_third() -> None:
+    entries = [Scripted(HANG, name="first"), Scripted(HANG, name="second"), Scripted(1.0, name="third")]
+    answer, took = virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert answer.model == "third"
+    began = entries[0].asked[0][0]
+    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 3.0, 6.0])
+    assert took == pytest.approx(7.0)
+
+
+def test_what_one_entry_leaves_the_next_may_use() -> None:
+    entries = [Scripted(TransientError("busy")), Scripted(HANG), Scripted(HANG)]
+    raised, took = virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(REQUEST))
+    assert isinstance(raised, AllBackendsFailed)
+    began = entries[0].asked[0][0]
+    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 0.0, 4.5])
+    assert took == pytest.approx(9.0)
+
+
+def test_passthrough_is_not_counted_and_asked_at_the_last_moment() -> None:
+    first = Scripted(HANG, name="first")
+    answer, took = virtually(lambda: Deadline(Fallback([first, passthrough()]), 5.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert took == pytest.approx(5.0)
+    assert answer.model == "passthrough"
+    assert answer.values == (None, None, None)
+
+
+def test_passthrough_is_asked_even_when_the_deadline_had_passed_before() -> None:
+    class Blocks(Scripted):
+        async def ascore(self, request):
+            self.loop_clock.now += 60.0  # held the event loop past everything
+            raise TransientError("busy")
+
+    first, second = Blocks(name="first"), Scripted(name="second")
+
+    async def work() -> Scores:
+
+        first.loop_clock = asyncio.get_running_loop()._clock
+        return await Deadline(Fallback([first, second, passthrough()]), 5.0).ascore(REQUEST)
+
+    answer, _ = virtually(work)
+    assert isinstance(answer, Scores)
+    assert answer.model == "passthrough"
+    assert second.asked == []
+
+
+def test_a_share_is_not_outwaited_by_a_retry() -> None:
+    """Retry-After: 7 fits into the deadline of 9 but not into the first entry's half: the second answers at once."""
+    first = Retry(Scripted(RateLimited("slow down", retry_after=7.0), name="first"))
+    answer, took = virtually(lambda: Deadline(Fallback([first, Scripted(name="second")]), 9.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert answer.model == "second"
+    assert took == 0.0
+
+
+def test_all_too_late_is_a_deadline_exceeded() -> None:
+    raised, took = virtually(lambda: Deadline(Fallback([Scripted(HANG), Scripted(HANG)]), 4.0).ascore(REQUEST))
+    assert isinstance(raised, DeadlineExceeded)
+    assert took == pytest.approx(4.0)
+
+
+def test_an_instruction_is_dropped_for_a_stand_in_that_cannot_follow_it_and_said() -> None:
+    follows = Capabilities(instructions=True)
+    first = Scripted(TransientError("busy"), name="first", capabilities=follows)
+    second = Scripted(TransientError("busy too"), name="second", capabilities=follows)
+    third = Scripted(name="third")
+    request = replace(REQUEST, instruction="prefer the sea")
+    answer, _ = virtually(lambda: Fallback([first, second, third]).ascore(request))
+    assert isinstance(answer, Scores)
+    assert second.asked[0][1].instruction == "prefer the sea"
+    assert third.asked[0][1].instruction is None
+    assert "third cannot follow an instruction and answered without it" in answer.reason
+
+
+def test_the_response_tells_what_was_tried() -> None:
+    entries = [Observe(Scripted(TransientError("busy"), name="first")), Observe(Scripted(name="second"))]
+    answer, _ = virtually(lambda: Reranker(Fallback(entries)).arerank("query", ["one", "three"]))
+    assert answer.degraded
+    assert answer.model == "second"
+    assert [(each.model, each.outcome, each.detail) for each in answer.attempts] == [
+        ("first", "TransientError", "busy"),
+        ("second", "answered", None),
+    ]
+    assert answer.usage.requests == 2
+    assert all(each.milliseconds >= 0.0 for each in answer.attempts)
+
+
+def test_one_warning_a_minute_without_the_text(caplog: pytest.LogCaptureFixture) -> None:
+    scorer = Fallback([Scripted(*[TransientError("busy")] * 9, name="first"), Scripted(name="second")])
+    secretive = replace(REQUEST, query="the private query", documents=("the private document",))
+    with caplog.at_level(logging.WARNING, logger="rerank_plugins"):
+        for _ in range(5):
+            virtually(lambda: scorer.ascore(secretive))
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "second answered in place of first: busy" in caplog.text
+        assert "private" not in caplog.text
+        scorer._warned -= 61.0  # a minute later
+        virtually(lambda: scorer.ascore(secretive))
+    assert len(caplog.records) == 2
+
+
+def test_warmup_and_close_reach_every_entry() -> None:
+    done = []
+
+    class Tells(Scripted):
+        async def awarmup(self) -> None:
+            done.append(("warm", self.name))
+
+        async def aclose(self) -> None:
+            done.append(("close", self.name))
+
+    scorer = Fallback([Tells(name="first"), Tells(name="second")])
+
+    async def work() -> None:
+        await scorer.awarmup()
+        await scorer.aclose()
+
+    virtually(work)
+    assert done == [("warm", "first"), ("warm", "second"), ("close", "first"), ("close", "second")]

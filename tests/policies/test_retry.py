@@ -1,0 +1,156 @@
+"""Retries: what is repeated, when, and how often."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from scripted import REQUEST, Scripted
+from virtual_time import virtually
+
+from rerank_plugins.core import (
+    AuthenticationFailed,
+    BackendError,
+    BadResponse,
+    ConfigError,
+    DeadlineExceeded,
+    InputError,
+    RateLimited,
+    Rejected,
+    RerankError,
+    Scores,
+    TransientError,
+)
+from rerank_plugins.core.wire import retry_after
+from rerank_plugins.policies.deadline import Deadline
+from rerank_plugins.policies.retry import LONGEST_WAIT, Retry
+
+
+def test_full_jitter_stays_within_its_bounds_and_fills_them() -> None:
+    """wait n is uniform in [0, min(wait_max, wait_initial * 2 ** (n - 1))]."""
+    random.seed(11)
+    bounds = [0.5, 1.0, 2.0, 2.0]
+    waits: list[list[float]] = [[] for _ in bounds]
+    for _ in range(300):
+        backend = Scripted(*[TransientError("busy")] * 4)
+        answer, _ = virtually(lambda b=backend: Retry(b, attempts=5, wait_initial=0.5, wait_max=2.0).ascore(REQUEST))
+        assert isinstance(answer, Scores)
+        for found, wait in zip(waits, backend.times, strict=True):
+            found.append(wait)
+    for found, bound in zip(waits, bounds, strict=True):
+        assert min(found) >= 0.0
+        assert max(found) <= bound + 1e-9
+        assert min(found) < 0.05 * bound
+        assert max(found) > 0.95 * bound
+        assert abs(sum(found) / len(found) - bound / 2) < 0.1 * bound
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.25, 7.0, 59.0])
+def test_retry_after_is_waited_exactly(seconds: float) -> None:
+    backend = Scripted(RateLimited("slow down", retry_after=seconds))
+    answer, took = virtually(lambda: Retry(backend, wait_max=1.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert took == pytest.approx(seconds, abs=1e-6)
+
+
+def test_a_vendor_that_asks_for_minutes_is_down() -> None:
+    backend = Scripted(RateLimited("tomorrow", retry_after=LONGEST_WAIT + 1))
+    error, took = virtually(lambda: Retry(backend).ascore(REQUEST))
+    assert isinstance(error, RateLimited)
+    assert took == 0.0
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+def test_attempts_are_counted_in_all(attempts: int) -> None:
+    backend = Scripted(*[TransientError("busy")] * 9)
+    error, _ = virtually(lambda: Retry(backend, attempts=attempts).ascore(REQUEST))
+    assert isinstance(error, TransientError)
+    assert len(backend.asked) == attempts
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Rejected("no"),
+        AuthenticationFailed("who"),
+        BadResponse("what"),
+        BackendError("hm"),
+        InputError("wrong"),
+        ConfigError("wrong"),
+        DeadlineExceeded("late"),
+        RuntimeError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_nothing_else_is_repeated(error: Exception) -> None:
+    backend = Scripted(error)
+    raised, _ = virtually(lambda: Retry(backend, attempts=5).ascore(REQUEST))
+    assert raised is error
+    assert len(backend.asked) == 1
+
+
+def test_a_wait_that_the_deadline_cannot_hold_is_not_begun() -> None:
+    backend = Scripted(RateLimited("slow down", retry_after=7.0))
+    error, took = virtually(lambda: Deadline(Retry(backend), 5.0).ascore(REQUEST))
+    assert isinstance(error, RateLimited)
+    assert took == 0.0
+    assert len(backend.asked) == 1
+
+
+def test_a_wait_that_the_deadline_can_hold_is_waited() -> None:
+    backend = Scripted(RateLimited("slow down", retry_after=4.0))
+    answer, took = virtually(lambda: Deadline(Retry(backend), 5.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert took == pytest.approx(4.0)
+
+
+def test_the_deadline_bounds_all_attempts_together() -> None:
+    backend = Scripted(*[TransientError("busy")] * 100)
+    error, took = virtually(
+        lambda: Deadline(Retry(backend, attempts=100, wait_initial=1.0, wait_max=1.0), 5.0).ascore(REQUEST)
+    )
+    assert isinstance(error, RerankError)
+    assert took <= 5.0 + 1e-6
+    assert len(backend.asked) > 3
+
+
+def _date(seconds: float) -> str:
+    return email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after-ms": "350"}, 0.35),
+        ({"retry-after-ms": "350", "retry-after": "7"}, 0.35),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"x-ratelimit-reset": "12"}, 12.0),
+        ({"x-ratelimit-reset-requests": "1m30s"}, 90.0),
+        ({"x-ratelimit-reset-requests": "20ms"}, 0.02),
+        ({"x-ratelimit-reset-requests": "6h0m0.5s"}, 21_600.5),
+        ({"x-ratelimit-reset-requests": "3"}, 3.0),
+        ({"x-ratelimit-reset-requests": "soon"}, None),
+        ({"x-ratelimit-reset-requests": ""}, None),
+        ({"x-ratelimit-reset-requests": "1parsec"}, None),
+    ],
+)
+def test_what_a_reply_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_dates_and_epochs_are_turned_into_seconds() -> None:
+    assert retry_after({"retry-after": _date(30)}) == pytest.approx(30, abs=2)
+    assert retry_after({"retry-after": _date(-30)}) == 0.0
+    epoch = datetime.now(UTC).timestamp()
+    assert retry_after({"x-ratelimit-reset": str(epoch + 30)}) == pytest.approx(30, abs=2)
+    assert retry_after({"x-ratelimit-reset": str(epoch - 30)}) == 0.0
