@@ -42,6 +42,26 @@ BUILTIN: dict[str, Entry] = {
     "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
     "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
     "onnx": Entry("rerank_plugins.backends.onnx:Onnx", "any cross-encoder's ONNX folder, on onnxruntime"),
+    "cohere": Entry(
+        "rerank_plugins.backends.cohere:Cohere",
+        "Cohere Rerank, through the cohere SDK (also Bedrock, SageMaker)",
+        kind="hosted",
+        extra="cohere",
+        packages=("cohere",),
+    ),
+    "voyage": Entry(
+        "rerank_plugins.backends.voyage:Voyage",
+        "Voyage AI (MongoDB), through the voyageai SDK",
+        kind="hosted",
+        extra="voyage",
+        packages=("voyageai",),
+    ),
+    "jina-api": Entry("rerank_plugins.backends.jina_api:JinaAPI", "Jina's hosted rerankers", kind="hosted"),
+    "mixedbread": Entry("rerank_plugins.backends.mixedbread:Mixedbread", "Mixedbread's hosted rerankers", kind="hosted"),
+    "zeroentropy": Entry("rerank_plugins.backends.zeroentropy:ZeroEntropy", "ZeroEntropy's zerank models", kind="hosted"),
+    "tei": Entry("rerank_plugins.backends.tei:TEI", "a Text Embeddings Inference server, at base_url", kind="server"),
+    "vllm": Entry("rerank_plugins.backends.vllm:VLLM", "a vLLM server, at base_url", kind="server"),
+    "infinity": Entry("rerank_plugins.backends.infinity:Infinity", "an Infinity server, at base_url", kind="server"),
     "http": Entry("rerank_plugins.backends.http:HTTP", "any Cohere-shaped /rerank, at base_url", kind="server"),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import ConfigError
 from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
-from ..core.types import Capabilities, RerankRequest, Scale, Usage
+from ..core.types import Capabilities, RerankRequest, Scale
 
 __all__ = ["HTTP"]
 
@@ -31,6 +31,7 @@ class HTTP(HostedBackend):
         base_url: str | None = None,
         timeout: float = TIMEOUT,
         max_in_flight: int = MAX_IN_FLIGHT,
+        price: Mapping[str, float] | None = None,
         path: str = "/rerank",
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
@@ -56,6 +57,7 @@ class HTTP(HostedBackend):
             base_url: The address; needed.
             timeout: Seconds for one attempt.
             max_in_flight: Requests at once.
+            price: US dollars per million tokens, for `usage.cost_usd`; see `Remote`.
             path: Added to `base_url`, unless that ends in it.
             headers: Sent along; a value may be `"env:NAME"`.
             body: More fields of the body, as they are.
@@ -77,11 +79,11 @@ class HTTP(HostedBackend):
         Raises:
             ConfigError: No `base_url`, or a value that is not offered.
         """
-        if not base_url:
-            raise ConfigError("http needs a base_url: the address of the server, such as http://127.0.0.1:8000.")
         if scale not in ("unit", "logit", "cosine", "ordinal"):
             raise ConfigError(f"scale {scale!r} is not offered; choose one of: unit, logit, cosine, ordinal.")
-        super().__init__(model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight)
+        super().__init__(
+            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
+        )
         self._path = path
         self._headers = {
             name: resolved for name, value in (headers or {}).items() if (resolved := Secret(value).resolved())
@@ -118,9 +120,3 @@ class HTTP(HostedBackend):
         """Return (index, score) of each result."""
         results = body if self._results is None else body[self._results]
         return ((each[self._index], each[self._score]) for each in results)
-
-    def usage(self, body: Any) -> Usage:
-        """Return the tokens, where the server tells them as OpenAI-like servers do."""
-        told = body.get("usage")
-        tokens = told.get("total_tokens") if isinstance(told, dict) else None
-        return Usage(input_tokens=tokens if isinstance(tokens, int) else None)

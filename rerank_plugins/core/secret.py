@@ -29,7 +29,7 @@ class Secret:
         revealed = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         if not isinstance(revealed, str) or not revealed.strip():
             raise ConfigError('api_key has to be a text: the key, or "env:NAME" for an environment variable.')
-        return cls(revealed)
+        return cls(revealed.strip())
 
     def reveal(self) -> str:
         """Return the text."""
@@ -44,7 +44,7 @@ class Secret:
         if not self._value.startswith("env:"):
             return self
         variable = self._value[4:]
-        if value := os.environ.get(variable):
+        if value := os.environ.get(variable, "").strip():
             return Secret(value)
         raise ConfigError(f'The spec takes its key from "env:{variable}", and {variable} is not set: export it.')
 

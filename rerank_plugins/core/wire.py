@@ -11,7 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError
 
-__all__ = ["HTTPResponse", "Transport", "error_for", "join_url", "parse_json", "retry_after"]
+__all__ = [
+    "HTTPResponse",
+    "Transport",
+    "error_for",
+    "error_for_status",
+    "join_url",
+    "parse_json",
+    "retry_after",
+    "whole_number",
+]
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425})  # and every 5xx
 AUTHENTICATION_STATUSES = frozenset({401, 403, 498})  # 498: Cohere's "invalid token"
@@ -36,18 +45,30 @@ class Transport(Protocol):
         """Close every connection."""
 
 
-def error_for(response: HTTPResponse, *, backend: str, explanation: str) -> BackendError:
+def error_for(
+    response: HTTPResponse, *, backend: str, explanation: str, transient: frozenset[int] = frozenset()
+) -> BackendError:
     """Return the typed error of a reply whose status is not 2xx.
 
     Args:
         response: The reply.
         backend: The spec of the backend, for the message.
         explanation: What the vendor said in its body.
+        transient: More statuses that may pass, by this vendor's own meaning of them.
     """
-    return error_for_status(response.status, response.headers, backend=backend, explanation=explanation)
+    return error_for_status(
+        response.status, response.headers, backend=backend, explanation=explanation, transient=transient
+    )
 
 
-def error_for_status(status: int, headers: Mapping[str, str], *, backend: str, explanation: str) -> BackendError:
+def error_for_status(
+    status: int,
+    headers: Mapping[str, str],
+    *,
+    backend: str,
+    explanation: str,
+    transient: frozenset[int] = frozenset(),
+) -> BackendError:
     """Return the typed error of an HTTP status that is not 2xx; header names in lower case."""
     told = f"{backend} answered {status}" + (f": {explanation}" if explanation else "") + "."
     request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("cf-ray")
@@ -57,7 +78,7 @@ def error_for_status(status: int, headers: Mapping[str, str], *, backend: str, e
 
     if status == 429:
         return make(RateLimited, "Send fewer requests, or raise `retry`, or name a `fallback`.", retry_after(headers))
-    if status in TRANSIENT_STATUSES or status >= 500:
+    if status in TRANSIENT_STATUSES or status in transient or status >= 500:
         return make(
             TransientError, "It may pass: raise `retry` or name a `fallback` in the spec.", retry_after(headers)
         )
@@ -113,7 +134,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _duration(text: str | None) -> float | None:
-    if text is None:
+    if text is None or not text.strip():
         return None
     if (seconds := _number(text)) is not None:
         return max(0.0, seconds)
@@ -146,6 +167,13 @@ def parse_json(response: HTTPResponse, *, backend: str) -> Any:
             backend=backend,
             status=response.status,
         ) from error
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a count that a vendor tells, or `None`: what is told oddly must not spoil a right answer."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def join_url(base: str, path: str) -> str:

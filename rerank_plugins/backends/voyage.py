@@ -1,0 +1,235 @@
+"""Voyage AI (MongoDB), through the `voyageai` SDK (0.3.1 to 0.5): `POST https://api.voyageai.com/v1/rerank`.
+
+Sends `{"query", "documents": [text, …], "model", "top_k": null, "truncation": true}`; reads `{"data": [{"index",
+"relevance_score"}], "usage": {"total_tokens"}}` (https://docs.voyageai.com/reference/reranker-api, and `client_async.py`
+of voyageai 0.5.0; read in November 2026). Keys of MongoDB Atlas (`al-…`) go to https://ai.mongodb.com/v1/rerank
+(https://www.mongodb.com/docs/voyageai, November 2026).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import BadResponse, ConfigError, TransientError
+from ..core.scorer import SDKBackend, explanation, read
+from ..core.secret import Secret
+from ..core.types import Capabilities, RerankRequest, Scores, Usage, aligned
+from ..core.wire import error_for_status, join_url, whole_number
+
+__all__ = ["Voyage"]
+
+ATLAS = "https://ai.mongodb.com"
+PATH = "/v1"
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What came back for one call: the SDK tells the status of some refusals, and of others nothing."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_reply: ContextVar[_Reply | None] = ContextVar("rerank_plugins_voyage_reply", default=None)
+
+
+def _limits(query: int, pair: int, total: int, *, instructions: bool) -> Capabilities:
+    return Capabilities(
+        scale="unit",
+        max_documents=1000,
+        max_query_tokens=query,
+        max_tokens=pair,
+        max_total_tokens=total,
+        instructions=instructions,
+    )
+
+
+class Voyage(SDKBackend):
+    """Voyage's rerankers. A blocking `voyageai.Client` of the user's runs on threads of this backend's own."""
+
+    model = "rerank-3"
+    base_url = "https://api.voyageai.com"
+    key_variables = ("VOYAGE_API_KEY",)
+    # Tokens of the query, of query and document, of a whole call (the query's times the documents, plus theirs), and at
+    # most 1,000 documents: https://docs.voyageai.com/reference/reranker-api and the SDK's docstrings (read in November
+    # 2026). That rerank-3 has the limits of rerank-2.5 is confirmed for its context of 32,000
+    # (https://docs.voyageai.com/docs/reranker, updated 2026-09-29) and assumed for the rest.
+    capabilities = _limits(8_000, 32_000, 600_000, instructions=True)
+    by_model = {  # noqa: RUF012
+        "rerank-2": _limits(4_000, 16_000, 600_000, instructions=False),
+        "rerank-2-lite": _limits(2_000, 8_000, 600_000, instructions=False),
+        "rerank-1": _limits(2_000, 8_000, 100_000, instructions=False),
+        "rerank-lite-1": _limits(1_000, 4_000, 300_000, instructions=False),
+    }
+
+    def _find_key(self, given: Secret | None) -> Secret | None:
+        path = os.environ.get("VOYAGE_API_KEY_PATH")
+        if given is not None or self._given is not None or not path or os.environ.get("VOYAGE_API_KEY"):
+            return super()._find_key(given)
+        try:
+            return Secret.of(Path(path).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"VOYAGE_API_KEY_PATH names the file {path}, which cannot be read: {type(error).__name__}."
+            ) from error
+
+    def _find_address(self, given: str | None) -> str:
+        atlas = self._key is not None and self._key.reveal().startswith("al-")
+        return super()._find_address(given or (ATLAS if atlas else None))
+
+    def key_of(self, client: Any) -> Secret | None:
+        """Return the key that the SDK's client holds."""
+        key = getattr(client, "api_key", None)
+        return Secret(key) if isinstance(key, str) and key else None
+
+    def load(self) -> None:
+        """Import the SDK, and keep it from logging what our calls send (it does, at the level DEBUG)."""
+        import voyageai  # noqa: F401
+
+        logging.getLogger("voyage").addFilter(_quiet)
+
+    def open(self) -> Any:
+        """Return an aiohttp session for this loop's calls: the SDK alone would open one for every request."""
+        import aiohttp
+
+        traces = aiohttp.TraceConfig()
+        traces.on_request_end.append(_note)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self.max_in_flight),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=True,
+            trace_configs=[traces],
+        )
+
+    async def shut(self, client: Any) -> None:
+        """Close the session."""
+        await client.close()
+
+    async def ask(self, client: Any, request: RerankRequest) -> Scores:
+        """Send one request; `top_k` is left out, truncation is on, retries are ours.
+
+        An instruction is put before the query: there is no field for it (docs.voyageai.com/docs/reranker, read in
+        November 2026).
+        """
+        own = self._given is None
+        sender = self._sender() if own else _unhurried(client)
+        count = len(request.documents)
+        with _sending(client if own else await self._clients.get()) as reply:
+            try:
+                answer = await self.run(
+                    sender.rerank,
+                    query=request.query if request.instruction is None else f"{request.instruction}\n{request.query}",
+                    documents=list(request.documents),
+                    model=self.model,
+                    truncation=True,
+                )
+            except Exception as error:
+                error.__dict__["reply"] = reply
+                raise
+        return Scores(
+            values=aligned(read(_pairs, answer, self.label), count, self.label),
+            model=self.label,
+            capabilities=self.capabilities,
+            usage=Usage(input_tokens=whole_number(getattr(answer, "total_tokens", None))),
+        )
+
+    def _sender(self) -> Any:
+        """Return a client for one call: versions before 0.3.6 keep the state of the call under way on it."""
+        from voyageai.client_async import AsyncClient
+
+        address = join_url(self._address, PATH)
+        options: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout + 60}  # ours covers the attempt
+        if "base_url" in inspect.signature(AsyncClient).parameters:
+            options["base_url"] = address
+        client = AsyncClient(self._key.reveal() if self._key is not None else None, **options)
+        if "base_url" not in options:  # before 0.3.7
+            client._params["api_base"] = address
+        return client
+
+    def translate(self, error: Exception) -> Exception:
+        """Return our error, by the status that came rather than by the SDK's class: those do not cover every status."""
+        import voyageai.error
+
+        reply = getattr(error, "reply", None) or _Reply()
+        status = reply.status or getattr(error, "http_status", None)
+        package, kind = type(error).__module__.partition(".")[0], type(error).__name__
+        if status is not None and not 200 <= status < 300:
+            headers = reply.headers or _lowered(getattr(error, "headers", None))
+            told = explanation(getattr(error, "json_body", None)) or explanation(_json(getattr(error, "http_body", "")))
+            return error_for_status(status, headers, backend=self.label, explanation=self._redacted(told)[:300])
+        network = isinstance(error, voyageai.error.Timeout | OSError) or package in ("aiohttp", "requests", "urllib3")
+        if network or (status is None and isinstance(error, voyageai.error.APIConnectionError)):
+            cause = error.__cause__ or error
+            return TransientError(
+                f"{self.label}: no answer ({type(cause).__name__}). It may pass: raise `retry` or name a `fallback` in "
+                "the spec, and check `base_url`.",
+                backend=self.label,
+            )
+        return BadResponse(
+            f"{self.label} answered what the voyageai SDK cannot read ({kind}). Check `base_url`.", backend=self.label
+        )
+
+
+class _Quiet(logging.Filter):
+    """Drops what the SDK logs about a call of ours: it writes out queries and documents."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _reply.get() is None
+
+
+_quiet = _Quiet()
+
+
+@contextlib.contextmanager
+def _sending(session: Any) -> Iterator[_Reply]:
+    """Make the SDK use `session`, and note the reply that comes."""
+    import voyageai
+
+    reply = _Reply()
+    noting, sharing = _reply.set(reply), voyageai.aiosession.set(session)
+    try:
+        yield reply
+    finally:
+        voyageai.aiosession.reset(sharing)
+        _reply.reset(noting)
+
+
+async def _note(_session: Any, _context: Any, parameters: Any) -> None:
+    if (reply := _reply.get()) is not None:
+        reply.status, reply.headers = parameters.response.status, _lowered(parameters.response.headers)
+
+
+def _unhurried(client: Any) -> Any:
+    """Return the user's client without its own retries, and (before 0.3.6) with a state of its own for one call."""
+    own = copy.copy(client)
+    own.max_retries = 0
+    if hasattr(own, "retry_controller"):
+        import tenacity
+
+        own.retry_controller = own.retry_controller.copy(stop=tenacity.stop_after_attempt(1))
+    return own
+
+
+def _pairs(answer: Any) -> Iterable[tuple[int, float]]:
+    return ((each.index, each.relevance_score) for each in answer.results)
+
+
+def _lowered(headers: Any) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+
+
+def _json(body: Any) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, TypeError):
+        return None
