@@ -1,0 +1,269 @@
+"""RerankRetriever around real retrievers, and LangChain's own suite for retrievers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import httpx
+import pytest
+from bees import QUERY, SECRET, TEXTS
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.load import dumps, loads
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.tools.retriever import create_retriever_tool
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from pydantic import ValidationError
+
+from rerank_plugins import ConfigError, InputError
+from rerank_plugins.config import shared
+from rerank_plugins.langchain import RerankRetriever
+
+DOCUMENTS = [Document(text, id=str(index)) for index, text in enumerate([*TEXTS, *(f"Filler {n}." for n in range(8))])]
+
+
+class Ranked(BaseRetriever):
+    """Gives its first `k` documents, as BM25Retriever and others do; `k` is a field."""
+
+    k: int = 4
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return DOCUMENTS[: self.k]
+
+
+class Everything(BaseRetriever):
+    """Knows no number."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return DOCUMENTS
+
+
+class OnlySyncTakesK(BaseRetriever):
+    """Takes `k` in a call, but its async method (LangChain's own) does not."""
+
+    k: int = 4
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any, k: int | None = None) -> list[Document]:
+        return DOCUMENTS[: k or self.k]
+
+
+@pytest.fixture
+def store() -> InMemoryVectorStore:
+    store = InMemoryVectorStore(DeterministicFakeEmbedding(size=16))
+    store.add_documents(DOCUMENTS)
+    return store
+
+
+def texts(documents: list[Document]) -> list[str]:
+    return [each.page_content for each in documents]
+
+
+class TestFetching:
+    @pytest.mark.parametrize("kind", [Ranked, Everything, OnlySyncTakesK])
+    @pytest.mark.parametrize("fetch_k", [1, 3, 7, 12])
+    async def test_fetch_k_candidates_are_reranked(self, kind: type[BaseRetriever], fetch_k: int) -> None:
+        seen: list[int] = []
+        inner = kind()
+        retriever = RerankRetriever(
+            retriever=inner,
+            fetch_k=fetch_k,
+            reranker="lexical",
+            on_response=lambda response: seen.append(len(response)),
+        )
+        assert retriever.invoke(QUERY) == await retriever.ainvoke(QUERY)
+        assert seen == [fetch_k, fetch_k]
+        assert inner == kind(), "the inner retriever is not changed"
+
+    async def test_a_vector_store_is_asked_for_fetch_k(self, store: InMemoryVectorStore) -> None:
+        inner = store.as_retriever(search_kwargs={"k": 2})
+        plain = RerankRetriever(retriever=inner, reranker="passthrough")
+        more = RerankRetriever(retriever=inner, reranker="passthrough", fetch_k=12, top_n=9)
+        for retriever, count in ((plain, 2), (more, 9)):
+            assert len(retriever.invoke(QUERY)) == len(await retriever.ainvoke(QUERY)) == count
+        assert len(more.invoke(QUERY, k=5)) == 5, "what the caller says to the inner retriever wins"
+        assert inner.search_kwargs == {"k": 2}
+
+    async def test_arguments_go_to_the_inner_retriever(self, store: InMemoryVectorStore) -> None:
+        retriever = RerankRetriever(retriever=store.as_retriever(), reranker="lexical", fetch_k=12)
+
+        def keep(document: Document) -> bool:
+            return "Bees" in document.page_content
+
+        assert texts(retriever.invoke(QUERY, filter=keep)) == [TEXTS[3], TEXTS[2]]
+        assert texts(await retriever.ainvoke(QUERY, filter=keep)) == [TEXTS[3], TEXTS[2]]
+
+    async def test_any_runnable_is_a_retriever(self) -> None:
+        async def afind(query: str) -> list[Document]:
+            return DOCUMENTS
+
+        retriever = RerankRetriever(
+            retriever=RunnableLambda(lambda query: DOCUMENTS, afind), reranker="lexical", top_n=1
+        )
+        assert texts(retriever.invoke(QUERY)) == texts(await retriever.ainvoke(QUERY)) == [TEXTS[3]]
+
+    def test_one_around_another(self, store: InMemoryVectorStore) -> None:
+        inner = RerankRetriever(retriever=store.as_retriever(), fetch_k=12, reranker="lexical")
+        (found,) = RerankRetriever(retriever=inner, fetch_k=3, reranker="lexical", top_n=1).invoke(QUERY)
+        assert found.metadata["retrieval_score"] == found.metadata["relevance_score"]
+
+    @pytest.mark.parametrize("fetch_k", [0, -1])
+    def test_fetch_k_is_at_least_one(self, fetch_k: int) -> None:
+        with pytest.raises(ValidationError, match="greater than or equal to 1"):
+            RerankRetriever(retriever=Everything(), fetch_k=fetch_k)
+
+    async def test_nothing_found(self) -> None:
+        retriever = RerankRetriever(retriever=RunnableLambda(lambda query: []), reranker="lexical", fetch_k=5)
+        assert retriever.invoke(QUERY) == await retriever.ainvoke(QUERY) == []
+
+
+class TestCalls:
+    async def test_top_n_of_one_call(self) -> None:
+        retriever = RerankRetriever(retriever=Everything(), reranker="lexical", top_n=2)
+        assert len(retriever.invoke(QUERY)) == 2
+        assert texts(retriever.invoke(QUERY, top_n=1)) == texts(await retriever.ainvoke(QUERY, top_n=1)) == [TEXTS[3]]
+        with pytest.raises(InputError):
+            retriever.invoke(QUERY, top_n=0)
+        with pytest.raises(InputError):
+            await retriever.ainvoke(QUERY, top_n=0)
+
+    async def test_notes(self) -> None:
+        (found,) = await RerankRetriever(retriever=Everything(), reranker="lexical", top_n=1).ainvoke(QUERY)
+        assert (found.id, found.metadata["retrieval_rank"]) == ("3", 3)
+        assert DOCUMENTS[3].metadata == {}
+
+    def test_a_wrong_spec_is_our_own_error_at_once(self) -> None:
+        with pytest.raises(ConfigError, match="Did you mean 'lexical'"):
+            RerankRetriever(retriever=Everything(), reranker="lexicla")
+
+    def test_an_agents_tool(self) -> None:
+        retriever = RerankRetriever(retriever=Everything(), reranker="lexical", top_n=1)
+        tool = create_retriever_tool(retriever, "search_bees", "About bees.")
+        assert tool.invoke({"query": QUERY}) == TEXTS[3]
+
+
+class Recorder(BaseCallbackHandler):
+    """Keeps everything that LangChain tells of runs."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.runs: list[tuple[Any, Any]] = []
+
+    def on_retriever_start(self, serialized: Any, query: str, **kwargs: Any) -> None:
+        self.runs.append((kwargs["run_id"], kwargs["parent_run_id"]))
+        self.told.append((serialized, query, kwargs))
+
+    def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:
+        self.told.append((documents, kwargs))
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+        self.told.append((serialized, inputs, kwargs))
+
+
+async def test_the_inner_run_is_a_child() -> None:
+    retriever = RerankRetriever(retriever=Everything(), reranker="lexical")
+    sync, awaited = Recorder(), Recorder()
+    retriever.invoke(QUERY, config={"callbacks": [sync]})
+    await retriever.ainvoke(QUERY, config={"callbacks": [awaited]})
+    for recorder in (sync, awaited):
+        (outer, none), (_, parent) = recorder.runs
+        assert (none, parent) == (None, outer)
+
+
+class TestSwitching:
+    async def test_by_string_and_by_mapping_without_new_clients(
+        self, server: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clients: list[Any] = []
+        make = httpx.AsyncClient.__init__
+
+        def counted(self: Any, **options: Any) -> None:
+            clients.append(self)
+            make(self, **options)
+
+        monkeypatch.setattr(httpx.AsyncClient, "__init__", counted)
+        hosted = {"use": "http", "base_url": server.url, "api_key": server.key, "deadline": 7}
+        live: list[Any] = []
+        retriever = RerankRetriever(
+            retriever=Everything(),
+            reranker="passthrough",
+            top_n=1,
+            on_response=lambda response: live.append(response.model),
+        ).configurable_fields(reranker=ConfigurableField(id="reranker"), top_n=ConfigurableField(id="top_n"))
+        before = shared(hosted).scorer, shared("lexical").scorer
+        for chosen, best in ((hosted, TEXTS[3]), ("lexical", TEXTS[3]), ("passthrough", TEXTS[0])) * 2:
+            config = {"configurable": {"reranker": chosen}}
+            assert texts(retriever.invoke(QUERY, config=config)) == [best]
+            assert texts(await retriever.ainvoke(QUERY, config=config)) == [best]
+        assert texts(retriever.invoke(QUERY)) == [TEXTS[0]]
+        assert live == ["http", "http", "lexical", "lexical", "passthrough", "passthrough"] * 2 + ["passthrough"]
+        assert (shared(hosted).scorer, shared("lexical").scorer) == before
+        assert len(clients) == 2, "one on each of the two event loops"
+        assert len(retriever.with_config(configurable={"top_n": 3}).invoke(QUERY)) == 3
+        assert retriever.config_schema(include=["configurable"]).model_json_schema()
+
+    async def test_the_key_stays_out_of_what_tracers_see(self, spec: Any, server: Any) -> None:
+        retriever = RerankRetriever(retriever=Everything(), reranker=spec).configurable_fields(
+            reranker=ConfigurableField(id="reranker")
+        )
+        chain = RunnableLambda(lambda text: text) | retriever
+        recorder = Recorder()
+        for config in ({}, {"configurable": {"reranker": spec}}):
+            chain.invoke(QUERY, config={**config, "callbacks": [recorder]})
+            await chain.ainvoke(QUERY, config={**config, "callbacks": [recorder]})
+        assert len(recorder.told) > 16
+        assert server.refused == []
+        assert SECRET not in repr(recorder.told)
+
+
+class TestSerialisation:
+    def test_round_trip_with_the_inner_retriever(self, spec: dict[str, Any]) -> None:
+        compressing = RerankRetriever(retriever=Storable(), fetch_k=3, reranker=spec, top_n=2)
+        stored = dumps(compressing)
+        assert SECRET not in stored
+        back = loads(
+            stored,
+            allowed_objects=[RerankRetriever, Storable],
+            valid_namespaces=["rerank_plugins", Storable.__module__],
+        )
+        assert (back.retriever, back.fetch_k, back.top_n) == (Storable(), 3, 2)
+        assert json.loads(stored)["kwargs"]["reranker"]["use"] == "http"
+
+    def test_pickles_and_copies(self) -> None:
+        retriever = RerankRetriever(retriever=Everything(), fetch_k=4, reranker="lexical", top_n=2, tags=["bees"])
+        for twin in (pickle.loads(pickle.dumps(retriever)), copy.deepcopy(retriever)):
+            assert twin == retriever
+            assert twin.invoke(QUERY) == retriever.invoke(QUERY)
+
+
+class Storable(Everything):
+    """A retriever that LangChain can dump."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+
+class TestLangChainsOwnSuite(RetrieversIntegrationTests):
+    """https://reference.langchain.com/python/langchain_tests: the suite that every retriever has to pass."""
+
+    @property
+    def retriever_constructor(self) -> type[RerankRetriever]:
+        return RerankRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"retriever": Ranked(), "fetch_k": 10, "reranker": "lexical"}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return QUERY
+
+    @property
+    def num_results_arg_name(self) -> str:
+        return "top_n"
