@@ -1,0 +1,492 @@
+"""Specs to rerankers: every form, every mistake, and no key anywhere that a person or a file could see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from rerank_plugins import ConfigError, MissingExtra, Reranker, load_reranker, registry
+from rerank_plugins.config import shared
+from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
+from rerank_plugins.policies.deadline import Deadline
+from rerank_plugins.policies.fallback import Fallback
+from rerank_plugins.policies.retry import Retry
+from rerank_plugins.policies.split import Split
+from rerank_plugins.policies.truncate import Truncate
+
+KEY = "sk-very-secret-1234567890"
+
+
+class Acme(HostedBackend):
+    """A vendor that needs a key."""
+
+    base_url = "https://api.acme.invalid"
+    key_variables = ("ACME_API_KEY", "ACME_KEY")
+    model = "acme-1"
+    capabilities = Capabilities(scale="unit", max_documents=100, max_tokens=512)
+
+    def __init__(self, model=None, *, api_key=None, base_url=None, timeout=30.0, max_in_flight=8, region="eu"):
+        super().__init__(model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight)
+        self.region = region
+
+    def encode(self, request):
+        return "/rerank", {}
+
+    def decode(self, body):
+        return []
+
+
+class Logit(LocalBackend):
+    """A local backend with a scale of its own and one common option."""
+
+    model = "logit"
+    capabilities = Capabilities(scale="logit")
+
+    def __init__(self, model=None, *, batch_tokens: int | None = None, depth: int = 1) -> None:
+        super().__init__(model)
+        self.batch_tokens = batch_tokens
+        self.depth = 1 + depth  # a text here is a TypeError
+
+    def score(self, query, documents):
+        return [0.0] * len(documents)
+
+
+class Ordinal(Logit):
+    model = "ordinal"
+    capabilities = Capabilities(scale="ordinal")
+
+
+@pytest.fixture(autouse=True)
+def _backends(monkeypatch):
+    for kind, where in ((Acme, "hosted"), (Logit, "local"), (Ordinal, "local")):
+        monkeypatch.setitem(
+            registry.BUILTIN, kind.__name__.lower(), registry.Entry(f"{__name__}:{kind.__name__}", "a test's", where)
+        )
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A configuration file, not named by the environment."""
+    path = tmp_path / "rerank.toml"
+    path.write_text(
+        """
+        [rerankers.production]
+        use = "lexical"
+        top_n = 2
+        fallback = ["backup", "passthrough"]
+
+        [rerankers.backup]
+        use = "acme:acme-2"
+        api_key = "env:BACKUP"
+
+        [rerankers.round]
+        use = "lexical"
+        fallback = ["round"]
+        """,
+        "utf-8",
+    )
+    monkeypatch.setenv("BACKUP", KEY)
+    return path
+
+
+def parts(scorer: Scorer) -> Iterator[Scorer]:
+    """Every scorer inside, outermost first."""
+    yield scorer
+    if isinstance(scorer, Wrapper):
+        yield from parts(scorer.inner)
+    for entry in getattr(scorer, "entries", ()):
+        yield from parts(entry)
+
+
+def find(reranker: Reranker, kind: type) -> list:
+    return [part for part in parts(reranker.scorer) if isinstance(part, kind)]
+
+
+# --- forms of a spec ---
+
+
+def test_a_string_a_mapping_and_arguments_that_win():
+    assert load_reranker("lexical").top_n is None
+    assert load_reranker({"use": "lexical", "top_n": 5}).top_n == 5
+    assert load_reranker({"use": "lexical", "top_n": 5}, top_n=2).top_n == 2
+    assert load_reranker({"use": "lexical", "top_n": 5}, top_n=None).top_n is None
+    assert load_reranker("lexical", instruction="be brief").instruction == "be brief"
+
+
+def test_the_spec_of_the_caller_is_not_touched():
+    spec = {"use": "lexical", "fallback": ["passthrough"], "retry": {"attempts": 2}}
+    before = json.dumps(spec)
+    load_reranker(spec, top_n=1)
+    assert json.dumps(spec) == before
+
+
+def test_a_model_follows_the_first_colon():
+    (backend,) = find(load_reranker("logit:org/name:tag"), Backend)
+    assert (backend.name, backend.model, backend.label) == ("logit", "org/name:tag", "logit:org/name:tag")
+    (backend,) = find(load_reranker("logit"), Backend)
+    assert backend.label == "logit"
+
+
+def test_a_local_folder_is_a_model(cross_encoder_folder):
+    response = load_reranker(f"onnx:{cross_encoder_folder}").rerank("tides", ["the moon", "bananas"])
+    assert str(cross_encoder_folder) in response.model
+    assert "onnxruntime float32" in response.model
+
+
+def test_a_backend_without_models_says_so():
+    with pytest.raises(ConfigError, match="lexical has no models"):
+        load_reranker("lexical:large")
+
+
+def test_environment(monkeypatch):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
+    assert load_reranker().rerank("a", ["a"]).model == "lexical"
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", '{"use": "passthrough", "top_n": 1}')
+    assert load_reranker().rerank("a", ["a", "b"]).model == "passthrough"
+    assert load_reranker().top_n == 1
+    assert load_reranker("lexical").top_n is None
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "nobody")
+    with pytest.raises(ConfigError, match="no backend 'nobody'"):
+        load_reranker()
+
+
+def test_file(file, monkeypatch):
+    assert load_reranker("production", config=file).top_n == 2
+    assert load_reranker("production", config=str(file), top_n=7).top_n == 7
+    assert load_reranker("lexical", config=file).top_n is None  # backends stay reachable
+    monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(file))
+    assert load_reranker("production").top_n == 2
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "production")
+    assert load_reranker().top_n == 2
+    with pytest.raises(ConfigError, match=r"'prodution'.*Did you mean 'production'"):
+        load_reranker("prodution")
+    with pytest.raises(ConfigError, match="round → round"):
+        load_reranker("round")
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({}, "under `use`"),
+        ({"use": None}, "under `use`"),
+        ({"use": 5}, "under `use`"),
+        ({"use": ""}, "under `use`"),
+        ({"use": "acmee"}, "Did you mean 'acme'"),
+        ({"use": "lexical", "topn": 5}, "no option 'topn'.*Did you mean 'top_n'.*score_threshold"),
+        ({"use": "lexical", 5: 6}, "no option 5"),
+        ({"use": "lexical", "top_n": "5"}, "top_n"),
+        ({"use": "lexical", "top_n": True}, "top_n"),
+        ({"use": "lexical", "top_n": 0}, "top_n"),
+        ({"use": "lexical", "instruction": 5}, "instruction has to be a text"),
+        ({"use": "lexical", "score_threshold": "high"}, "score_threshold"),
+        ({"use": "lexical", "score_threshold": 1.5}, "score_threshold"),
+        ({"use": "lexical", "deadline": "2"}, "deadline is a number of seconds"),
+        ({"use": "lexical", "deadline": 0}, "deadline"),
+        ({"use": "lexical", "deadline": True}, "deadline"),
+        ({"use": "lexical", "deadline": float("nan")}, "deadline"),
+        ({"use": "lexical", "retry": 0}, "retry counts all attempts"),
+        ({"use": "lexical", "retry": True}, "retry"),
+        ({"use": "lexical", "retry": 1.5}, "retry"),
+        ({"use": "lexical", "retry": {"attempt": 2}}, "option of retry 'attempt'.*Did you mean 'attempts'"),
+        ({"use": "lexical", "retry": {"wait_max": -1}}, r"retry\.wait_max"),
+        ({"use": "lexical", "on_error": "ignore"}, "on_error.*degrade, raise"),
+        ({"use": "lexical", "long_documents": "cut"}, "long_documents.*truncate"),
+        ({"use": "lexical", "long_documents": ["error"]}, "long_documents"),
+        ({"use": "lexical", "fallback": "embedded"}, "fallback is a list"),
+        ({"use": "lexical", "fallback": 5}, "fallback is a list"),
+        ({"use": "lexical", "fallback": {"spec": []}}, "option of fallback 'spec'.*Did you mean 'specs'"),
+        ({"use": "lexical", "fallback": {"specs": [], "on": "deadline"}}, "fallback.on is a list"),
+        ({"use": "lexical", "fallback": {"specs": [], "on": ["deadlin"]}}, "Did you mean 'deadline'"),
+        ({"use": "lexical", "fallback": ["lexicall"]}, "Did you mean 'lexical'"),
+        ({"use": "lexical", "fallback": [{"use": "lexical", "topn": 1}]}, "Did you mean 'top_n'"),
+        ({"use": "lexical", "fallback": [{}]}, "under `use`"),
+        ({"use": "logit", "logit": {"dpth": 1}}, "option of logit 'dpth'.*Did you mean 'depth'"),
+        ({"use": "logit", "logit": {"depth": "deep"}}, "logit cannot be made with these options"),
+        ({"use": "logit", "logit": 5}, "belong into a mapping"),
+        ({"use": "lexical", "logit": 5}, "belong into a mapping"),
+        ({"use": "acme"}, "needs a key: set the environment variable ACME_API_KEY or ACME_KEY"),
+        ({"use": "acme", "api_key": 5}, "api_key has to be a text"),
+        ({"use": "acme", "api_key": "env:NOT_SET_AT_ALL"}, "NOT_SET_AT_ALL is not set"),
+        ({"use": "acme", "api_key": KEY, "timeout": 0}, "timeout"),
+        ({"use": "acme", "api_key": KEY, "timeout": "fast"}, "timeout"),
+        ({"use": "acme", "api_key": KEY, "max_in_flight": 0}, "max_in_flight"),
+        ({"use": "acme", "api_key": KEY, "max_in_flight": "8"}, "max_in_flight"),
+        ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url has to begin with"),
+        ({"use": "acme", "api_key": KEY, "base_url": "http://[::1"}, "base_url"),
+        ({"use": "http"}, "http needs a base_url"),
+        ({"use": "onnx"}, "onnx needs a folder"),
+        ({"use": "onnx:/nowhere"}, "There is no folder /nowhere"),
+    ],
+    ids=str,
+)
+def test_every_mistake_is_told_with_what_to_do(spec, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_reranker(spec)
+    assert KEY not in str(caught.value)
+
+
+def test_keyword_options_are_checked_too():
+    with pytest.raises(ConfigError, match="Did you mean 'top_n'"):
+        load_reranker("lexical", topn=5)
+
+
+def test_a_key_in_the_wrong_place_is_not_shown():
+    with pytest.raises(ConfigError) as caught:
+        load_reranker({"use": "acme", "acme": KEY})
+    assert KEY not in str(caught.value)
+
+
+def test_a_missing_extra_says_the_pip_command(monkeypatch):
+    entry = registry.Entry("nowhere:Nothing", "a vendor", "hosted", extra="acme", packages=("not_installed_anywhere",))
+    monkeypatch.setitem(registry.BUILTIN, "acme", entry)
+    with pytest.raises(MissingExtra, match=r"pip install 'rerank-plugins\[acme\]'") as caught:
+        load_reranker("acme")
+    assert caught.value.extra == "acme"
+    assert isinstance(caught.value, ImportError)
+
+
+# --- options of one vendor, of hosted and of local ones ---
+
+
+def test_own_options_are_read_and_those_of_others_are_inert():
+    spec = {"logit": {"depth": 4}, "acme": {"region": "us"}, "api_key": KEY, "batch_tokens": 99, "base_url": "http://h"}
+    (local,) = find(load_reranker({"use": "logit", **spec}), Backend)
+    assert (local.depth, local.batch_tokens) == (5, 99)
+    (hosted,) = find(load_reranker({"use": "acme", **spec}), Backend)
+    assert hosted.region == "us"
+    assert find(load_reranker({"use": "lexical", **spec}), Backend)  # takes none of them, minds none of them
+
+
+def test_another_vendors_option_is_not_looked_at():
+    load_reranker({"use": "lexical", "logit": {"no_such_option": 1}})
+
+
+def test_own_options_win_over_common_ones():
+    (backend,) = find(load_reranker({"use": "logit", "batch_tokens": 99, "logit": {"batch_tokens": 7}}), Backend)
+    assert backend.batch_tokens == 7
+
+
+# --- policies ---
+
+
+def test_hosted_defaults():
+    reranker = load_reranker({"use": "acme", "api_key": KEY})
+    (retry,) = find(reranker, Retry)
+    (backend,) = find(reranker, Backend)
+    assert (retry.attempts, backend.timeout, backend.max_in_flight) == (3, 30.0, 8)
+    assert not find(reranker, Deadline)
+    assert not find(reranker, Fallback)
+    kinds = [type(part) for part in parts(reranker.scorer)]
+    assert kinds.index(Truncate) < kinds.index(Split) < kinds.index(Retry)  # a part is retried, not the whole
+
+
+def test_local_defaults():
+    assert not find(load_reranker("logit"), Retry)
+
+
+def test_retry_forms():
+    assert not find(load_reranker({"use": "acme", "api_key": KEY, "retry": 1}), Retry)
+    (retry,) = find(load_reranker({"use": "acme", "api_key": KEY, "retry": {"wait_initial": 0, "wait_max": 2}}), Retry)
+    assert (retry.attempts, retry.wait_initial, retry.wait_max) == (3, 0.0, 2.0)
+
+
+def test_deadline_is_around_everything():
+    reranker = load_reranker({"use": "logit", "deadline": 2, "fallback": ["passthrough"]})
+    assert isinstance(reranker.scorer, Deadline)
+    assert isinstance(reranker.scorer.inner, Fallback)
+
+
+def test_a_string_in_a_fallback_takes_retry_and_timeout_and_a_mapping_stands_alone(monkeypatch):
+    monkeypatch.setenv("ACME_KEY", KEY)
+    spec = {"use": "acme", "retry": 5, "timeout": 7, "fallback": ["acme:acme-2", {"use": "acme:acme-3"}]}
+    reranker = load_reranker(spec)
+    assert [each.attempts for each in find(reranker, Retry)] == [5, 5, 3]
+    assert [each.timeout for each in find(reranker, Backend)] == [7, 7, 30.0]
+    assert [each.model for each in find(reranker, Backend)] == ["acme-1", "acme-2", "acme-3"]
+
+
+def test_a_named_reranker_in_a_fallback_stands_alone(file):
+    reranker = load_reranker("production", config=file, retry=9)
+    assert [each.label for each in find(reranker, Backend)] == ["lexical", "acme:acme-2", "passthrough"]
+    assert [each.attempts for each in find(reranker, Retry)] == [9, 3, 9]
+
+
+def test_on_error_degrade_ends_the_fallback_once():
+    def labels(**options) -> list[str]:
+        return [each.label for each in find(load_reranker("lexical", on_error="degrade", **options), Backend)]
+
+    assert labels() == ["lexical", "passthrough"]
+    assert labels(fallback=["logit"]) == ["lexical", "logit", "passthrough"]
+    assert labels(fallback=["passthrough"]) == ["lexical", "passthrough"]
+
+
+# --- thresholds ---
+
+
+def test_a_threshold_over_one_scale():
+    assert load_reranker({"use": "lexical", "score_threshold": 0.5, "fallback": ["passthrough"]}).score_threshold == 0.5
+    load_reranker({"use": "lexical", "score_threshold": 0, "fallback": [{"use": "acme", "api_key": KEY}]})
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"use": "lexical", "fallback": ["logit"]}, r"different things for lexical \(unit\), logit \(logit\)"),
+        ({"use": "lexical", "fallback": ["passthrough", "logit"]}, "different things"),
+        ({"use": "ordinal"}, "only orders"),
+        ({"use": "passthrough"}, "only orders"),
+        ({"use": "lexical", "fallback": ["ordinal"]}, "ordinal only orders"),
+    ],
+)
+def test_a_threshold_that_cannot_mean_anything_is_refused(spec, told):
+    load_reranker(spec)
+    with pytest.raises(ConfigError, match=told):
+        load_reranker({**spec, "score_threshold": 0.5})
+
+
+# --- keys ---
+
+
+def test_the_key_is_explicit_or_named_or_in_the_environment_in_order(monkeypatch):
+    def key(**options) -> str:
+        (backend,) = find(load_reranker({"use": "acme", **options}), Backend)
+        return backend.headers()["authorization"]
+
+    monkeypatch.setenv("ACME_KEY", "second")
+    assert key() == "Bearer second"
+    monkeypatch.setenv("ACME_API_KEY", "first")
+    assert key() == "Bearer first"
+    assert key(api_key="env:ACME_KEY") == "Bearer second"
+    assert key(api_key="given") == "Bearer given"
+
+
+def test_no_key_in_repr_spec_or_pickle(monkeypatch):
+    spec = {
+        "use": "acme",
+        "api_key": KEY,
+        "base_url": f"https://user:{KEY}@127.0.0.1:1/v1",
+        "fallback": [{"use": "http", "base_url": "http://h", "http": {"headers": {"x-api-key": KEY}}, "api_key": KEY}],
+    }
+    reranker = load_reranker(spec)
+    pickled = pickle.dumps(reranker)
+    for told in (repr(reranker), repr(reranker.spec), repr(reranker.scorer), str(reranker.__dict__)):
+        assert KEY not in told
+    assert KEY.encode() not in pickled
+    with pytest.raises(ConfigError, match="needs a key"):
+        pickle.loads(pickled)
+    monkeypatch.setenv("ACME_API_KEY", "from the environment")
+    again = pickle.loads(pickled)
+    assert find(again, Backend)[0].headers() == {"authorization": "Bearer from the environment"}
+    assert again.spec == {**reranker.spec}
+
+
+def test_a_pickle_finds_its_named_key_again(monkeypatch):
+    monkeypatch.setenv("TEAM_KEY", KEY)
+    reranker = load_reranker({"use": "acme", "api_key": "env:TEAM_KEY", "top_n": 3})
+    pickled = pickle.dumps(reranker)
+    assert KEY.encode() not in pickled
+    again = pickle.loads(pickled)
+    assert again.top_n == 3
+    assert find(again, Backend)[0].headers() == {"authorization": f"Bearer {KEY}"}
+
+
+def test_a_pickle_needs_no_configuration_file(file):
+    pickled = pickle.dumps(load_reranker("production", config=file))
+    file.unlink()
+    again = pickle.loads(pickled)
+    assert [each.label for each in find(again, Backend)] == ["lexical", "acme:acme-2", "passthrough"]
+
+
+def test_pickled_options_answer_alike():
+    reranker = load_reranker("lexical", top_n=1, score_threshold=0.01)
+    again = pickle.loads(pickle.dumps(reranker))
+    documents = ["cat", "cat cat", "dog"]
+    assert again.rerank("cat", documents).results == reranker.rerank("cat", documents).results
+
+
+# --- shared ---
+
+
+def test_shared_is_the_same_live_reranker_for_the_same_spec_and_key(monkeypatch):
+    monkeypatch.setenv("ACME_API_KEY", "old")
+    one = shared("acme")
+    assert shared("acme") is shared({"use": "acme"}) is one
+    assert shared({"use": "acme", "top_n": 3}) is shared({"top_n": 3, "use": "acme"}) is not one
+    monkeypatch.setenv("ACME_API_KEY", "rotated")
+    rotated = shared("acme")
+    assert rotated is not one
+    assert find(rotated, Backend)[0].headers() == {"authorization": "Bearer rotated"}
+    monkeypatch.setenv("ACME_API_KEY", "old")
+    assert shared("acme") is one
+
+
+def test_shared_follows_a_variable_of_any_name(monkeypatch):
+    spec = {"use": "acme", "api_key": "env:MY_OWN"}
+    monkeypatch.setenv("MY_OWN", "old")
+    one = shared(spec)
+    assert shared(dict(spec)) is one
+    monkeypatch.setenv("MY_OWN", "rotated")
+    assert find(shared(spec), Backend)[0].headers() == {"authorization": "Bearer rotated"}
+
+
+def test_shared_follows_the_environment_and_the_file(file, monkeypatch):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
+    one = shared(None)
+    assert one is shared("lexical")
+    monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(file))
+    production = shared("production")
+    assert production.top_n == 2
+    file.write_text(file.read_text("utf-8").replace("acme-2", "acme-3"), "utf-8")
+    os.utime(file, ns=(1, 1))
+    assert [each.label for each in find(shared("production"), Backend)][1] == "acme:acme-3"
+
+
+def test_shared_is_bounded():
+    first = shared({"use": "lexical", "top_n": 1})
+    for top_n in range(2, 65):
+        shared({"use": "lexical", "top_n": top_n})
+    assert shared({"use": "lexical", "top_n": 1}) is first  # used again, so no longer the oldest
+    shared({"use": "lexical", "top_n": 65})
+    assert shared({"use": "lexical", "top_n": 1}) is first
+    for top_n in range(66, 130):
+        shared({"use": "lexical", "top_n": top_n})
+    assert shared({"use": "lexical", "top_n": 1}) is not first
+
+
+def test_shared_keeps_no_failure():
+    with pytest.raises(ConfigError, match="needs a key"):
+        shared("acme")
+    with pytest.raises(ConfigError, match="needs a key"):
+        shared("acme")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_shared_works_in_a_forked_child_while_a_thread_holds_the_table():
+    code = """
+import os, threading
+from rerank_plugins import config
+holding, done = threading.Event(), threading.Event()
+def hold():
+    with config._table_lock:
+        holding.set()
+        done.wait(30)
+thread = threading.Thread(target=hold)
+thread.start()
+holding.wait(30)
+child = os.fork()
+if not child:
+    os._exit(0 if config.shared("lexical").rerank("a", ["a"])[0].index == 0 else 1)
+_, status = os.waitpid(child, 0)
+done.set()
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False).returncode == 0

@@ -1,0 +1,260 @@
+"""Specs as data: where they come from, and what is left of them without keys."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from rerank_plugins import ConfigError
+from rerank_plugins.core.secret import Secret
+from rerank_plugins.spec import canonical, guarded, parse, profiles, spelled_out, without_keys
+
+KEY = "sk-very-secret-1234567890"
+
+NAMED = {
+    "production": {"use": "lexical", "top_n": 5, "fallback": ["backup", "passthrough"]},
+    "backup": {"use": "http", "base_url": "http://127.0.0.1:1", "api_key": KEY},
+}
+
+
+# --- where specs come from ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("lexical", {"use": "lexical"}),
+        ("onnx:/models/a:b", {"use": "onnx:/models/a:b"}),
+        ({"use": "lexical", "top_n": 3}, {"use": "lexical", "top_n": 3}),
+        ("production", NAMED["production"]),
+    ],
+)
+def test_parse(spec, expected):
+    assert parse(spec, NAMED) == expected
+
+
+def test_parse_copies():
+    spec = {"use": "lexical", "fallback": [{"use": "http", "http": {"path": "/x"}}]}
+    found = parse(spec, {})
+    found["fallback"][0]["http"]["path"] = "/y"
+    assert spec["fallback"][0]["http"]["path"] == "/x"
+
+
+def test_the_default_is_the_environments_then_the_files_then_the_embedded_model(monkeypatch):
+    assert parse(None, {}) == {"use": "embedded"}
+    assert parse(None, NAMED) == {"use": "embedded"}
+    assert parse(None, {"default": {"use": "lexical"}}) == {"use": "lexical"}
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "production")
+    assert parse(None, NAMED)["top_n"] == 5
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "")
+    assert parse(None, {}) == {"use": "embedded"}
+
+
+def test_the_environment_may_hold_json(monkeypatch):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", ' {"use": "lexical", "top_n": 2}')
+    assert parse(None, {}) == {"use": "lexical", "top_n": 2}
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", '{"use": "lexical"')
+    with pytest.raises(ConfigError, match="RERANK_PLUGINS_RERANKER begins like JSON"):
+        parse(None, {})
+
+
+@pytest.mark.parametrize("spec", [5, 1.5, ["lexical"], b"lexical", True])
+def test_a_spec_of_another_type(spec):
+    with pytest.raises(ConfigError, match="named by a text"):
+        parse(spec, {})
+
+
+def test_unknown_names_list_the_valid_ones_and_the_nearest():
+    with pytest.raises(ConfigError, match=r"no backend 'lexicale'.*Did you mean 'lexical'.*embedded.*passthrough"):
+        parse("lexicale:model", {})
+    with pytest.raises(
+        ConfigError, match=r"no backend or named reranker 'prodction'.*Did you mean 'production'.*backup"
+    ):
+        parse("prodction", NAMED)
+
+
+def test_a_file_without_a_chosen_name():
+    with pytest.raises(ConfigError, match=r"Which reranker of the file.*backup, production"):
+        parse(None, NAMED, explicit=True)
+
+
+# --- the file ---
+
+
+def test_profiles(tmp_path, monkeypatch):
+    file = tmp_path / "rerank.toml"
+    file.write_text('[rerankers.production]\nuse = "lexical"\n', "utf-8")
+    assert profiles(None) == {}
+    assert profiles(file) == profiles(str(file)) == {"production": {"use": "lexical"}}
+    monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(file))
+    assert profiles(None) == {"production": {"use": "lexical"}}
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    import os
+
+    file = tmp_path / "rerank.toml"
+    file.write_text('[rerankers.a]\nuse = "lexical"\n', "utf-8")
+    assert "a" in profiles(file)
+    file.write_text('[rerankers.b]\nuse = "lexical"\n', "utf-8")
+    os.utime(file, ns=(1, 1))
+    assert "b" in profiles(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[rerankers.a\nuse = 1", "not valid TOML.*line 1"),
+        (b'[rerankers.a]\nuse = "\xff"', "not valid TOML"),
+        (b"", "names no rerankers"),
+        (b"rerankers = 5", "names no rerankers"),
+        (b"[rerankers]\na = 'lexical'", "names no rerankers"),
+        (b"[[rerankers]]\nuse = 'lexical'", "names no rerankers"),
+    ],
+)
+def test_a_broken_file(content, told, tmp_path):
+    file = tmp_path / "rerank.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=told) as caught:
+        profiles(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_says_who_named_it(tmp_path, monkeypatch):
+    file = tmp_path / "nowhere.toml"
+    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
+        profiles(file)
+    monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(file))
+    with pytest.raises(ConfigError, match="named by RERANK_PLUGINS_CONFIG"):
+        profiles(None)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        profiles(tmp_path)
+
+
+# --- named rerankers in a fallback ---
+
+
+def test_spelled_out_means_the_same_without_the_file():
+    found = spelled_out(parse("production", NAMED), NAMED)
+    assert found["fallback"] == [guarded(NAMED["backup"]), "passthrough"]
+    assert spelled_out(found, {}) == found
+    in_a_mapping = spelled_out({"use": "lexical", "fallback": {"specs": ["backup"], "on": ["deadline"]}}, NAMED)
+    assert in_a_mapping["fallback"] == {"specs": [guarded(NAMED["backup"])], "on": ["deadline"]}
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({"a": {"use": "lexical", "fallback": ["a"]}}, "'a' falls back on itself"),
+        (
+            {
+                "a": {"use": "lexical", "fallback": ["b"]},
+                "b": {"use": "lexical", "fallback": {"specs": [{"use": "lexical", "fallback": ["a"]}]}},
+            },
+            "'b' falls back on itself (b → a → b)",
+        ),
+    ],
+)
+def test_a_circle_is_refused(named, told):
+    with pytest.raises(ConfigError) as caught:
+        spelled_out(parse("a", named), named)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"), [("bakcup", "Did you mean 'backup'"), (5, "named by a text"), (None, "None")]
+)
+def test_a_wrong_entry(entry, told, monkeypatch):
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
+    with pytest.raises(ConfigError, match=told):
+        spelled_out({"use": "lexical", "fallback": [entry]}, NAMED)
+
+
+# --- keys ---
+
+
+def holding_keys() -> dict:
+    return {
+        "use": "http",
+        "api_key": KEY,
+        "base_url": f"https://user:{KEY}@host:8443/v1?api-key={KEY}",
+        "http": {"headers": {"X-Api-Key": KEY, "Authorization": KEY, "X-Team": "red", "X-Token": "env:TEAM_TOKEN"}},
+        "fallback": {
+            "specs": ["lexical", {"use": "http", "api_key": Secret(KEY), "fallback": [{"use": "http", "api_key": KEY}]}]
+        },
+        "client": object(),
+    }
+
+
+def test_guarded_hides_every_key():
+    found = guarded({**holding_keys(), "base_url": "http://h", "http": {}})
+    assert KEY not in repr(found)
+    assert found["api_key"].reveal() == KEY
+    assert found["fallback"]["specs"][1]["fallback"][0]["api_key"] == Secret(KEY)
+    with pytest.raises(TypeError, match="never pickled"):
+        pickle.dumps(found["api_key"])
+
+
+@pytest.mark.parametrize("before", [holding_keys, lambda: guarded(holding_keys())])
+def test_without_keys_leaves_none_and_keeps_the_rest(before):
+    found = without_keys(before())
+    assert KEY not in json.dumps(found)
+    assert found == {
+        "use": "http",
+        "base_url": "https://host:8443/v1",
+        "http": {"headers": {"X-Team": "red", "X-Token": "env:TEAM_TOKEN"}},
+        "fallback": {"specs": ["lexical", {"use": "http", "fallback": [{"use": "http"}]}]},
+    }
+
+
+def test_the_name_of_a_variable_is_no_key():
+    assert without_keys(guarded({"use": "http", "api_key": "env:ACME_KEY"}))["api_key"] == "env:ACME_KEY"
+
+
+def test_a_harmless_address_stays_as_it_is():
+    address = "http://127.0.0.1:8000/v1?tenant=red"
+    assert without_keys({"base_url": address}) == {"base_url": address}
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(ConfigError, match="base_url is no address"):
+        without_keys({"base_url": "http://[::1"})
+
+
+@pytest.mark.parametrize("key", [5, "", "  ", b"bytes", ["k"]])
+def test_a_key_is_a_text(key):
+    with pytest.raises(ConfigError, match="api_key has to be a text"):
+        guarded({"api_key": key})
+
+
+def test_pydantics_secret_is_taken():
+    pydantic = pytest.importorskip("pydantic")
+    assert guarded({"api_key": pydantic.SecretStr(KEY)})["api_key"] == Secret(KEY)
+
+
+# --- canonical ---
+
+
+def test_the_same_spec_has_the_same_name_whatever_its_order():
+    one, two = {"use": "lexical", "top_n": 3}, {"top_n": 3, "use": "lexical"}
+    assert canonical(one) == canonical(two) != canonical({"use": "lexical", "top_n": 4})
+
+
+def test_keys_count_and_are_not_told(monkeypatch):
+    def name() -> str:
+        return canonical(guarded({"use": "http", "api_key": KEY}))
+
+    before = name()
+    assert before == name() != canonical(guarded({"use": "http", "api_key": "another"}))
+    assert KEY not in before
+    monkeypatch.setenv("ACME_API_KEY", "new")
+    assert name() != before
+
+
+@pytest.mark.parametrize("spec", [{"api_key": "env:MY_OWN"}, {"http": {"headers": {"x-team": "env:MY_OWN"}}}])
+def test_a_variable_of_any_name_counts_once_the_spec_names_it(spec, monkeypatch):
+    before = canonical(guarded(spec))
+    monkeypatch.setenv("MY_OWN", "rotated")
+    assert canonical(guarded(spec)) != before
