@@ -34,7 +34,14 @@ class Entry:
 
     def missing(self) -> str | None:
         """Return the first package it needs that is not installed."""
-        return next((name for name in self.packages if importlib.util.find_spec(name) is None), None)
+        return next((name for name in self.packages if not _installed(name)), None)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # its parent is not there, or is half-way
+        return False
 
 
 BUILTIN: dict[str, Entry] = {
@@ -99,8 +106,11 @@ def backend_class(name: str) -> type[Backend]:
         else:
             module, _, attribute = entry.path.partition(":")
             found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"The backend {name!r} ({entry.path}) cannot be imported: {error}.") from error
+    except Exception as error:  # a stranger's module may fail in any way
+        raise ConfigError(
+            f"The backend {name!r} ({entry.path}) cannot be imported ({type(error).__name__}: {error}). "
+            "Install what it needs, or mend its entry point."
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise ConfigError(
             f"{entry.path}, the entry point of {name!r}, is no LocalBackend, HostedBackend or SDKBackend."
