@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from .core.errors import ConfigError, TransientError
-from .core.loop import PerLoop
+from .core.loop import PerLoop, Workers
 from .core.wire import HTTPResponse
 
 if TYPE_CHECKING:
@@ -28,6 +28,21 @@ def _tls() -> ssl.SSLContext:
     import httpx
 
     return httpx.create_ssl_context()
+
+
+_loader = Workers(1, "rerank-plugins-httpx")
+
+
+async def _prepared() -> None:
+    """Import the client and read the certificates on a thread: a tenth of a second that no event loop should wait."""
+    if _tls.cache_info().currsize == 0:
+        await _loader.run(_tls)
+
+
+def _shown(url: str) -> str:
+    """Return an address without the passwords and keys that may be in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class HTTPXTransport:
@@ -56,15 +71,25 @@ class HTTPXTransport:
             TransientError: No connection, or one that broke.
             ConfigError: The address or a header cannot be used at all.
         """
+        await _prepared()
         import httpx
 
         client = await self._clients.get()
         content = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
         sent = {"content-type": "application/json", "accept": "application/json", **headers}
+        for name, value in sent.items():
+            # Checked here, since the client would repeat the value, and so a key, in its error and its log.
+            if not (value.isascii() and value.isprintable()):
+                raise ConfigError(
+                    f"The header {name!r} holds a character that no header can carry, such as a line break: check "
+                    "`api_key` and `headers`."
+                )
         try:
             reply = await client.post(url, content=content, headers=sent)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError) as error:
-            raise ConfigError(f"{_shown(url)} cannot be asked ({error}): check `base_url`, `api_key` and `headers`.") from error
+            raise ConfigError(
+                f"{_shown(url)} cannot be asked ({type(error).__name__}): check `base_url`, `api_key` and `headers`."
+            ) from None  # its text may show what is secret in the address
         except httpx.HTTPError as error:
             told = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
             raise TransientError(f"No answer from {_shown(url)} ({told}). {_ADVICE}") from error
@@ -75,8 +100,3 @@ class HTTPXTransport:
     async def aclose(self) -> None:
         """Close the clients of all event loops."""
         await self._clients.aclose()
-
-
-def _shown(url: str) -> str:
-    """Return the address without a user name and password."""
-    return re.sub(r"//[^/]*@", "//", url)

@@ -53,6 +53,15 @@ class MissingExtra(ConfigError, ImportError):
             f"{what} needs the package {package!r}, which is not installed. Run: pip install 'rerank-plugins[{extra}]'"
         )
         self.extra = extra
+        self._made_of = (what, extra, package)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as what it was made of: a worker's error reaches its caller whole."""
+        return _missing_extra, self._made_of
+
+
+def _missing_extra(what: str, extra: str, package: str) -> MissingExtra:
+    return MissingExtra(what, extra=extra, package=package)
 
 
 class InputError(RerankError, ValueError):
@@ -118,6 +127,10 @@ class AllBackendsFailed(BackendError):
             "(or set on_error to 'degrade') to get the retriever's order instead of this error."
         )
         self.errors = errors
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the errors it holds."""
+        return AllBackendsFailed, (self.errors,)
 
 
 class DeadlineExceeded(RerankError, TimeoutError):

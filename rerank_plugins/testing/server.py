@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from .script import Pairs, Step
 
@@ -214,7 +214,12 @@ class VendorServer:
         """`http://127.0.0.1:PORT`."""
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> VendorServer:
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._http.open)
+
+    def __enter__(self) -> Self:
         """Listen."""
         self.closing, self._closer = socket.socketpair()
         self._http = _HTTPServer(("127.0.0.1", 0), _Connection)
@@ -365,6 +370,12 @@ class _HTTPServer(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join(5.0)
 
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.vendor.changed:
+            self.open.pop(request, None)
+            self.vendor.changed.notify_all()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that hangs up is no failure of a test."""
 
@@ -379,7 +390,6 @@ class _Connection(BaseHTTPRequestHandler):
         self.server.open[self.connection] = threading.current_thread()
 
     def finish(self) -> None:
-        self.server.open.pop(self.connection, None)
         with contextlib.suppress(OSError):
             super().finish()
 

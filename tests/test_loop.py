@@ -1,0 +1,269 @@
+"""Where work runs: loops that come and go, threads, forks, Ctrl-C, and the end of the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rerank_plugins import Reranker, load_reranker
+from rerank_plugins.core import LocalBackend
+from rerank_plugins.core.loop import run_sync
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.laws import raw_scores
+from rerank_plugins.testing.server import VendorServer
+
+QUERY = "how do the tides work"
+DOCUMENTS = ["The moon raises the tides.", "Bananas are yellow.", "The sun pulls the sea too."]
+
+
+@pytest.fixture
+def server() -> Iterator[VendorServer]:
+    with CohereLike() as running:
+        yield running
+
+
+def http(server: VendorServer, **options) -> Reranker:
+    return load_reranker({"use": "http", "base_url": server.url, "api_key": server.key, **options})
+
+
+# Loops ----------------------------------------------------------------------------------------------------------------
+
+
+def test_200_loops_leave_no_descriptor_behind(server: VendorServer) -> None:
+    reranker, process = http(server), psutil.Process()
+    asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
+    assert server.wait_until(lambda: server.connections == 0)
+    before = process.num_fds()
+    for _ in range(200):
+        asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
+    assert server.wait_until(lambda: server.connections == 0)
+    assert process.num_fds() <= before
+    assert len(reranker.scorer.inner.inner.transport._clients._slots) == 0  # nor a client
+
+
+def test_two_loops_in_two_threads(server: VendorServer) -> None:
+    reranker = http(server)
+    expected = raw_scores(reranker.rerank(QUERY, DOCUMENTS))
+    both, found = threading.Barrier(2), []
+
+    async def several() -> list[list[float]]:
+        both.wait()
+        answers = await asyncio.gather(*(reranker.arerank(QUERY, DOCUMENTS) for _ in range(20)))
+        return [raw_scores(answer) for answer in answers]
+
+    threads = [threading.Thread(target=lambda: found.extend(asyncio.run(several()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [expected] * 40
+    reranker.close()
+
+
+def test_the_sync_face_on_our_own_loop_is_refused_rather_than_waited_for_ever() -> None:
+    async def inside() -> None:
+        load_reranker("passthrough").rerank(QUERY, DOCUMENTS)
+
+    with pytest.raises(RuntimeError, match="await the async one"):
+        run_sync(inside())
+
+
+trace: ContextVar[str] = ContextVar("trace", default="lost")
+
+
+class Traced(LocalBackend):
+    """Says in which context it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def score(self, query: str, documents: Sequence[str]) -> Sequence[float]:
+        self.seen.append(trace.get())
+        return [0.5] * len(documents)
+
+
+def test_context_variables_travel_to_a_backend() -> None:
+    backend = Traced()
+    reranker = Reranker(backend)
+
+    async def asynchronously() -> None:
+        trace.set("async")
+        await reranker.arerank(QUERY, DOCUMENTS)
+
+    token = trace.set("sync")
+    reranker.rerank(QUERY, DOCUMENTS)
+    trace.reset(token)
+    asyncio.run(asynchronously())
+    assert backend.seen == ["sync", "async"]
+    reranker.close()
+
+
+@pytest.mark.parametrize("name", ["onnx", "embedded"])
+async def test_a_heartbeat_goes_on_during_32_calls(name: str, cross_encoder_folder: Path) -> None:
+    spec = f"onnx:{cross_encoder_folder}" if name == "onnx" else "embedded"
+    loop, late = asyncio.get_running_loop(), []
+
+    async def heartbeat() -> None:
+        while True:
+            due = loop.time() + 0.005
+            await asyncio.sleep(0.005)
+            late.append(loop.time() - due)
+
+    async with load_reranker(spec) as reranker:
+        await reranker.arerank(QUERY, DOCUMENTS)
+        worst = []
+        for attempt in range(3):  # another process may hold both cores for a moment
+            late.clear()
+            beat = asyncio.create_task(heartbeat())
+            documents = [f"{document} {attempt} {number}" for document in DOCUMENTS for number in range(10)]
+            await asyncio.gather(*(reranker.arerank(f"{QUERY} {call}", documents) for call in range(32)))
+            beat.cancel()
+            assert len(late) > 5
+            worst.append(max(late))
+            if worst[-1] < 0.05:
+                break
+    assert min(worst) < 0.05
+
+
+# Forks ----------------------------------------------------------------------------------------------------------------
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked child; return its exit code, or -9 where it had to be ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    codes: list[int] = []
+    waiter = threading.Thread(target=lambda: codes.append(os.waitpid(child, 0)[1]), daemon=True)
+    waiter.start()
+    waiter.join(30)
+    if waiter.is_alive():
+        os.kill(child, signal.SIGKILL)
+        waiter.join(5)
+        return -9
+    return os.waitstatus_to_exitcode(codes[0])
+
+
+@forks
+@pytest.mark.parametrize("used", [False, True], ids=["before the first call", "after it"])
+@pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("name", ["lexical", "http", "onnx", "embedded"])
+def test_a_forked_child_reranks(
+    name: str, face: str, used: bool, server: VendorServer, cross_encoder_folder: Path
+) -> None:
+    spec = {
+        "http": {"use": "http", "base_url": server.url, "api_key": server.key},
+        "onnx": f"onnx:{cross_encoder_folder}",
+    }.get(name, name)
+    expected = raw_scores(load_reranker(spec).rerank(QUERY, DOCUMENTS)) if used else None
+    reranker = load_reranker(spec)
+    if used:
+        reranker.rerank(QUERY, DOCUMENTS)
+
+    def child() -> None:
+        call = reranker.arerank(QUERY, DOCUMENTS) if face == "async" else None
+        found = raw_scores(reranker.rerank(QUERY, DOCUMENTS) if call is None else asyncio.run(call))
+        assert len(found) == 3
+        if expected is not None:
+            assert found == pytest.approx(expected, abs=1e-6)
+
+    assert in_child(child) == 0
+    assert len(reranker.rerank(QUERY, DOCUMENTS)) == 3  # and so does the parent, still
+    reranker.close()
+
+
+# Ctrl-C and the end ---------------------------------------------------------------------------------------------------
+
+
+def in_a_new_interpreter(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_ctrl_c_ends_a_sync_call_and_its_request() -> None:
+    done = in_a_new_interpreter("""
+        import os, signal, threading
+        from rerank_plugins import load_reranker
+        from rerank_plugins.testing.cohere_like import CohereLike
+        from rerank_plugins.testing.script import Hang
+
+        with CohereLike() as server:
+            server.always(Hang())
+            reranker = load_reranker({"use": "http", "base_url": server.url, "api_key": server.key})
+
+            def interrupt():
+                assert server.wait_until(lambda: server.requests)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            threading.Thread(target=interrupt).start()
+            try:
+                reranker.rerank("tides", ["the moon"])
+            except KeyboardInterrupt:
+                print("interrupted", server.wait_until(lambda: server.requests[0].disconnected))
+    """)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("interrupted True", "", 0)
+
+
+ENDINGS = {
+    "sync": "reranker.rerank('tides', ['the moon', 'bananas'])",
+    "async": "asyncio.run(reranker.arerank('tides', ['the moon', 'bananas']))",
+    "sync inside a loop": "asyncio.run(cell())",
+    "after close": "reranker.rerank('tides', ['the moon', 'bananas']); reranker.close()",
+    "under way in a thread": "threading.Thread(target=hang, daemon=True).start(); server.wait_until(lambda: server.requests)",
+    "never used": "pass",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["http", "onnx"])
+def test_the_interpreter_ends_without_a_word(ending: str, name: str, cross_encoder_folder: Path) -> None:
+    """No warning, no traceback, no hanging thread, although nobody closed the reranker."""
+    done = in_a_new_interpreter(
+        f"""
+        import asyncio, sys, threading
+        from rerank_plugins import load_reranker
+        from rerank_plugins.testing.cohere_like import CohereLike
+        from rerank_plugins.testing.script import Hang
+
+        async def cell():
+            return reranker.rerank("tides", ["the moon", "bananas"])
+
+        def hang():
+            server.always(Hang())
+            http.rerank("tides", ["the moon", "bananas"])
+
+        server = CohereLike().__enter__()
+        http = load_reranker({{"use": "http", "base_url": server.url, "api_key": server.key}})
+        reranker = http if sys.argv[1] == "http" else load_reranker("onnx:" + sys.argv[2])
+        {ENDINGS[ending]}
+        print("done")
+        """,
+        name,
+        str(cross_encoder_folder),
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("done", "", 0)
