@@ -1,0 +1,102 @@
+"""BM25 over the candidates, against the formula by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.backends.lexical import Lexical, words
+
+K1, B = 1.2, 0.75
+
+
+def scores(query: str, *documents: str) -> list[float]:
+    return Lexical().score(query, documents)
+
+
+def test_the_formula_by_hand():
+    """Query "red tea"; three documents of 4, 2 and 6 words; "red" stands in two of them, "tea" in one, twice."""
+    found = scores("red tea", "red tea tea cup", "red car", "a dog ran off by night")
+    red = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    tea = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+
+    def part(weight: float, tf: int, length: int) -> float:
+        return weight * tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / 4))
+
+    most = (K1 + 1) * (red + tea)
+    assert found == pytest.approx([(part(red, 1, 4) + part(tea, 2, 4)) / most, part(red, 1, 2) / most, 0.0], abs=1e-12)
+
+
+def test_a_word_asked_twice_counts_twice():
+    once, twice = scores("tea red", "tea", "red"), scores("tea tea red", "tea", "red")
+    assert once[0] == once[1]
+    assert twice[0] == pytest.approx(2 * twice[1])
+
+
+def test_no_common_word_is_zero():
+    assert scores("green tea", "black coffee", "") == [0.0, 0.0]
+    assert scores("?!", "black coffee", "?!") == [0.0, 0.0]
+
+
+@given(st.text(max_size=40), st.lists(st.text(max_size=60), min_size=1, max_size=8))
+def test_every_score_lies_in_0_1(query, documents):
+    found = scores(query, *documents)
+    assert len(found) == len(documents)
+    assert all(0.0 <= score < 1.0 for score in found)
+
+
+def test_the_bound_is_not_reached_even_by_repetition():
+    assert 0.9 < max(scores("tea", "tea " * 10_000, "coffee " * 10_000)) < 1.0
+
+
+def test_rare_words_count_more_and_longer_documents_less():
+    common, rare = scores("the heron", "the pond", "heron pond", "the dog", "the cat")[:2]
+    assert rare > common
+    short, long = scores("heron", "heron pond", "heron pond and a lot of other words that follow")
+    assert short > long
+
+
+def test_listwise_a_score_depends_on_the_other_candidates():
+    alone = scores("red tea", "red car")
+    beside = scores("red tea", "red car", "red tea")
+    assert alone[0] != beside[0]
+    assert load_reranker("lexical").scorer.capabilities.listwise
+
+
+@pytest.mark.parametrize(
+    ("query", "documents"),
+    [
+        ("月亮潮汐", ["香蕉是黄色的", "潮汐是由月亮的引力引起的"]),
+        ("潮の満ち引き", ["バナナは黄色い", "月が潮の満ち引きを起こす"]),
+        ("น้ำขึ้นน้ำลง", ["กล้วยสีเหลือง", "ดวงจันทร์ทำให้น้ำขึ้นน้ำลง"]),
+        ("приливы луна", ["Бананы жёлтые", "Луна вызывает приливы"]),
+        ("المد القمر", ["الموز أصفر", "القمر يسبب المد والجزر"]),
+    ],
+)
+def test_other_scripts(query, documents):
+    low, high = scores(query, *documents)
+    assert low < high
+
+
+@pytest.mark.parametrize(
+    "forms", ["tide tides", "query queries", "score scores scored scoring", "document documents", "box boxes"]
+)
+def test_forms_of_a_word_are_one(forms):
+    assert len({words(form)[0] for form in forms.split()}) == 1
+
+
+def test_words():
+    assert words("Bananas, and the TIDE\u2014walked") == ["banana", "and", "the", "tid", "walk"]
+    assert words("is was use one") == ["is", "was", "use", "one"]  # too short to lose a letter
+    assert words("潮汐 tide-pool_x") == ["潮", "汐", "tid", "pool", "x"]
+
+
+def test_it_has_no_models_and_no_options():
+    with pytest.raises(ConfigError, match="has no models"):
+        load_reranker("lexical:bm25")
+    with pytest.raises(ConfigError, match="no option of lexical 'k1'"):
+        load_reranker({"use": "lexical", "lexical": {"k1": 2.0}})
