@@ -14,6 +14,7 @@ import inspect
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from ..core.wire import error_for_status, join_url, whole_number
 __all__ = ["Voyage"]
 
 ATLAS = "https://ai.mongodb.com"
-PATH = "/v1"
+PATH = "/v1/rerank"
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Voyage(SDKBackend):
         import voyageai  # noqa: F401
 
         logging.getLogger("voyage").addFilter(_quiet)
+        # aiohttp's word about bodies of more than a megabyte, which the SDK hands it as bytes: 600,000 tokens are that.
+        warnings.filterwarnings("ignore", "Sending a large body directly with raw bytes", ResourceWarning)
 
     def open(self) -> Any:
         """Return an aiohttp session for this loop's calls: the SDK alone would open one for every request."""
@@ -147,7 +150,7 @@ class Voyage(SDKBackend):
         """Return a client for one call: versions before 0.3.6 keep the state of the call under way on it."""
         from voyageai.client_async import AsyncClient
 
-        address = join_url(self._address, PATH)
+        address = join_url(self._address, PATH).removesuffix("/rerank")  # which the SDK appends
         options: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout + 60}  # ours covers the attempt
         if "base_url" in inspect.signature(AsyncClient).parameters:
             options["base_url"] = address

@@ -1,0 +1,106 @@
+"""More documents, tokens and bytes than a vendor takes at once: parts, at the same time, and the answer of one call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from rerank_plugins import load_reranker
+from rerank_plugins.core import RateLimited
+from rerank_plugins.core.tokens import estimate
+from rerank_plugins.testing.script import Hang, Status
+from rerank_plugins.testing.vendors import VENDORS, VoyageServer
+
+QUERY = "tide number 1200 of the moon"
+MANY = [f"tide number {number}" for number in range(2_500)]
+THOUSAND = ["cohere:rerank-v3.5", "voyage", "jina-api:jina-reranker-v2-base-multilingual", "mixedbread", "zeroentropy"]
+
+
+def settings(spec: str, server: Any, **options: Any) -> dict[str, Any]:
+    return {"use": spec, "base_url": server.url, "api_key": server.key, **options}
+
+
+def server_of(spec: str, **options: Any) -> Any:
+    return VENDORS[spec.partition(":")[0]](**options)
+
+
+@pytest.mark.parametrize("spec", THOUSAND)
+async def test_2500_documents_take_one_round_trip_and_keep_the_order_of_one_call(spec: str) -> None:
+    with server_of(spec) as server:
+        oracle = sorted(range(len(MANY)), key=lambda index: -server.score(QUERY, MANY[index]))
+        async with load_reranker(settings(spec, server)) as reranker:
+            await reranker.arerank(QUERY, MANY[:10])  # imports, connection
+            server.reset()
+            server.delay = 0.5
+            started = time.perf_counter()
+            answer = await reranker.arerank(QUERY, MANY)
+            took = time.perf_counter() - started
+        assert [result.index for result in answer] == oracle
+        assert sorted(len(request.documents) for request in server.requests) == [500, 1000, 1000]
+        assert server.most_concurrent == 3
+        assert took < 2 * server.delay, "the parts were not sent together"
+        assert answer.usage.requests == 3
+
+
+async def test_only_as_many_parts_at_once_as_the_spec_allows() -> None:
+    with VENDORS["tei"](delay=0.02) as server:
+        async with load_reranker(settings("tei", server, max_in_flight=2)) as reranker:
+            answer = await reranker.arerank(QUERY, MANY[:320])
+        assert len(server.requests) == 10
+        assert server.most_concurrent == 2
+        assert len(answer) == 320
+
+
+@pytest.mark.parametrize("spec", THOUSAND)
+async def test_cancelling_cancels_every_part(spec: str) -> None:
+    with server_of(spec) as server:
+        server.always(Hang())
+        async with load_reranker(settings(spec, server)) as reranker:
+            call = asyncio.create_task(reranker.arerank(QUERY, MANY))
+            assert await asyncio.to_thread(server.wait_until, lambda: len(server.requests) == 3)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            everybody = lambda: all(request.disconnected for request in server.requests)  # noqa: E731
+            assert await asyncio.to_thread(server.wait_until, everybody)
+
+
+@pytest.mark.parametrize("spec", THOUSAND)
+async def test_a_part_that_fails_for_good_fails_the_call_and_ends_the_others(spec: str) -> None:
+    with server_of(spec) as server:
+        server.always(Status(429), when=lambda request: len(request.documents) == 500)
+        server.always(Hang(), when=lambda request: len(request.documents) == 1000)
+        async with load_reranker(settings(spec, server, retry=1)) as reranker:
+            with pytest.raises(RateLimited):
+                await reranker.arerank(QUERY, MANY)
+            others = lambda: (  # noqa: E731
+                [request.disconnected for request in server.requests if len(request.documents) == 1000] == [True] * 2
+            )
+            assert await asyncio.to_thread(server.wait_until, others)
+
+
+class Counting(VoyageServer):
+    """Refuses what Voyage would: more than 600,000 tokens, by the lower estimate of each."""
+
+    def validate(self, body: Any, headers: Any) -> Any:
+        if (refusal := super().validate(body, headers)) is not None:
+            return refusal
+        query = estimate(body["query"])[0]
+        tokens = sum(min(query + estimate(text)[0], 32_000) for text in body["documents"])
+        return self.refuse(400, f"{tokens} tokens are more than 600,000") if tokens > 600_000 else None
+
+
+@pytest.mark.parametrize(
+    "text", ["潮汐は月の引力による。", "dGhlIHRpZGVz/YXJl+cHVsbGVk" * 4, "The moon pulls the sea. "]
+)
+async def test_the_tokens_of_a_call_stay_within_the_limit_whatever_the_script(text: str) -> None:
+    documents = [f"{number} {text * 400}" for number in range(300)]
+    with Counting() as server:
+        async with load_reranker(settings("voyage", server)) as reranker:
+            answer = await reranker.arerank(QUERY, documents)
+        assert server.refused == []
+        assert len(server.requests) > 1
+        assert sorted(result.index for result in answer) == list(range(300))
