@@ -20,12 +20,6 @@ from rerank_plugins.cli import main
 COMMAND = [sys.executable, "-m", "rerank_plugins"]
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch):
-    for name in ("RERANK_PLUGINS_RERANKER", "RERANK_PLUGINS_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def dead():
     """The address of a port that nobody listens on: bound, so that nobody takes it meanwhile."""
