@@ -10,18 +10,20 @@ import re
 
 __all__ = ["bound", "estimate"]
 
-# Runs of text that tokenizers treat alike. A long run that mixes digits and letters (base64, hex, hashes) is near one
-# token a character (peers.md B15); ordinary words are not.
+# Runs of text that tokenizers treat alike. A run that mixes digits and letters (base64, hex, hashes) is near one token a
+# character (peers.md B15); ordinary words are not. The look ahead is bounded, so that the time is linear.
 _RUNS = re.compile(
-    r"(?P<word>[A-Za-z]+(?![A-Za-z0-9+/=_-]))"
-    r"|(?P<code>[A-Za-z0-9+/=_-]+)"
+    r"(?P<word>[A-Za-z]++(?![0-9]))"
+    r"|(?P<code>(?=[A-Za-z+/=_-]{0,64}[0-9])[A-Za-z0-9]+(?:[+/=_-][A-Za-z0-9]+)*)"
     r"|(?P<space>\s+)"
-    r"|(?P<mark>[\x21-\x7e]+)"
+    r"|(?P<mark>[!-/:-@\[-`{-~]+)"
     r"|(?P<letter>[\u00a0-\u1fff]+)"
-    r"|(?P<ideograph>[\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]+)"
+    r"|(?P<ideograph>[\u2e80-\u33ff\u4dc0-\uabff\uf900-\ufaff]+)"
+    r"|(?P<hangul>[\uac00-\ud7ff]+)"
     r"|(?P<other>.)",
     re.DOTALL,
 )
+_LONGEST_WORD = 20
 
 
 def bound(text: str) -> int:
@@ -40,16 +42,16 @@ def estimate(text: str) -> tuple[int, int]:
         size = run.end() - run.start()
         match run.lastgroup:
             case "word":
-                # Common words are one token each; a lone capital or a rare word breaks every second or third letter.
+                # Common words are one token each, rare ones break every third letter, what is no word at all sooner.
                 low += size / 12
-                high += -(-size // 2) if run.group().isupper() else 1 + size / 3
+                ordinary = size <= _LONGEST_WORD and run.group()[1:].islower()
+                high += 1 + size * (0.34 if ordinary else 0.7)
             case "code":
                 low += size / 10
                 high += size
             case "space":
-                high += run.group().count("\n") + (size > 1)
-            case "mark":
-                low += size / 8
+                high += run.group().count("\n") + (size > 1) + size / 16
+            case "mark":  # a rule of a hundred "=" can be one token
                 high += size
             case "letter":
                 low += size / 10
@@ -57,6 +59,10 @@ def estimate(text: str) -> tuple[int, int]:
             case "ideograph":
                 low += size / 3
                 high += size * 2
+            case "hangul":  # BERT's tokenizers take the syllables apart
+                low += size / 3
+                high += size * 3
             case _:
                 high += size * 4
-    return int(low), min(int(high) + 1, bound(text))
+    # No tokenizer in use joins what white space separates.
+    return max(int(low), len(text.split())), min(int(high) + 1, bound(text))

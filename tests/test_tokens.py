@@ -1,0 +1,155 @@
+"""The estimates of tokens against real tokenizers: never above what is there at least, never below what is there at most."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rerank_plugins.core.tokens import bound, estimate
+
+
+class Count:
+    """How many tokens a text has, and whether the tokenizer gives up on a word of it (BERT's: one token, whatever its length)."""
+
+    def __init__(self, tokens: Callable[[str], int], gives_up_on: Callable[[str], bool] = lambda _: False) -> None:
+        self.tokens = tokens
+        self.gives_up_on = gives_up_on
+
+    def __call__(self, text: str) -> int:
+        return self.tokens(text)
+
+
+ROOT = Path(__file__).parent.parent
+EMBEDDED = ROOT / "rerank_plugins" / "backends" / "embedded_model" / "tokenizer.json"
+
+chance = random.Random(5)
+PROSE = (
+    "The tides are the rise and fall of sea levels caused by the combined effects of the gravitational forces exerted by "
+    "the Moon (and to a much lesser extent, the Sun) and are also caused by the Earth and Moon orbiting one another. "
+    'Tide tables can be used for any given locale to find the predicted times and amplitude (or "tidal range"). In 1924, '
+    "roughly 3.7 % of all measurements at Saint-Malo were thrown away: they didn't agree with Laplace's equations! "
+)
+TEXTS = {
+    "prose": PROSE * 3,
+    "prose of rare words": "Zweigniederlassung antidisestablishmentarianism Llanfairpwllgwyngyll Przybyszewski otorhinolaryngology "
+    * 5,
+    "names and numbers": "Order 4711-B of 12/03/2026: 1,299.00 EUR, IBAN DE89 3704 0044 0532 0130 00, tel. +49 (0)30 901820. "
+    * 5,
+    "capitals": "WARNING: DO NOT OPEN THE VALVE BEFORE THE PRESSURE HAS FALLEN BELOW 3 BAR. " * 5,
+    "German": "Die Gezeiten sind die Wasserbewegungen der Ozeane, die infolge der Gravitation des Mondes entstehen; größere Höhen. "
+    * 4,
+    "Polish": "Pływy morskie to regularnie powtarzające się podnoszenie i opadanie poziomu wody w oceanie, źdźbło. "
+    * 4,
+    "code": (ROOT / "rerank_plugins" / "core" / "loop.py").read_text("utf-8"),
+    "minified": "!function(e,t){var n=e[0]||(e[0]={}),r=t>>>0;return n.a&&(r^=0x1f),{a:r,b:n}}(window,7);" * 6,
+    "JSON": '{"id": 17, "tags": ["sea", "moon"], "nested": {"a": null, "b": [1, 2.5, -3e7]}, "ok": true},\n' * 8,
+    "markdown table": "| name | value | unit |\n|------|------:|:-----|\n| tide |  3.20 | m    |\n" * 8,
+    "indented": "\n".join("        " * (number % 4) + f"return {number}" for number in range(60)),
+    "white space": "a" + " " * 500 + "b" + "\n" * 300 + "c" + "\t" * 200,
+    "Chinese": "潮汐是由月球和太阳的引力引起的海平面周期性涨落现象。每天通常有两次高潮和两次低潮，" * 8,
+    "Japanese": "潮の満ち引きは、主に月の引力によって引き起こされる海面の昇降現象であり、一日に二回おこる。" * 8,
+    "Korean": "조석은 달과 태양의 인력에 의하여 해수면이 주기적으로 오르내리는 현상을 말한다. " * 8,
+    "Russian": "Приливы и отливы — периодические вертикальные колебания уровня океана или моря. " * 6,
+    "Arabic": "المد والجزر ظاهرة طبيعية من مرحلتين تحدث لمياه المحيطات والبحار بتأثير القمر. " * 6,
+    "Hindi": "ज्वार-भाटा समुद्र के जल स्तर में होने वाला नियमित उतार-चढ़ाव है जो चंद्रमा के कारण होता है। " * 6,
+    "Thai": "น้ำขึ้นน้ำลงเป็นปรากฏการณ์ที่ระดับน้ำทะเลเปลี่ยนแปลงเป็นช่วงๆ ในแต่ละวัน " * 6,
+    "Tamil": "கடல் ஏற்ற இறக்கம் என்பது நிலவின் ஈர்ப்பு விசையால் ஏற்படும் நிகழ்வு ஆகும். " * 6,
+    "rare ideographs": "𠀀𠀁𠀂𠀃𠀄𪚥𪛗㐀㐁㒸" * 20,
+    "emoji": "🌊🌕👩‍👩‍👧‍👦🏴󠁧󠁢󠁳󠁣󠁴󠁿🇩🇪❤️‍🔥✨" * 12,
+    "mathematics": "∀ε>0 ∃δ>0: |x−a|<δ ⇒ |f(x)−f(a)|<ε; ∑_{n=1}^∞ 1/n² = π²/6 ≈ 1.644934 ℝ⊂ℂ 𝔸𝔹𝒞 " * 5,
+    "base64": base64.b64encode(chance.randbytes(900)).decode(),
+    "hex": chance.randbytes(600).hex(),
+    "hex in capitals": chance.randbytes(600).hex().upper(),
+    "digits": "".join(chance.choices("0123456789", k=900)),
+    "UUIDs": " ".join(
+        f"{chance.randbytes(4).hex()}-{chance.randbytes(2).hex()}-{chance.randbytes(6).hex()}" for _ in range(30)
+    ),
+    "random letters": "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=900)),
+    "random letters and capitals": "".join(
+        chance.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", k=900)
+    ),
+    "addresses": "https://example.org/a/b?utm_source=x&id=8f3a2c#part-2 user.name+tag@mail.example.com " * 8,
+    "marks": "!?!?…—«»“”‘’•·¶§†‡~~~===###***///\\\\\\((([[[{{{" * 8,
+    "one letter repeated": "a" * 2_000,
+    "one mark repeated": "=" * 2_000,
+    "blanks between letters": "a b c d e f g " * 60,
+    "NUL": "\0" * 200,
+    "one word": "tides",
+    "empty": "",
+}
+
+
+def _bert() -> Count:
+    from tokenizers import Tokenizer
+
+    if not EMBEDDED.is_file():
+        pytest.skip("the embedded model's tokenizer is not there")
+    tokenizer = Tokenizer.from_file(str(EMBEDDED))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Count(lambda text: len(tokenizer.encode(text).ids), lambda text: "[UNK]" in tokenizer.encode(text).tokens)
+
+
+def _tiktoken(name: str) -> Count:
+    """The vocabularies of 100,000 and 200,000 entries that llama-index-core brings along."""
+    llama_index = pytest.importorskip("llama_index.core")
+    tiktoken = pytest.importorskip("tiktoken")
+    cache = Path(llama_index.__file__).parent / "_static" / "tiktoken_cache"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TIKTOKEN_CACHE_DIR", str(cache))
+        encoding = tiktoken.get_encoding(name)
+    return Count(lambda text: len(encoding.encode(text, disallowed_special=())))
+
+
+TOKENIZERS: dict[str, Callable[[], Count]] = {
+    "WordPiece, 30,522": _bert,
+    "cl100k_base": lambda: _tiktoken("cl100k_base"),
+    "o200k_base": lambda: _tiktoken("o200k_base"),
+}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def count(request: pytest.FixtureRequest) -> Count:
+    return TOKENIZERS[request.param]()
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_the_truth_lies_between_the_estimates(count: Count, kind: str) -> None:
+    text = TEXTS[kind]
+    low, high = estimate(text)
+    true = count(text)
+    assert true <= high <= bound(text)
+    assert low <= true or count.gives_up_on(text)
+
+
+@pytest.mark.parametrize("kind", ["prose", "German", "code", "Chinese", "Russian", "base64"])
+def test_the_estimates_are_not_far_off(kind: str) -> None:
+    """Packing by the upper one must not send many times the requests needed; the lower one has to find what is cut."""
+    low, high = estimate(TEXTS[kind])
+    true = _tiktoken("cl100k_base")(TEXTS[kind])
+    assert high <= 3 * true
+    assert kind in {"Russian", "base64", "Chinese"} or low >= 0.3 * true
+
+
+@pytest.mark.parametrize(
+    "text", ["a/" * 100_000, "a" * 200_000, "a1" * 100_000, "-" * 200_000, "潮" * 200_000, "🌊" * 200_000]
+)
+def test_the_time_is_linear(text: str) -> None:
+    """A quadratic one would take hours."""
+    assert estimate(text)[1] > 1_000
+
+
+def test_many_random_cuts_of_all_texts_keep_the_law(count: Count) -> None:
+    random_cuts = random.Random(6)
+    everything = "".join(TEXTS.values())
+    for _ in range(300):
+        first = random_cuts.randrange(len(everything))
+        text = everything[first : first + random_cuts.randrange(1, 300)]
+        low, high = estimate(text)
+        true = count(text)
+        assert true <= high, text
+        assert low <= true or count.gives_up_on(text), text
