@@ -197,6 +197,7 @@ class Remote(Backend):
         self._address = self._find_address(base_url)
         self.timeout = _positive(timeout, "timeout")
         self.max_in_flight = int(_positive(max_in_flight, "max_in_flight"))
+        _positive(self.max_in_flight, "max_in_flight as a whole number")  # of 0.5 nothing is left
         self._price = Price.of(price)
         self._gate: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(self.max_in_flight))
 
@@ -427,6 +428,6 @@ def explanation(body: Any) -> str:
 
 
 def _positive(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN too
         raise ConfigError(f"{name} has to be a number above 0, and {value!r} is not.")
     return value
