@@ -389,29 +389,39 @@ class BackendContract:
         expected = raw_scores(reranker.rerank(self.query, self.documents))
         assert raw_scores(asyncio.run(notebook())) == pytest.approx(expected, abs=self.tolerance)
 
-    def test_threads_share_a_reranker(self, reranker: Reranker, drive: Drive) -> None:
-        """Four threads on one reranker get the scores that one gets.
+    def test_threads_share_a_reranker(self, resolved: Any, reranker: Reranker, drive: Drive) -> None:
+        """Four threads on one reranker get the scores that each gets from one of its own.
 
         Troubleshooting: keep no state of a call on `self`; a tokenizer whose truncation is set per call is state.
         """
         queries = [self.query, "what are bananas", "why do clocks tick", self.query]
-        expected = [raw_scores(drive(reranker, query, self.documents)) for query in queries]
+        expected = self._undisturbed(resolved, queries)
         with ThreadPoolExecutor(4) as pool:
             for _ in range(3):
                 found = list(pool.map(lambda query: raw_scores(drive(reranker, query, self.documents)), queries))
-                for mine, theirs in zip(found, expected, strict=True):
-                    assert mine == pytest.approx(theirs, abs=self.tolerance)
+                for query, mine in zip(queries, found, strict=True):
+                    assert mine == pytest.approx(expected[query], abs=self.tolerance)
 
-    def test_concurrent_calls_do_not_mix(self, reranker: Reranker) -> None:
-        """Calls under way at the same time on one event loop get their own answers."""
+    def test_concurrent_calls_do_not_mix(self, resolved: Any, reranker: Reranker) -> None:
+        """Calls under way at the same time on one event loop get their own answers.
+
+        Troubleshooting: as above.
+        """
         queries = [self.query, "what are bananas", "why do clocks tick"] * 3
+        expected = self._undisturbed(resolved, queries)
 
         async def together() -> list[RerankResponse]:
             return await asyncio.gather(*(reranker.arerank(query, self.documents) for query in queries))
 
         for query, answer in zip(queries, asyncio.run(together()), strict=True):
-            expected = raw_scores(reranker.rerank(query, self.documents))
-            assert raw_scores(answer) == pytest.approx(expected, abs=self.tolerance)
+            assert raw_scores(answer) == pytest.approx(expected[query], abs=self.tolerance)
+
+    def _undisturbed(self, resolved: Any, queries: Sequence[str]) -> dict[str, list[float | None]]:
+        found = {}
+        for query in set(queries):
+            with load_reranker(resolved) as alone:
+                found[query] = raw_scores(alone.rerank(query, self.documents))
+        return found
 
     def test_it_pickles(self, reranker: Reranker, drive: Drive) -> None:
         """A reranker travels as its spec and answers the same on the other side.
