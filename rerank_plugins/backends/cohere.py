@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
+from ..core.noting import note, noted
 from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, SDKBackend, explanation, read
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
@@ -114,7 +115,10 @@ class Cohere(SDKBackend):
         if self._address:  # the SDK appends the path, and would double a /v2 at the end
             address["base_url"] = join_url(self._address, PATH).removesuffix(PATH)
         key = self._key.reveal() if self._key is not None else None
-        return cohere.AsyncClientV2(key, timeout=self._patience, **address)
+        client = cohere.AsyncClientV2(key, timeout=self._patience, **address)
+        # The way in which the SDK itself closes it. Errors tell the headers (Retry-After) from 5.16 on only.
+        client._client_wrapper.httpx_client.httpx_client.event_hooks["response"].append(_note)
+        return client
 
     async def shut(self, client: Any) -> None:
         """Close its connections, as the SDK's own `async with` does."""
@@ -156,11 +160,13 @@ class Cohere(SDKBackend):
         from cohere.core.api_error import ApiError
 
         if isinstance(error, ApiError):
-            headers = {str(name).lower(): str(value) for name, value in (error.headers or {}).items()}
-            told = self._redacted(explanation(error.body))[:300]
+            told = getattr(error, "headers", None)
+            headers = {str(name).lower(): str(value) for name, value in told.items()} if told else _headers()
+            body = error.body.model_dump() if hasattr(error.body, "model_dump") else error.body  # typed before 5.16
+            said = self._redacted(explanation(body))[:300]
             status = error.status_code or 200
             return error_for_status(
-                status, headers, backend=self.label, explanation="" if 200 <= status < 300 else told
+                status, headers, backend=self.label, explanation="" if 200 <= status < 300 else said
             )
         package, kind = type(error).__module__.partition(".")[0], type(error).__name__
         told = self._redacted(f"{kind}: {error}" if str(error) else kind)[:300]
@@ -188,6 +194,15 @@ def _check_client(client: Any) -> None:
             f"cohere.client has to be a client of the API v2, such as cohere.AsyncClientV2() or "
             f"cohere.BedrockClientV2(); {type(client).__name__} is none."
         )
+
+
+async def _note(response: Any) -> None:
+    note(response.status_code, response.headers.items())
+
+
+def _headers() -> Mapping[str, str]:
+    found = noted()
+    return found.headers if found is not None else {}
 
 
 def _pairs(reply: Any) -> Iterable[tuple[int, float]]:

@@ -15,13 +15,12 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, TransientError
+from ..core.noting import Noted, note, noted
 from ..core.scorer import SDKBackend, explanation, read
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Usage, aligned
@@ -31,17 +30,6 @@ __all__ = ["Voyage"]
 
 ATLAS = "https://ai.mongodb.com"
 PATH = "/v1/rerank"
-
-
-@dataclass(slots=True)
-class _Reply:
-    """What came back for one call: the SDK tells the status of some refusals, and of others nothing."""
-
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-_reply: ContextVar[_Reply | None] = ContextVar("rerank_plugins_voyage_reply", default=None)
 
 
 def _limits(query: int, pair: int, total: int, *, instructions: bool) -> Capabilities:
@@ -127,18 +115,14 @@ class Voyage(SDKBackend):
         own = self._given is None
         sender = self._sender() if own else _unhurried(client)
         count = len(request.documents)
-        with _sending(client if own else await self._clients.get()) as reply:
-            try:
-                answer = await self.run(
-                    sender.rerank,
-                    query=request.query if request.instruction is None else f"{request.instruction}\n{request.query}",
-                    documents=list(request.documents),
-                    model=self.model,
-                    truncation=True,
-                )
-            except Exception as error:
-                error.__dict__["reply"] = reply
-                raise
+        with _using(client if own else await self._clients.get()):
+            answer = await self.run(
+                sender.rerank,
+                query=request.query if request.instruction is None else f"{request.instruction}\n{request.query}",
+                documents=list(request.documents),
+                model=self.model,
+                truncation=True,
+            )
         return Scores(
             values=aligned(read(_pairs, answer, self.label), count, self.label),
             model=self.label,
@@ -163,11 +147,13 @@ class Voyage(SDKBackend):
         """Return our error, by the status that came rather than by the SDK's class: those do not cover every status."""
         import voyageai.error
 
-        reply = getattr(error, "reply", None) or _Reply()
+        reply = noted() or Noted()
         status = reply.status or getattr(error, "http_status", None)
         package, kind = type(error).__module__.partition(".")[0], type(error).__name__
         if status is not None and not 200 <= status < 300:
-            headers = reply.headers or _lowered(getattr(error, "headers", None))
+            headers = reply.headers or {
+                str(name).lower(): str(value) for name, value in (getattr(error, "headers", None) or {}).items()
+            }
             told = explanation(getattr(error, "json_body", None)) or explanation(_json(getattr(error, "http_body", "")))
             return error_for_status(status, headers, backend=self.label, explanation=self._redacted(told)[:300])
         network = isinstance(error, voyageai.error.Timeout | OSError) or package in ("aiohttp", "requests", "urllib3")
@@ -187,29 +173,26 @@ class _Quiet(logging.Filter):
     """Drops what the SDK logs about a call of ours: it writes out queries and documents."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return _reply.get() is None
+        return noted() is None
 
 
 _quiet = _Quiet()
 
 
 @contextlib.contextmanager
-def _sending(session: Any) -> Iterator[_Reply]:
-    """Make the SDK use `session`, and note the reply that comes."""
+def _using(session: Any) -> Iterator[None]:
+    """Make the SDK send through `session`."""
     import voyageai
 
-    reply = _Reply()
-    noting, sharing = _reply.set(reply), voyageai.aiosession.set(session)
+    token = voyageai.aiosession.set(session)
     try:
-        yield reply
+        yield
     finally:
-        voyageai.aiosession.reset(sharing)
-        _reply.reset(noting)
+        voyageai.aiosession.reset(token)
 
 
 async def _note(_session: Any, _context: Any, parameters: Any) -> None:
-    if (reply := _reply.get()) is not None:
-        reply.status, reply.headers = parameters.response.status, _lowered(parameters.response.headers)
+    note(parameters.response.status, parameters.response.headers.items())
 
 
 def _unhurried(client: Any) -> Any:
@@ -225,10 +208,6 @@ def _unhurried(client: Any) -> Any:
 
 def _pairs(answer: Any) -> Iterable[tuple[int, float]]:
     return ((each.index, each.relevance_score) for each in answer.results)
-
-
-def _lowered(headers: Any) -> dict[str, str]:
-    return {str(name).lower(): str(value) for name, value in (headers or {}).items()}
 
 
 def _json(body: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
 from .loop import PerLoop, Workers
+from .noting import noting
 from .price import Price
 from .secret import Secret
 from .types import Capabilities, RerankRequest, Scores, Span, Usage, aligned, checked
@@ -379,17 +380,18 @@ class SDKBackend(Remote):
         """Send one request through the SDK."""
         await self.awarmup()
         client = self._given if self._given is not None else await self._clients.get()
-        try:
-            scores: Scores = await self._within_limits(lambda: self.ask(client, request))
-            return replace(scores, usage=self._price.of_usage(scores.usage))
-        except RerankError:
-            raise
-        except Exception as error:
-            ours = self.translate(error)
-            if ours is error:
+        with noting():
+            try:
+                scores: Scores = await self._within_limits(lambda: self.ask(client, request))
+                return replace(scores, usage=self._price.of_usage(scores.usage))
+            except RerankError:
                 raise
-            if self._redacted(told := f"{error!r} {error}") == told:
-                raise ours from error
+            except Exception as error:
+                ours = self.translate(error)
+                if ours is error:
+                    raise
+                if self._redacted(told := f"{error!r} {error}") == told:
+                    raise ours from error
         raise ours  # outside the handler: the SDK's own words hold the key, and must not travel along
 
     async def awarmup(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import subprocess
@@ -124,17 +125,26 @@ def test_on_a_loop_that_is_not_ours_two_threads_have_a_client_each() -> None:
 # A client that the user made ------------------------------------------------------------------------------------------
 
 
+def of_voyage(kind: Any, server: Any, **options: Any) -> Any:
+    """A client of the user's; versions before 0.3.7 take the address only in this way."""
+    if "base_url" in inspect.signature(kind).parameters:
+        return kind(server.key, base_url=f"{server.url}/v1", **options)
+    made = kind(server.key, **options)
+    made._params["api_base"] = f"{server.url}/v1"
+    return made
+
+
 def clients() -> dict[str, tuple[str, Callable[[Any], Any]]]:
     return {
         "cohere async": ("cohere", lambda server: cohere.AsyncClientV2(server.key, base_url=server.url)),
         "cohere blocking": ("cohere", lambda server: cohere.ClientV2(server.key, base_url=server.url)),
         "voyage async": (
             "voyage",
-            lambda server: voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1", max_retries=3),
+            lambda server: of_voyage(voyageai.AsyncClient, server, max_retries=3),
         ),
         "voyage blocking": (
             "voyage",
-            lambda server: voyageai.Client(server.key, base_url=f"{server.url}/v1", max_retries=3),
+            lambda server: of_voyage(voyageai.Client, server, max_retries=3),
         ),
     }
 
@@ -202,7 +212,7 @@ def test_many_calls_through_one_voyage_client_do_not_mix() -> None:
     """Versions before 0.3.6 keep the state of the call under way on the client."""
 
     async def calls(server: Any) -> None:
-        given = voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1")
+        given = of_voyage(voyageai.AsyncClient, server)
         async with load_reranker({"use": "voyage", "voyage": {"client": given}}) as reranker:
             answers = await asyncio.gather(*(reranker.arerank(f"tide {n}", DOCUMENTS) for n in range(24)))
         for number, answer in enumerate(answers):
@@ -225,7 +235,7 @@ async def test_the_users_own_calls_are_logged_as_before(caplog: pytest.LogCaptur
         async with load_reranker(spec("voyage", server)) as reranker:
             await reranker.arerank(QUERY, DOCUMENTS)
         assert caplog.records == []
-        await voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1").rerank(QUERY, DOCUMENTS, model="rerank-2.5")
+        await of_voyage(voyageai.AsyncClient, server).rerank(QUERY, DOCUMENTS, model="rerank-2.5")
         assert QUERY in caplog.text
 
 
