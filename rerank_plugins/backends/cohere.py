@@ -19,7 +19,7 @@ from ..core.noting import note, noted
 from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, SDKBackend, explanation, read
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
-from ..core.wire import error_for_status, join_url, whole_number
+from ..core.wire import HTTPResponse, error_for_status, join_url, parse_json, whole_number
 
 __all__ = ["Cohere"]
 
@@ -117,7 +117,7 @@ class Cohere(SDKBackend):
         key = self._key.reveal() if self._key is not None else None
         client = cohere.AsyncClientV2(key, timeout=self._patience, **address)
         # The way in which the SDK itself closes it. Errors tell the headers (Retry-After) from 5.16 on only.
-        client._client_wrapper.httpx_client.httpx_client.event_hooks["response"].append(_note)
+        client._client_wrapper.httpx_client.httpx_client.event_hooks["response"].append(_take)
         return client
 
     async def shut(self, client: Any) -> None:
@@ -134,25 +134,28 @@ class Cohere(SDKBackend):
         The newer fields go as `additional_body_parameters`, which every SDK version has, where keyword arguments would
         fail on the older ones.
         """
-        reply = await self.run(
-            client.rerank,
-            model=self.model,
-            query=request.query,
-            documents=list(request.documents),
-            request_options={
-                "max_retries": 0,
-                "timeout_in_seconds": self._patience,
-                "additional_body_parameters": self._options,
-            },
-        )
-        # The SDK builds its objects unchecked: whatever JSON came is in them.
+        try:
+            reply = await self.run(
+                client.rerank,
+                model=self.model,
+                query=request.query,
+                documents=list(request.documents),
+                request_options={
+                    "max_retries": 0,
+                    "timeout_in_seconds": self._patience,
+                    "additional_body_parameters": self._options,
+                },
+            )
+        except _Answer as answer:
+            reply = parse_json(answer.reply, backend=self.label)
+        # From a client of the user's it is the SDK's object, built unchecked: whatever JSON came is in it.
         count = len(request.documents)
         return Scores(
             values=aligned(read(_pairs, reply, self.label), count, self.label),
             model=self.label,
             capabilities=self.capabilities,
             usage=_usage(reply),
-            spans=_spans(reply.results, count) if "relevant_spans" in self._options else None,
+            spans=_spans(_get(reply, "results"), count) if "relevant_spans" in self._options else None,
         )
 
     def translate(self, error: Exception) -> Exception:
@@ -196,8 +199,19 @@ def _check_client(client: Any) -> None:
         )
 
 
-async def _note(response: Any) -> None:
+class _Answer(Exception):
+    """Takes a good reply past the SDK: building its objects costs more time than everything else here together."""
+
+    def __init__(self, reply: HTTPResponse) -> None:
+        super().__init__("answered")
+        self.reply = reply
+
+
+async def _take(response: Any) -> None:
+    """Note a reply, and take it if it is a good one; a refusal is the SDK's to raise."""
     note(response.status_code, response.headers.items())
+    if 200 <= response.status_code < 300:
+        raise _Answer(HTTPResponse(response.status_code, await response.aread()))
 
 
 def _headers() -> Mapping[str, str]:
@@ -205,24 +219,28 @@ def _headers() -> Mapping[str, str]:
     return found.headers if found is not None else {}
 
 
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
 def _pairs(reply: Any) -> Iterable[tuple[int, float]]:
-    return ((each.index, each.relevance_score) for each in reply.results)
+    return ((_get(each, "index"), _get(each, "relevance_score")) for each in _get(reply, "results"))
 
 
 def _usage(reply: Any) -> Usage:
-    billed = getattr(getattr(reply, "meta", None), "billed_units", None)
-    units, tokens = getattr(billed, "search_units", None), getattr(billed, "input_tokens", None)
+    billed = _get(_get(reply, "meta"), "billed_units")
+    units, tokens = _get(billed, "search_units"), _get(billed, "input_tokens")
     return Usage(
-        input_tokens=whole_number(int(tokens) if isinstance(tokens, float) else tokens),
+        input_tokens=whole_number(tokens),
         search_units=units if isinstance(units, int | float) and not isinstance(units, bool) else None,
     )
 
 
 def _spans(results: Any, count: int) -> tuple[tuple[Span, ...], ...]:
-    """Return the spans by document; SDKs older than the field give them as plain mappings."""
     found: list[tuple[Span, ...]] = [()] * count
     for result in results:
-        spans = getattr(result, "relevant_spans", None) or ()
-        plain = (span if isinstance(span, Mapping) else vars(span) for span in spans)
-        found[result.index] = tuple(Span(span["start"], span["end"], span["score"]) for span in plain)
+        told = (
+            [_get(span, name) for name in ("start", "end", "score")] for span in _get(result, "relevant_spans") or ()
+        )
+        found[_get(result, "index")] = tuple(Span(*each) for each in told if None not in each)
     return tuple(found)

@@ -171,7 +171,7 @@ def parse_json(response: HTTPResponse, *, backend: str) -> Any:
 
 def whole_number(value: Any) -> int | None:
     """Return a count that a vendor tells, or `None`: what is told oddly must not spoil a right answer."""
-    if isinstance(value, str) and value.isdecimal():
+    if (isinstance(value, str) and value.isdecimal()) or (isinstance(value, float) and value.is_integer()):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
