@@ -180,11 +180,13 @@ async def many_calls() -> dict[str, float]:
     # The executor that asyncio makes by itself: on a machine with more cores it has more threads, at most 32.
     threads = min(32, (os.cpu_count() or 1) + 4)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
-    async with load_reranker(spec) as reranker:
+    eight = {name: value for name, value in spec.items() if name != "max_in_flight"}
+    async with load_reranker(spec) as reranker, load_reranker(eight) as by_default:
         for delay in (0.1, 1.0):
             server.slow_down(delay)
             calls = {
                 "ours": lambda: reranker.arerank(QUERY, DOCUMENTS),
+                "ours, max_in_flight left at its default": lambda: by_default.arerank(QUERY, DOCUMENTS),
                 "bare async SDK": lambda: native.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS),
                 "LangChain's inherited acompress_documents": lambda: langchain.acompress_documents(documents, QUERY),
                 "LlamaIndex's inherited apostprocess_nodes": lambda: llama_index.apostprocess_nodes(

@@ -97,10 +97,10 @@ class Counting(VoyageServer):
     "text", ["潮汐は月の引力による。", "dGhlIHRpZGVz/YXJl+cHVsbGVk" * 4, "The moon pulls the sea. "]
 )
 async def test_the_tokens_of_a_call_stay_within_the_limit_whatever_the_script(text: str) -> None:
-    documents = [f"{number} {text * 400}" for number in range(300)]
+    documents = [f"{number} {text * 150}" for number in range(400)]
     with Counting() as server:
         async with load_reranker(settings("voyage", server)) as reranker:
             answer = await reranker.arerank(QUERY, documents)
         assert server.refused == []
         assert len(server.requests) > 1
-        assert sorted(result.index for result in answer) == list(range(300))
+        assert sorted(result.index for result in answer) == list(range(400))
