@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .core.errors import ConfigError, RerankError
-from .core.scorer import Backend, HostedBackend, Scorer, Wrapper
+from .core.hosted import HostedBackend
+from .core.scorer import Backend, Scorer, Wrapper
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
 from .policies.observe import Observe
@@ -159,7 +160,7 @@ def _stack(settings: Mapping[str, Any]) -> Scorer:
         scorer = _retry(scorer, retry)
     limits = backend.capabilities
     if limits.max_documents or limits.max_total_tokens or limits.max_bytes:
-        scorer = Split(scorer)
+        scorer = Split(scorer, backend.max_in_flight)
     mode = _choice(settings.get("long_documents", "truncate"), "long_documents", MODES)
     if limits.max_tokens or limits.max_document_tokens:
         scorer = Truncate(scorer, mode)
@@ -199,7 +200,7 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     if isinstance(backend, HostedBackend) and backend.transport is None:
         from .transport import HTTPXTransport
 
-        backend.transport = HTTPXTransport(backend.max_in_flight)
+        backend.transport = HTTPXTransport()
     return backend
 
 

@@ -48,16 +48,16 @@ def _shown(url: str) -> str:
 class HTTPXTransport:
     """Sends JSON with httpx; proxies and certificates come from the environment, as httpx reads it."""
 
-    def __init__(self, max_connections: int) -> None:
-        """Keep at most `max_connections` open on each event loop."""
-        self._max_connections = max_connections
+    def __init__(self) -> None:
+        """Open nothing before the first request."""
         self._clients: PerLoop[httpx.AsyncClient] = PerLoop(self._open, self._close)
 
     def _open(self) -> httpx.AsyncClient:
         import httpx
 
         # No timeout here: one attempt is timed as a whole by its backend, where a dripping body cannot restart the clock.
-        limits = httpx.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections)
+        # Nor a bound on connections: how many calls are under way is the caller's affair.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
         return httpx.AsyncClient(timeout=None, limits=limits, verify=_tls())  # noqa: S113
 
     @staticmethod

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, SDKBackend, explanation, read
 from ..core.noting import note, noted
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, SDKBackend, explanation, read
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
 from ..core.wire import HTTPResponse, error_for_status, join_url, parse_json, whole_number
@@ -71,7 +71,7 @@ class Cohere(SDKBackend):
                 which runs on threads of this backend's own.
             base_url: Replaces scheme and host.
             timeout: Seconds for one attempt.
-            max_in_flight: Requests at once.
+            max_in_flight: Parts of one call that are sent at once.
             price: US dollars for tokens or search units.
             max_tokens_per_doc: Where Cohere cuts a document.
             priority: 0 is served first and dropped last.

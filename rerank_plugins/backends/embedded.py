@@ -66,7 +66,7 @@ class Embedded(OnnxBackend):
             )
         if isinstance(cache_mb, bool) or not isinstance(cache_mb, int | float) or cache_mb < 0:
             raise ConfigError(f"cache_mb has to be a number of megabytes, 0 for no cache, and {cache_mb!r} is not.")
-        if max_tokens is not None and max_tokens > 512:
+        if isinstance(max_tokens, int) and max_tokens > 512:
             raise ConfigError(f"The embedded model reads at most 512 tokens of a document, not {max_tokens}.")
         super().__init__(
             FOLDER,

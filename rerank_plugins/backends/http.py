@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scale
 
@@ -56,7 +56,7 @@ class HTTP(HostedBackend):
             api_key: Sent as a bearer token, where given.
             base_url: The address; needed.
             timeout: Seconds for one attempt.
-            max_in_flight: Requests at once.
+            max_in_flight: Parts of one call that are sent at once.
             price: US dollars per million tokens, for `usage.cost_usd`; see `Remote`.
             path: Added to `base_url`, unless that ends in it.
             headers: Sent along; a value may be `"env:NAME"`.
@@ -81,6 +81,11 @@ class HTTP(HostedBackend):
         """
         if scale not in ("unit", "logit", "cosine", "ordinal"):
             raise ConfigError(f"scale {scale!r} is not offered; choose one of: unit, logit, cosine, ordinal.")
+        for name, value in (("max_documents", max_documents), ("max_tokens", max_tokens), ("max_bytes", max_bytes)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} has to be a whole number of at least 1, and {value!r} is not.")
+        if not isinstance(path, str):
+            raise ConfigError(f"path has to be a text such as '/rerank', and {path!r} is not.")
         super().__init__(
             model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
         )
@@ -88,7 +93,10 @@ class HTTP(HostedBackend):
         self._headers = {
             name: resolved for name, value in (headers or {}).items() if (resolved := Secret(value).resolved())
         }
-        self._body = dict(body or {})
+        # A spec's every `api_key` is a secret by now, one in the body too.
+        self._body = {
+            name: value.reveal() if isinstance(value, Secret) else value for name, value in (body or {}).items()
+        }
         self._query, self._documents = query_field, documents_field
         self._instruction, self._top_n = instruction_field, top_n_field
         self._results, self._index, self._score = results_field, index_field, score_field

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores
 
@@ -46,7 +46,7 @@ class Infinity(HostedBackend):
             api_key: For a server started with `--api-key`.
             base_url: The address; needed.
             timeout: Seconds for one attempt.
-            max_in_flight: Requests at once.
+            max_in_flight: Parts of one call that are sent at once.
             price: US dollars per million tokens.
             raw_scores: Ask for the model's logits instead of their sigmoid.
             max_tokens: What the model reads of query and document together; without it, cuts are not reported.

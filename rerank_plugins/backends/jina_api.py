@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.scorer import HostedBackend
+from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest
 
 __all__ = ["JinaAPI"]

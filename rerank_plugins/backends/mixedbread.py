@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest
 

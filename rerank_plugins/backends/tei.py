@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Usage
 from ..core.wire import whole_number
@@ -42,7 +42,7 @@ class TEI(HostedBackend):
             api_key: For a server started with `--api-key`.
             base_url: The address; needed.
             timeout: Seconds for one attempt.
-            max_in_flight: Requests at once.
+            max_in_flight: Parts of one call that are sent at once.
             price: US dollars per million tokens.
             raw_scores: Ask for the model's logits instead of their sigmoid.
             max_documents: The server's `--max-client-batch-size`; 32 unless it was started with another.

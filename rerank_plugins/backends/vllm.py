@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.scorer import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scale
 
@@ -49,7 +49,7 @@ class VLLM(HostedBackend):
             api_key: For a server started with `--api-key`.
             base_url: The address; needed.
             timeout: Seconds for one attempt.
-            max_in_flight: Requests at once.
+            max_in_flight: Parts of one call that are sent at once.
             price: US dollars per million tokens.
             truncate_prompt_tokens: Where query and document together are cut; -1 is the model's own length, `None`
                 sends nothing (a longer pair then fails the request).

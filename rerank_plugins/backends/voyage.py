@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, TransientError
+from ..core.hosted import SDKBackend, explanation, read
 from ..core.noting import Noted, note, noted
-from ..core.scorer import SDKBackend, explanation, read
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Usage, aligned
 from ..core.wire import error_for_status, join_url, whole_number
@@ -96,7 +96,7 @@ class Voyage(SDKBackend):
         traces = aiohttp.TraceConfig()
         traces.on_request_end.append(_note)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.max_in_flight),
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=True,
             trace_configs=[traces],

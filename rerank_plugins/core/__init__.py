@@ -14,7 +14,8 @@ from .errors import (
     RerankError,
     TransientError,
 )
-from .scorer import Backend, HostedBackend, LocalBackend, Scorer, SDKBackend, Wrapper
+from .hosted import HostedBackend, SDKBackend
+from .scorer import Backend, LocalBackend, Scorer, Wrapper
 from .types import Attempt, Capabilities, RerankRequest, Scores, Span, Usage
 
 __all__ = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.errors import ConfigError
 from ..core.loop import Workers
+from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
 
@@ -137,7 +138,12 @@ class OnnxModel:
         batches = iter(plan([len(row.ids) for row in rows], batch_tokens))
 
         def run(positions: list[int]) -> None:
-            each(positions, session.run(None, self._feed(rows, positions, wanted))[0])
+            feed = self._feed(rows, positions, wanted)
+            try:
+                output = session.run(None, feed)[0]
+            except Exception as error:  # onnxruntime's errors share no base class
+                raise failed(str(self.file), error) from error
+            each(positions, output)
 
         async def lane() -> None:
             for positions in batches:

@@ -9,7 +9,7 @@ from functools import reduce
 from operator import add
 
 from ..core.errors import InputError
-from ..core.scorer import Wrapper
+from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
 
@@ -55,7 +55,7 @@ def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | N
     tokens, size = capabilities.max_total_tokens, capabilities.max_bytes
     if tokens is None and size is None:
         return None, None
-    query = bound(request.query)
+    query = bound(request.query) + bound(request.instruction or "")  # some vendors read it as part of the query
     everything = sum(map(bound, request.documents))
     if tokens is not None and query * len(request.documents) + everything <= tokens:
         tokens = None
@@ -68,7 +68,7 @@ def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | N
 
 def _costs(request: RerankRequest, capabilities: Capabilities) -> Iterator[tuple[int, int]]:
     """Yield each document's share of a call, in tokens (the query counts once a document) and in bytes."""
-    query = estimate(request.query)[1]
+    query = estimate(request.query)[1] + estimate(request.instruction or "")[1]
     if capabilities.max_query_tokens is not None:
         query = min(query, capabilities.max_query_tokens)
     for document in request.documents:
@@ -86,6 +86,11 @@ def _in_json(text: str) -> int:
 class Split(Wrapper):
     """Keep every call within the backend's limits of documents, tokens and bytes."""
 
+    def __init__(self, inner: Scorer, max_in_flight: int = 8) -> None:
+        """Wrap `inner`; send at most `max_in_flight` parts of one call at once."""
+        super().__init__(inner)
+        self.max_in_flight = max_in_flight
+
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score in one call, or in parts that are sent together.
 
@@ -101,9 +106,15 @@ class Split(Wrapper):
                 f"{self.label} compares all documents at once and takes at most {len(found[0])} of these "
                 f"{len(request.documents)}: retrieve fewer, or name a pointwise model."
             )
+        places = asyncio.Semaphore(self.max_in_flight)
+
+        async def score(part: range) -> Scores:
+            async with places:
+                return await self.inner.ascore(request.select(part))
+
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.inner.ascore(request.select(part))) for part in found]
+                tasks = [group.create_task(score(part)) for part in found]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return merged([task.result() for task in tasks], [len(part) for part in found])

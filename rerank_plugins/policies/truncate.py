@@ -43,8 +43,11 @@ class Truncate(Wrapper):
             scores = await self.inner.ascore(request)
             if scores.truncated is not None:
                 return scores
-            room = self._room(estimate(request.query)[0])
+            query, most = estimate(request.query)[0], self.capabilities.max_query_tokens
+            room = self._room(query)
             flags = tuple(bound(text) > room and estimate(text)[0] > room for text in request.documents)
+            if most is not None and query > most:
+                flags = (True,) * len(flags)  # the vendor cuts the query: no document was compared with all of it
             return replace(scores, truncated=flags) if any(flags) else scores
         room = self._room(self._length(request.query) + _MARKS)
         cut = [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]

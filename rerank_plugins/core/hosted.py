@@ -1,0 +1,301 @@
+"""Backends that leave the process: a vendor over HTTP, or through its own package's async client."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
+from .loop import PerLoop, Workers
+from .noting import noting
+from .price import Price
+from .scorer import MAX_IN_FLIGHT, Backend
+from .secret import Secret
+from .types import RerankRequest, Scores, Span, Usage, aligned
+from .wire import HTTPResponse, Transport, error_for, join_url, parse_json, whole_number
+
+__all__ = ["MAX_IN_FLIGHT", "TIMEOUT", "HostedBackend", "Remote", "SDKBackend"]
+
+TIMEOUT = 30.0
+
+
+class Remote(Backend):
+    """What every hosted backend shares: key, address, timeout of one attempt, requests in flight, price."""
+
+    remote = True
+    base_url: str = ""
+    """The vendor's address; a `base_url` in the spec replaces scheme and host."""
+    base_url_variables: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that may hold another address, in order: those that the vendor's own SDK reads."""
+    key_variables: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that may hold the key, in order."""
+    key_required: ClassVar[bool] = True
+    """Whether calls without a key are refused (self-hosted servers mostly need none)."""
+    timeout: float = TIMEOUT
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        price: Mapping[str, float] | None = None,
+    ) -> None:
+        """Prepare a client for a vendor.
+
+        Args:
+            model: The model's name at the vendor, or the default one.
+            api_key: The key, or `"env:NAME"`; without it the variables in `key_variables` are read, in order.
+            base_url: Replaces the vendor's scheme and host; the vendor's own path stays.
+            timeout: Seconds for one attempt, from sending to the last byte.
+            max_in_flight: Parts of one call that are sent at once, where a call is too large for one request.
+            price: What you pay, for `usage.cost_usd`: `{"per_million_tokens": 0.05}` or `{"per_search_unit": 0.002}`.
+
+        Raises:
+            ConfigError: There is no key and the vendor wants one, or a number is out of range.
+        """
+        super().__init__(model)
+        self._key = self._find_key(Secret.of(api_key))
+        self._address = self._find_address(base_url)
+        self.timeout = _positive(timeout, "timeout")
+        self.max_in_flight = int(_positive(max_in_flight, "max_in_flight"))
+        _positive(self.max_in_flight, "max_in_flight as a whole number")  # of 0.5 nothing is left
+        self._price = Price.of(price)
+
+    def _find_address(self, given: str | None) -> str:
+        variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
+        address = given or next(variables, "") or self.base_url
+        if address and not (isinstance(address, str) and address.startswith(("http://", "https://"))):
+            raise ConfigError("base_url has to begin with http:// or https://, and this address does not.")
+        return address
+
+    def _find_key(self, given: Secret | None) -> Secret | None:
+        if given is not None:
+            return given.resolved()
+        for variable in self.key_variables:
+            if value := os.environ.get(variable, "").strip():
+                return Secret(value)
+        if self.key_required:
+            names = " or ".join(self.key_variables) or "api_key"
+            raise ConfigError(
+                f"{self.name or type(self).__name__} needs a key: set the environment variable {names}, "
+                'or give `api_key` (a value, or "env:NAME") in the spec.'
+            )
+        return None
+
+    def _redacted(self, text: str) -> str:
+        """Cut the key out of a text that came from outside."""
+        return text.replace(self._key.reveal(), "**********") if self._key is not None else text
+
+    async def _in_time(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Give one attempt its time."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await ask()
+        except TimeoutError as error:
+            raise TransientError(
+                f"{self.label} did not answer within {self.timeout:g} s. It may pass: raise `timeout` or `retry`, "
+                "or name a `fallback` in the spec.",
+                backend=self.label,
+            ) from error
+
+
+class HostedBackend(Remote):
+    """A vendor over HTTP. An author writes `encode` and `decode`; everything else has a sane default."""
+
+    transport: Transport | None = None
+    """Sends the requests; set by the configuration."""
+    transient_statuses: ClassVar[frozenset[int]] = frozenset()
+    """Statuses below 500 that mean at this vendor: it may pass."""
+
+    def _find_address(self, given: str | None) -> str:
+        if address := super()._find_address(given):
+            return address
+        raise ConfigError(
+            f"{self.name or type(self).__name__} needs a base_url: the address of the server, such as "
+            "http://127.0.0.1:8080."
+        )
+
+    @abstractmethod
+    def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
+        """Return the path and the JSON body of a request."""
+
+    @abstractmethod
+    def decode(self, body: Any) -> Iterable[tuple[int, float]]:
+        """Return (index, score) of every document, in any order, from the JSON of a reply."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of a request; by default the key as a bearer token."""
+        return {"authorization": f"Bearer {self._key.reveal()}"} if self._key is not None else {}
+
+    def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
+        """Return what the vendor says it charged; by default `usage.total_tokens`, which most of them tell."""
+        told = body.get("usage") if isinstance(body, dict) else None
+        return Usage(input_tokens=whole_number(told.get("total_tokens")) if isinstance(told, dict) else None)
+
+    def spans(self, body: Any, count: int) -> tuple[tuple[Span, ...], ...] | None:
+        """Return the best passages of each document, where the vendor tells."""
+        return None
+
+    def explain(self, body: Any) -> str:
+        """Return what the vendor says went wrong, from the JSON of an error reply."""
+        return explanation(body)
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Send one request and read its reply."""
+        path, payload = self.encode(request)
+        own_path = self.base_url.partition("://")[2].partition("/")[2]
+        url = join_url(self._address, f"{own_path}/{path}")
+        reply: HTTPResponse = await self._in_time(lambda: self._post(url, payload))
+        if not 200 <= reply.status < 300:
+            told = self._explanation(reply)
+            raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses)
+        body = parse_json(reply, backend=self.label)
+        count = len(request.documents)
+        return Scores(
+            values=aligned(read(self.decode, body, self.label), count, self.label),
+            model=self.label,
+            capabilities=self.capabilities,
+            usage=self._price.of_usage(self.usage(body, reply.headers)),
+            spans=self.spans(body, count),
+        )
+
+    async def _post(self, url: str, payload: Mapping[str, Any]) -> HTTPResponse:
+        if self.transport is None:
+            raise ConfigError(f"{type(self).__name__} has no transport: build it with load_reranker().")
+        try:
+            return await self.transport.post(url, payload, self.headers())
+        except BackendError as error:  # the transport does not know for whom it sends
+            raise type(error)(f"{self.label}: {error}", backend=self.label) from error.__cause__
+
+    def _explanation(self, reply: HTTPResponse) -> str:
+        try:
+            told = self.explain(parse_json(reply, backend=self.label))
+        except Exception:  # an error page in any form must not hide the status
+            told = ""
+        return self._redacted(told)[:300]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self.transport is not None:
+            await self.transport.aclose()
+
+
+class SDKBackend(Remote):
+    """A vendor through its own package's client, one for each event loop."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        api_key: str | Secret | None = None,
+        client: Any = None,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        price: Mapping[str, float] | None = None,
+    ) -> None:
+        """See `Remote`; `client` is one that the user made: used as it is, never closed here, and it has its own key."""
+        self._given = client
+        self._loaded = False
+        super().__init__(
+            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
+        )
+        self._clients: PerLoop[Any] = PerLoop(self.open, self.shut)
+        self._workers = Workers(self.max_in_flight, f"rerank-{type(self).__name__.lower()}")
+
+    def _find_key(self, given: Secret | None) -> Secret | None:
+        return self.key_of(self._given) if self._given is not None else super()._find_key(given)
+
+    def key_of(self, client: Any) -> Secret | None:
+        """Return the key of a client that the user made, where it can be read, so that no message shows it."""
+        return None
+
+    def load(self) -> None:
+        """Import the SDK; called once, on a worker thread, since such imports take up to a second."""
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Return a new async client for the running loop, its own retries off."""
+
+    async def shut(self, client: Any) -> None:
+        """Close a client that `open` made."""
+
+    @abstractmethod
+    async def ask(self, client: Any, request: RerankRequest) -> Scores:
+        """Send one request and read its reply."""
+
+    @abstractmethod
+    def translate(self, error: Exception) -> Exception:
+        """Return our error for one of the SDK's; whatever it does not know it returns as it is."""
+
+    async def run(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        """Await the SDK's method, or run it on a worker thread where the user's client is a blocking one."""
+        if inspect.iscoroutinefunction(method):
+            return await method(**arguments)
+        return await self._workers.run(lambda: method(**arguments))
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Send one request through the SDK."""
+        await self.awarmup()
+        client = self._given if self._given is not None else await self._clients.get()
+        with noting():
+            try:
+                scores: Scores = await self._in_time(lambda: self.ask(client, request))
+                return replace(scores, usage=self._price.of_usage(scores.usage))
+            except RerankError:
+                raise
+            except Exception as error:
+                ours = self.translate(error)
+                if ours is error:
+                    raise
+                if self._redacted(told := f"{error!r} {error}") == told:
+                    raise ours from error
+        raise ours  # outside the handler: the SDK's own words hold the key, and must not travel along
+
+    async def awarmup(self) -> None:
+        """Import the SDK without stopping the event loop."""
+        if not self._loaded:
+            await self._workers.run(self.load)
+            self._loaded = True
+
+    async def aclose(self) -> None:
+        """Close the clients made here."""
+        self._workers.close()
+        await self._clients.aclose()
+
+
+def read(decode: Callable[[Any], Iterable[tuple[int, float]]], body: Any, backend: str) -> list[tuple[int, float]]:
+    """Return `decode(body)` as a list; a body of another shape is `BadResponse`, not a KeyError."""
+    try:
+        return list(decode(body))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise BadResponse(
+            f"{backend} answered JSON of an unknown shape ({type(error).__name__}: {error}). Check that `base_url` is "
+            "the address of this vendor's rerank API.",
+            backend=backend,
+        ) from error
+
+
+def explanation(body: Any) -> str:
+    """Return the sentence in which the vendors say what went wrong: `message`, `detail` or `error`, nested or not."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, list):
+        return "; ".join(filter(None, (explanation(each) for each in body[:3])))
+    if isinstance(body, dict):
+        return next((told for key in ("message", "detail", "error", "msg") if (told := explanation(body.get(key)))), "")
+    return ""
+
+
+def _positive(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN too
+        raise ConfigError(f"{name} has to be a number above 0, and {value!r} is not.")
+    return value

@@ -1,0 +1,84 @@
+"""README's code runs, its tables are what the code says, and its commands are those that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_plugin import BACKEND, CONTRACT, PYPROJECT
+
+import rerank_plugins
+from rerank_plugins import cli, load_reranker
+from rerank_plugins.registry import BUILTIN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def table() -> str:
+    rows = ["| backend | kind | what | extra |", "|---|---|---|---|"]
+    rows += [f"| `{name}` | {each.kind} | {each.summary} | {each.extra or ''} |" for name, each in BUILTIN.items()]
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_runs(number: int, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("python")[number], f"README python block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_the_frameworks_blocks_put_the_right_passage_first(capsys):
+    for number in (0, 1):
+        exec(compile(blocks("python")[number], "README", "exec"), {"__name__": "readme"})
+        assert capsys.readouterr().out.startswith("A reranker scores query and document together.")
+
+
+def test_the_file_of_the_configuration_section_loads(tmp_path, monkeypatch):
+    file = tmp_path / "rerank.toml"
+    file.write_text(blocks("toml")[0], "utf-8")
+    monkeypatch.setenv("CO_API_KEY", "a-key-of-the-test")
+    with load_reranker("production", config=file) as reranker:
+        assert reranker.top_n == 5
+        assert reranker.scorer.label == "cohere:rerank-v4.0-fast"
+
+
+def test_the_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
+    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
+    assert len(lines) == 3
+    for line in lines:
+        assert cli.main(shlex.split(line)[1:]) == 0, line
+    assert "A reranker scores" in capsys.readouterr().out
+
+
+def test_the_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_table_of_backends_is_the_registry():
+    between = README.split("<!-- backends: begin -->\n")[1].split("\n<!-- backends: end -->")[0]
+    assert between == table(), f"README's table of backends has to be:\n{table()}"
+
+
+def test_the_strangers_backend_is_the_one_that_is_tested():
+    assert BACKEND in blocks("python")
+    assert CONTRACT in blocks("python")
+    (entry_points,) = (tomllib.loads(block) for block in blocks("toml") if "entry-points" in block)
+    assert entry_points["project"] == {"entry-points": tomllib.loads(PYPROJECT)["project"]["entry-points"]}
+
+
+def test_changelog_and_package_agree_on_the_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert rerank_plugins.__version__ == version
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog
