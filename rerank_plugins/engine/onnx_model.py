@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import json
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -27,7 +30,7 @@ __all__ = ["BATCH_TOKENS", "OnnxModel", "cores", "loaded", "model_file"]
 
 T = TypeVar("T")
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Tokens of one batch, padding included; larger ones are slower on a CPU (they leave the cache) and hold more memory."""
 
 _log = logging.getLogger("rerank_plugins")
@@ -140,7 +143,7 @@ class OnnxModel:
         def run(positions: list[int]) -> None:
             feed = self._feed(rows, positions, wanted)
             try:
-                output = session.run(None, feed)[0]
+                output = session.run(None, feed, self._run_options(feed["input_ids"].size))[0]
             except Exception as error:  # onnxruntime's errors share no base class
                 raise failed(str(self.file), error) from error
             each(positions, output)
@@ -155,6 +158,20 @@ class OnnxModel:
                     group.create_task(lane())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
+
+    @staticmethod
+    def _run_options(tokens: int) -> ort.RunOptions | None:
+        """Give memory back after a large batch: onnxruntime's arena keeps the peak for ever (peers.md B34).
+
+        Small batches leave it as it is, a tenth faster than without an arena (measured in benchmarks/local.py).
+        """
+        if tokens <= 2 * BATCH_TOKENS:
+            return None
+        import onnxruntime as ort
+
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: set[str]) -> dict[str, np.ndarray]:
         import numpy as np
@@ -181,16 +198,22 @@ def _session(file: Path) -> ort.InferenceSession:
     # One thread a run and one worker a core: no threads that wait for each other, and no loss on a shared machine.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # The arena keeps the peak for ever (peers.md B34); without it the memory goes back after every run.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
     # Weights that are stored as int8 are computed in float: left alone, onnxruntime fuses them into integer products.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        _trim()
+        return session
     except Exception as error:  # onnxruntime's errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
+
+
+def _trim() -> None:
+    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 _table: weakref.WeakValueDictionary[Path, OnnxModel] = weakref.WeakValueDictionary()
