@@ -52,7 +52,7 @@ def ask_langchain(reranker):
 def ask_llama_index(reranker):
     engine = RetrieverQueryEngine.from_args(
         LlamaIndexBM25(),
-        llm=MockLLM(),
+        llm=MockLLM(max_tokens=32),
         node_postprocessors=[RerankPostprocessor(reranker=reranker, top_n=10)],
     )
     return lambda question: [found.node.node_id for found in engine.query(question).source_nodes]
