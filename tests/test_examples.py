@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -18,6 +20,7 @@ def run(name: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # a minute: 100 questions x 50 candidates, twice
 def test_the_demo_shows_that_reranking_is_worth_it():
     out = run("demo.py")
     rows = re.findall(r"^(LangChain|LlamaIndex) +(\w+) +([\d.]+) +([\d.]+)", out, re.MULTILINE)
