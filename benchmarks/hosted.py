@@ -176,17 +176,15 @@ async def many_calls() -> dict[str, float]:
     blocking = cohere.ClientV2(server.key, base_url=server.url)
     langchain, llama_index = ThreadedCompressor(client=blocking), ThreadedPostprocessor(client=blocking)
     native = cohere.AsyncClientV2(server.key, base_url=server.url)
-    spec = {"use": "cohere:rerank-v3.5", "base_url": server.url, "api_key": server.key, "max_in_flight": CONCURRENT}
+    spec = {"use": "cohere:rerank-v3.5", "base_url": server.url, "api_key": server.key}
     # The executor that asyncio makes by itself: on a machine with more cores it has more threads, at most 32.
     threads = min(32, (os.cpu_count() or 1) + 4)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
-    eight = {name: value for name, value in spec.items() if name != "max_in_flight"}
-    async with load_reranker(spec) as reranker, load_reranker(eight) as by_default:
+    async with load_reranker(spec) as reranker:
         for delay in (0.1, 1.0):
             server.slow_down(delay)
             calls = {
                 "ours": lambda: reranker.arerank(QUERY, DOCUMENTS),
-                "ours, max_in_flight left at its default": lambda: by_default.arerank(QUERY, DOCUMENTS),
                 "bare async SDK": lambda: native.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS),
                 "LangChain's inherited acompress_documents": lambda: langchain.acompress_documents(documents, QUERY),
                 "LlamaIndex's inherited apostprocess_nodes": lambda: llama_index.apostprocess_nodes(

@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .config import shared, with_threshold
 from .core.errors import ConfigError, InputError
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
-from .spec import guarded, without_keys
+from .spec import guarded, holds_client, without_keys
 
 __all__ = ["ADAPTER", "NOTES", "Adapter", "RerankerLike", "noted", "retrieval_score", "storable"]
 
@@ -149,18 +149,12 @@ def storable(reranker: RerankerLike) -> str | dict[str, Any] | None:
         return without_keys(reranker.spec)
     if not isinstance(reranker, Mapping):
         return reranker
-    if _holds_client(reranker):
+    if holds_client(reranker):
         raise ConfigError(
             "The spec of this adapter holds a `client`, a live object, so it cannot be serialised or pickled. Make the "
             "adapter anew where it is needed, or describe the connection with base_url and api_key."
         )
     return without_keys(reranker)
-
-
-def _holds_client(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return value.get("client") is not None or any(_holds_client(each) for each in value.values())
-    return isinstance(value, list | tuple) and any(_holds_client(each) for each in value)
 
 
 def checked(items: Iterable[Any], kind: type) -> None:

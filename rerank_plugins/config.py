@@ -24,7 +24,7 @@ from .policies.split import Split
 from .policies.truncate import MODES, Truncate
 from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
-from .spec import canonical, parse, profiles, spelled_out, without_keys
+from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
 
 __all__ = ["load_reranker", "shared", "with_threshold"]
 
@@ -134,7 +134,7 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
         top_n=settings.get("top_n"),
         score_threshold=threshold,
         instruction=_text(settings.get("instruction"), "instruction"),
-        spec=without_keys(settings),
+        spec=None if holds_client(settings) else without_keys(settings),
     )
 
 

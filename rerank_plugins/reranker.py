@@ -210,10 +210,17 @@ class Reranker:
         """Show who answers, never a key."""
         return f"Reranker({self.scorer.label!r}, top_n={self.top_n})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reranker:
+        """Copies within the process share connections, models and keys."""
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the spec without keys; they are found again in the environment."""
         if self.spec is None:
-            raise TypeError("Only a reranker made by load_reranker() can be pickled: this one has no spec.")
+            raise TypeError(
+                "Only a reranker made by load_reranker() from plain data can be pickled: this one has no spec, or a "
+                "`client` in it. Build it where it is used."
+            )
         from .config import load_reranker
 
         return load_reranker, (dict(self.spec),)

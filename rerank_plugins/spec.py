@@ -17,7 +17,7 @@ from .core.errors import ConfigError
 from .core.secret import Secret
 from .registry import entries, unknown
 
-__all__ = ["canonical", "guarded", "parse", "profiles", "spelled_out", "without_keys"]
+__all__ = ["canonical", "guarded", "holds_client", "parse", "profiles", "spelled_out", "without_keys"]
 
 SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
@@ -190,3 +190,10 @@ def canonical(spec: Mapping[str, Any]) -> str:
     named = [os.environ.get(name) for name in _ENVIRONMENT.findall(text)]
     text = json.dumps([text, named])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def holds_client(value: Any) -> bool:
+    """Tell whether a spec holds a `client` that the user made: a live object, which no plain copy can replace."""
+    if isinstance(value, Mapping):
+        return value.get("client") is not None or any(holds_client(each) for each in value.values())
+    return isinstance(value, list | tuple) and any(holds_client(each) for each in value)

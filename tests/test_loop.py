@@ -128,7 +128,7 @@ async def test_a_heartbeat_goes_on_during_32_calls(name: str, cross_encoder_fold
         for attempt in range(3):  # another process may hold both cores for a moment
             late.clear()
             beat = asyncio.create_task(heartbeat())
-            documents = [f"{document} {attempt} {number}" for document in DOCUMENTS for number in range(3)]
+            documents = [f"{document} {attempt} {number}" for document in DOCUMENTS for number in range(12)]
             await asyncio.gather(*(reranker.arerank(f"{QUERY} {call}", documents) for call in range(32)))
             beat.cancel()
             assert len(late) > 5

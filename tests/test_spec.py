@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 
 import pytest
 
-from rerank_plugins import ConfigError
+from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.core.secret import Secret
 from rerank_plugins.spec import canonical, guarded, parse, profiles, spelled_out, without_keys
 
@@ -258,3 +259,15 @@ def test_a_variable_of_any_name_counts_once_the_spec_names_it(spec, monkeypatch)
     before = canonical(guarded(spec))
     monkeypatch.setenv("MY_OWN", "rotated")
     assert canonical(guarded(spec)) != before
+
+
+def test_a_spec_with_a_users_client_is_not_pickled_as_one_without():
+    cohere = pytest.importorskip("cohere", reason="needs the extra cohere")
+    reranker = load_reranker({"use": "cohere:rerank-v3.5", "cohere": {"client": cohere.AsyncClientV2("a-key")}})
+    with pytest.raises(TypeError, match="client"):
+        pickle.dumps(reranker)
+
+
+def test_a_copy_within_the_process_is_the_same_reranker():
+    reranker = load_reranker("lexical")
+    assert copy.deepcopy({"reranker": reranker})["reranker"] is reranker
