@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
-from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, SDKBackend, explanation, read
+from ..core.hosted import TIMEOUT, SDKBackend, explanation, read
 from ..core.noting import note, noted
+from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
 from ..core.wire import HTTPResponse, error_for_status, join_url, parse_json, whole_number

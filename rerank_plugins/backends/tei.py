@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import TIMEOUT, HostedBackend
+from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Usage
 from ..core.wire import whole_number

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import TIMEOUT, HostedBackend
+from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scale
 

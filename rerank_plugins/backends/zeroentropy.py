@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..core.errors import ConfigError
-from ..core.hosted import MAX_IN_FLIGHT, TIMEOUT, HostedBackend
+from ..core.hosted import TIMEOUT, HostedBackend
+from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Usage
 from ..core.wire import whole_number

@@ -19,7 +19,7 @@ from .secret import Secret
 from .types import RerankRequest, Scores, Span, Usage, aligned
 from .wire import HTTPResponse, Transport, error_for, join_url, parse_json, whole_number
 
-__all__ = ["MAX_IN_FLIGHT", "TIMEOUT", "HostedBackend", "Remote", "SDKBackend"]
+__all__ = ["HostedBackend", "Remote", "SDKBackend"]
 
 TIMEOUT = 30.0
 

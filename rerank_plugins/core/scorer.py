@@ -19,7 +19,7 @@ from .errors import BackendError, RerankError
 from .loop import Workers
 from .types import Capabilities, RerankRequest, Scores, checked
 
-__all__ = ["MAX_IN_FLIGHT", "Backend", "LocalBackend", "Scorer", "Wrapper", "failed"]
+__all__ = ["Backend", "LocalBackend", "Scorer", "Wrapper"]
 
 MAX_IN_FLIGHT = 8
 

@@ -146,7 +146,7 @@ def test_2500_documents_take_one_round_trip_and_keep_the_order(server: VendorSer
     with reranker_for(server) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
     assert [result.index for result in answer] == oracle()
-    assert [len(request.documents) for request in server.requests] == [1_000, 1_000, 500]
+    assert sorted(len(request.documents) for request in server.requests) == [500, 1_000, 1_000]
     assert server.most_concurrent == 3  # all three were there before the first was answered
     assert server.refused == []
 
