@@ -54,7 +54,7 @@ BUILTIN: dict[str, Entry] = {
     "onnx": Entry("rerank_plugins.backends.onnx:Onnx", "any cross-encoder's ONNX folder, on onnxruntime"),
     "cohere": Entry(
         "rerank_plugins.backends.cohere:Cohere",
-        "Cohere Rerank, through the cohere SDK (also Bedrock, SageMaker)",
+        "Cohere Rerank, through the cohere SDK",
         kind="hosted",
         extra="cohere",
         packages=("cohere",),

@@ -30,6 +30,8 @@ PATH = "/v2/rerank"
 class Cohere(SDKBackend):
     """Cohere, or what speaks its API; through a client of the user's also Bedrock, SageMaker or a private deployment.
 
+    (Bedrock and SageMaker by the signature of the SDK's clients: not run against AWS.)
+
     Every model that the API lists (`rerank-v5.0-pro`, `-fast`, `rerank-v4.0-pro`, `-fast`, `rerank-v3.5`,
     `rerank-english-v3.0`, `rerank-multilingual-v3.0`) has the same limits: a document longer than the model's window is
     read in chunks and gets the best one's score, so only `max_tokens_per_doc` cuts it
