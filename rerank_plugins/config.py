@@ -1,23 +1,32 @@
 """Spec → Reranker. The one file that knows every policy and their order.
 
-Inside out: backend → observe → retry → split → truncate, one such stack per backend; then fallback over stacks; then one
-deadline. (A retry around a split would send every part again for the one that failed.)
+Inside out: backend → observe → limit → retry → breaker → split → cache → truncate, one such stack per backend; then
+fallback over stacks; then one deadline. (A retry around a split would send every part again for the one that failed; a cache
+around a fallback would file a stand-in's scores under the failed backend's name; a limit around a retry would not see what is
+sent again.)
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .core.errors import ConfigError, RerankError
 from .core.hosted import HostedBackend
 from .core.scorer import Backend, Scorer, Wrapper
+from .policies.breaker import FAILURES, RESET_S, Breaker
+from .policies.cache import Cache
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
+from .policies.limit import Limit
+from .policies.memory import MemoryStore
 from .policies.observe import Observe
 from .policies.retry import Retry
 from .policies.split import Split
@@ -30,8 +39,10 @@ __all__ = ["load_reranker", "shared", "with_threshold"]
 
 HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
-INHERITED = ("retry", "timeout")
+INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a fallback entry that is a string takes from the spec around it."""
+REMOTE_ONLY = ("limit", "breaker")
+"""… unless it is a local model: a vendor's quota is none of its business."""
 OPTIONS = (
     "use",
     "top_n",
@@ -41,11 +52,16 @@ OPTIONS = (
     "deadline",
     "fallback",
     "on_error",
+    "limit",
+    "breaker",
+    "cache",
     "long_documents",
     *HOSTED_OPTIONS,
     *LOCAL_OPTIONS,
 )
 ATTEMPTS = 3
+CACHE_ENTRIES = 100_000
+"""Scores (of a listwise backend: lists); about 20 MB in memory."""
 
 
 def load_reranker(
@@ -121,6 +137,7 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
         score_threshold=score_threshold,
         instruction=reranker.instruction,
         spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
+        counters=reranker.counters,
     )
 
 
@@ -155,12 +172,18 @@ def _stack(settings: Mapping[str, Any]) -> Scorer:
     """Return one backend with the policies that belong to it."""
     backend = _backend(settings)
     scorer: Scorer = Observe(backend)
+    if (limit := settings.get("limit")) is not None:
+        scorer = _limit(scorer, backend, limit)
     retry = settings.get("retry", ATTEMPTS if backend.remote else None)
     if retry is not None:
         scorer = _retry(scorer, retry)
+    if (breaker := settings.get("breaker")) not in (None, False):
+        scorer = _breaker(scorer, backend, breaker)
     limits = backend.capabilities
     if limits.max_documents or limits.max_total_tokens or limits.max_bytes:
         scorer = Split(scorer, backend.max_in_flight)
+    if (cache := settings.get("cache")) not in (None, False) and not backend.instant:
+        scorer = _cache(scorer, backend, cache, settings)
     mode = _choice(settings.get("long_documents", "truncate"), "long_documents", MODES)
     if limits.max_tokens or limits.max_document_tokens:
         scorer = Truncate(scorer, mode)
@@ -204,12 +227,64 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     return backend
 
 
+def _limit(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
+    valid = ("requests_per_minute", "tokens_per_minute")
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(f"limit is a mapping such as {{'requests_per_minute': 60}}; {value!r} is not.")
+    given = _known(value, "limit", valid)
+    return Limit(scorer, backend.account, **{key: _count(each, f"limit.{key}") for key, each in given.items()})
+
+
+def _breaker(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
+    if value is not True and not isinstance(value, Mapping):
+        raise ConfigError(f"breaker is true, or a mapping such as {{'failures': 5, 'reset_s': 30}}; {value!r} is not.")
+    given = _known({} if value is True else value, "breaker", ("failures", "reset_s"))
+    return Breaker(
+        scorer,
+        backend.account,
+        failures=_count(given.get("failures", FAILURES), "breaker.failures"),
+        reset_s=_seconds(given.get("reset_s", RESET_S), "breaker.reset_s"),
+    )
+
+
+def _cache(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, Any]) -> Scorer:
+    if value is not True and not isinstance(value, Mapping):
+        raise ConfigError(f"cache is true, or a mapping such as {{'kind': 'memory', 'ttl_s': 3600}}; {value!r} is not.")
+    given = _known({} if value is True else value, "cache", ("kind", "max_entries", "path", "ttl_s"))
+    kind = _choice(given.get("kind", "memory"), "cache.kind", ("memory", "disk"))
+    most = _count(given.get("max_entries", CACHE_ENTRIES), "cache.max_entries")
+    ttl = None if given.get("ttl_s") is None else _seconds(given["ttl_s"], "cache.ttl_s")
+    if kind == "disk":
+        if holds_client(settings.get(backend.name)):
+            raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
+        from .policies.disk import DiskStore  # SQLite
+
+        return Cache(scorer, DiskStore(_cache_path(given.get("path")), most, ttl), _identity(backend, settings))
+    if given.get("path") is not None:
+        raise ConfigError("cache.path is for cache.kind 'disk': a memory cache has no file.")
+    return Cache(scorer, MemoryStore(most, ttl), _identity(backend, settings))
+
+
+def _cache_path(value: Any) -> Path:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"cache.path is the path of a file, and {value!r} is not.")
+    if value:
+        return Path(value).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
+
+
+def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
+    """Return what, beside the texts, a score may depend on: every option but those of the way there."""
+    own = without_keys(settings.get(backend.name, {}))
+    options = {key: settings[key] for key in LOCAL_OPTIONS if key in settings} | own
+    told = {key: each for key, each in options.items() if key not in (*HOSTED_OPTIONS, "local_files_only")}
+    return json.dumps([__version__, backend.fingerprint, told], sort_keys=True, default=str)
+
+
 def _retry(scorer: Scorer, value: Any) -> Scorer:
-    given = dict(value) if isinstance(value, Mapping) else {"attempts": value}
-    valid = ("attempts", "wait_initial", "wait_max")
-    for key in given:
-        if key not in valid:
-            raise unknown("option of retry", key, valid)
+    given = _known(
+        value if isinstance(value, Mapping) else {"attempts": value}, "retry", ("attempts", "wait_initial", "wait_max")
+    )
     attempts = given.pop("attempts", ATTEMPTS)
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigError(f"retry counts all attempts, so it is at least 1; {attempts!r} is not.")
@@ -221,9 +296,7 @@ def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...
     value = settings.get("fallback")
     causes: tuple[Any, ...] = DEFAULT_CAUSES
     if isinstance(value, Mapping):
-        for key in value:
-            if key not in ("specs", "on"):
-                raise unknown("option of fallback", key, ("specs", "on"))
+        value = _known(value, "fallback", ("specs", "on"))
         told = value.get("on", DEFAULT_CAUSES)
         if not isinstance(told, list | tuple):
             raise ConfigError(f"fallback.on is a list of: {', '.join(CAUSES)}; {told!r} is not.")
@@ -235,8 +308,13 @@ def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...
         raise ConfigError(
             f"fallback is a list of specs, tried in order, such as ['embedded', 'passthrough']; not {value!r}."
         )
-    taken = {key: settings[key] for key in INHERITED if key in settings}
-    return [_scorer({"use": entry, **taken} if isinstance(entry, str) else entry) for entry in value], causes
+    return [_scorer(_inheriting(entry, settings) if isinstance(entry, str) else entry) for entry in value], causes
+
+
+def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    remote = backend_class(use.partition(":")[0]).remote
+    taken = {key: settings[key] for key in INHERITED if key in settings and (remote or key not in REMOTE_ONLY)}
+    return {"use": use, **taken}
 
 
 def _check_options(settings: Mapping[str, Any]) -> None:
@@ -277,6 +355,19 @@ def _leaves(scorer: Scorer) -> Iterator[Scorer]:
             yield from _leaves(entry)
     else:
         yield scorer
+
+
+def _known(value: Mapping[str, Any], name: str, valid: tuple[str, ...]) -> dict[str, Any]:
+    for key in value:
+        if key not in valid:
+            raise unknown(f"option of {name}", key, valid)
+    return dict(value)
+
+
+def _count(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is a whole number of at least 1, and {value!r} is not.")
+    return value
 
 
 def _choice(value: Any, name: str, offered: tuple[Any, ...]) -> Any:

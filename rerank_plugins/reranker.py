@@ -3,74 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from .core.counters import Counters
 from .core.errors import ConfigError, InputError
 from .core.journal import gathering
 from .core.loop import run_sync
+from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
-from .core.types import Attempt, Capabilities, RerankRequest, Scale, Scores, Span, Usage
+from .core.types import Attempt, Capabilities, RerankRequest, Scores
 
 __all__ = ["RerankResponse", "RerankResult", "Reranker"]
 
 BLANK = "blank: there is no text to score"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankResult:
-    """One document of the answer."""
-
-    index: int
-    """Its position in the input."""
-    document: Any = field(repr=False)
-    """The very object that was passed in."""
-    relevance_score: float | None
-    """In [0, 1], by the backend's declared scale; `None` for a blank document and where nothing was scored."""
-    raw_score: float | None
-    """What the model said; orders the answer."""
-    truncated: bool = False
-    """The model did not read it to its end."""
-    spans: tuple[Span, ...] = ()
-    """Its best passages, where the backend tells."""
-    reason: str | None = None
-    """Why it has no score."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankResponse(Sequence[RerankResult]):
-    """The answer: a sequence of results, best first."""
-
-    results: tuple[RerankResult, ...]
-    model: str
-    """The spec of whoever answered, with runtime and dtype for a local model."""
-    scale: Scale
-    """What `raw_score` means; see `Capabilities`."""
-    usage: Usage = field(default_factory=Usage)
-    degraded: bool = False
-    """A stand-in answered, or nobody did and this is the order given."""
-    reason: str | None = None
-    """Why it is degraded."""
-    attempts: tuple[Attempt, ...] = ()
-    """What was tried, in the order in which it ended."""
-    latency_ms: float = 0.0
-
-    def __len__(self) -> int:
-        """Return the number of results."""
-        return len(self.results)
-
-    @overload
-    def __getitem__(self, index: int) -> RerankResult: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[RerankResult, ...]: ...
-    def __getitem__(self, index: int | slice) -> RerankResult | tuple[RerankResult, ...]:
-        """Return a result, or a tuple of them."""
-        return self.results[index]
-
-    def __iter__(self) -> Iterator[RerankResult]:
-        """Iterate over the results, best first."""
-        return iter(self.results)
 
 
 class Reranker:
@@ -84,6 +31,7 @@ class Reranker:
         score_threshold: float | None = None,
         instruction: str | None = None,
         spec: Mapping[str, Any] | None = None,
+        counters: Counters | None = None,
     ) -> None:
         """Own `scorer`.
 
@@ -93,6 +41,7 @@ class Reranker:
             score_threshold: Leave out results whose `relevance_score` is below it; never applied to a degraded answer.
             instruction: What relevant means, for calls that bring none of their own.
             spec: The plain data this was built from, without keys; what a pickle holds.
+            counters: Where calls are counted; its own unless a copy shares another's.
 
         Raises:
             ConfigError: `top_n` is below 1, or a threshold over scores that have no scale.
@@ -107,6 +56,7 @@ class Reranker:
         self.score_threshold = score_threshold
         self.instruction = instruction
         self.spec = spec
+        self.counters = counters or Counters()
 
     def rerank(
         self,
@@ -142,6 +92,22 @@ class Reranker:
         retrieval_scores: Sequence[float] | None = None,
     ) -> RerankResponse:
         """Do what `rerank` does, on the caller's event loop, which it never blocks."""
+        with gathering() as attempts:
+            try:
+                return await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
+            except BaseException as error:
+                self.counters.failed(error, attempts)
+                raise
+
+    async def _answer(
+        self,
+        query: str,
+        documents: Sequence[Any],
+        top_n: int | None,
+        instruction: str | None,
+        retrieval_scores: Sequence[float] | None,
+        attempts: Sequence[Attempt],
+    ) -> RerankResponse:
         started = time.perf_counter()
         top_n = self.top_n if top_n is None else top_n
         check_top_n(top_n)
@@ -152,13 +118,12 @@ class Reranker:
                 f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
                 "backend that follows one."
             )
-        with gathering() as attempts:
-            scores = await self._scores(batch.request)
+        scores = await self._scores(batch.request)
         results = batch.results(scores)
         if self.score_threshold is not None and not scores.degraded:
             least = self.score_threshold
             results = [each for each in results if each.relevance_score is not None and each.relevance_score >= least]
-        return RerankResponse(
+        response = RerankResponse(
             results=tuple(results[:top_n]),
             model=scores.model,
             scale=scores.capabilities.scale,
@@ -168,11 +133,23 @@ class Reranker:
             attempts=tuple(attempts),
             latency_ms=(time.perf_counter() - started) * 1000.0,
         )
+        self.counters.answered(response, len(batch.documents))
+        return response
 
     async def _scores(self, request: RerankRequest) -> Scores:
         if not request.documents:
             return Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
         return await self.scorer.ascore(request)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what happened since this reranker was made, as plain data that a health endpoint can show as JSON.
+
+        `calls` (`answered` + `failed`), `degraded`, `errors` by class, `answered_by` and `attempts` by model, `requests`
+        that left the process, `documents`, `mean_latency_ms`, `last_degraded_at` (Unix seconds) with `last_reason`; and
+        `backends`: by label, what the policies know now: `breaker` ("closed", "open", "half_open"), `limit` (the last
+        minute's `requests` and `tokens`, and who is `waiting`), `cache` (`hits`, `misses`, `hit_rate`, of documents).
+        """
+        return {**self.counters.told(), "backends": {label: dict(each) for label, each in self.scorer.state().items()}}
 
     def warmup(self) -> None:
         """Load the model now rather than at the first call."""

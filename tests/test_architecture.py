@@ -26,7 +26,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "registry": {"core"},
     "spec": {"core", "registry"},
     "reranker": {"core", "config"},  # config only to say in a pickle who makes it anew
-    "config": {"core", "policies", "registry", "reranker", "spec", "transport"},
+    "config": {"__init__", "core", "policies", "registry", "reranker", "spec", "transport"},  # the version
     "rows": {"core"},
     "adapting": {"config", "core", "reranker", "spec"},
     "langchain": {"adapting", "config", "core", "reranker", "spec"},

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -68,6 +68,16 @@ class Remote(Backend):
         self.max_in_flight = int(_positive(max_in_flight, "max_in_flight"))
         _positive(self.max_in_flight, "max_in_flight as a whole number")  # of 0.5 nothing is left
         self._price = Price.of(price)
+
+    @property
+    def account(self) -> Hashable:
+        """The vendor, its address and the key: what a vendor counts requests by, whatever the model."""
+        return self.name, self._address, self._key
+
+    @property
+    def fingerprint(self) -> str:
+        """The label, and the address: an environment variable may hold another one."""
+        return f"{self.label} {self._address}"
 
     def _find_address(self, given: str | None) -> str:
         variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
@@ -210,6 +220,11 @@ class SDKBackend(Remote):
         )
         self._clients: PerLoop[Any] = PerLoop(self.open, self.shut)
         self._workers = Workers(self.max_in_flight, f"rerank-{type(self).__name__.lower()}")
+
+    @property
+    def account(self) -> Hashable:
+        """As every remote backend's; of a user's client whose key cannot be read, that client."""
+        return super().account if self._given is None or self._key else (self.name, id(self._given))
 
     def _find_key(self, given: Secret | None) -> Secret | None:
         return self.key_of(self._given) if self._given is not None else super()._find_key(given)

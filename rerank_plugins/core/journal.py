@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from .errors import BackendError, DeadlineExceeded
 from .types import Attempt
 
-__all__ = ["attempted", "gathering"]
+__all__ = ["attempted", "gathering", "note"]
 
 _journal: ContextVar[list[Attempt] | None] = ContextVar("rerank_plugins_journal", default=None)
 
@@ -29,7 +29,6 @@ def gathering() -> Iterator[list[Attempt]]:
 @contextmanager
 def attempted(model: str, *, remote: bool) -> Iterator[None]:
     """Note one attempt: `model`, how it ended, how long it took."""
-    journal = _journal.get()
     started = time.perf_counter()
     outcome, detail = "answered", None
     try:
@@ -40,6 +39,12 @@ def attempted(model: str, *, remote: bool) -> Iterator[None]:
             detail = str(error)
         raise
     finally:
-        if journal is not None:
-            elapsed = (time.perf_counter() - started) * 1000.0
-            journal.append(Attempt(model, outcome, elapsed, detail, remote))
+        elapsed = (time.perf_counter() - started) * 1000.0
+        note(Attempt(model, outcome, elapsed, detail, remote))
+
+
+def note(attempt: Attempt) -> None:
+    """Add an attempt that a policy knows of to the call it belongs to."""
+    journal = _journal.get()
+    if journal is not None:
+        journal.append(attempt)

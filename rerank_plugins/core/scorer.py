@@ -12,8 +12,8 @@ Policies subclass `Wrapper`: they are what they wrap.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from .errors import BackendError, RerankError
 from .loop import Workers
@@ -52,6 +52,10 @@ class Scorer(ABC):
         """Return the (start, end) characters of the tokens of `text`, or `None` where the tokenizer is not at hand."""
         return None
 
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what its policies know of each backend now (breaker, limit, cache), by label; plain data."""
+        return {}
+
     async def awarmup(self) -> None:
         """Load what the first call would load."""
 
@@ -80,6 +84,15 @@ class Wrapper(Scorer):
     def tokens(self, text: str) -> Sequence[tuple[int, int]] | None:
         """Ask the inner scorer."""
         return self.inner.tokens(text)
+
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the inner scorer's, and this one's own where it has any."""
+        inner, own = self.inner.state(), self.own_state()
+        return {**inner, self.label: {**inner.get(self.label, {}), **own}} if own else inner
+
+    def own_state(self) -> Mapping[str, Any]:
+        """Return what this policy adds to `state`."""
+        return {}
 
     async def awarmup(self) -> None:
         """Warm up the inner scorer."""
@@ -113,6 +126,16 @@ class Backend(Scorer):
     def detail(self) -> str | None:
         """How a local model is run, for the label."""
         return None
+
+    @property
+    def account(self) -> Hashable:
+        """Who is asked, for what all rerankers of the process share about it (rate limit, breaker)."""
+        return self.name, self.model
+
+    @property
+    def fingerprint(self) -> str:
+        """What a score depends on beside the texts and the options of the spec: the model's files, say."""
+        return self.label
 
     @property
     def label(self) -> str:

@@ -142,10 +142,10 @@ class Attempt:
     model: str
     """The spec of who was asked."""
     outcome: str
-    """`answered`, or the name of the error's class."""
+    """`answered`, the name of the error's class, `breaker_open` (not asked), or `cached`."""
     milliseconds: float
     detail: str | None = None
-    """The error's message."""
+    """The error's message; how many documents were cached."""
     remote: bool = False
     """Whether a request left the process."""
 

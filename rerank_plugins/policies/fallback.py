@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..core.errors import (
     AllBackendsFailed,
@@ -109,6 +109,10 @@ class Fallback(Scorer):
             self._warned = now
             _log.warning("Degraded answer: %s (said at most once a minute)", reason)
         return replace(scores, degraded=True, reason=reason)
+
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return every entry's."""
+        return {label: told for entry in reversed(self.entries) for label, told in entry.state().items()}
 
     async def awarmup(self) -> None:
         """Warm up every entry."""

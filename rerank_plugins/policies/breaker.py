@@ -1,0 +1,119 @@
+"""A vendor that keeps failing is not asked for a while: its stand-in gets the time, and it gets quiet to recover."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from ..core.errors import Rejected, TransientError
+from ..core.journal import note
+from ..core.scorer import Scorer, Wrapper
+from ..core.types import Attempt, RerankRequest, Scores
+from .deadline import seconds_left
+from .shared import Shared, now
+
+__all__ = ["FAILURES", "RESET_S", "Breaker"]
+
+FAILURES = 5
+RESET_S = 30.0
+
+Standing = Literal["closed", "open", "half_open"]
+
+
+class _Circuit:
+    """The failures in a row of one account."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.failures = 0
+        self.last = 0.0
+        self.trying = False
+
+    def standing(self, failures: int, reset_s: float) -> Standing:
+        if self.failures < failures:
+            return "closed"
+        return "half_open" if now() - self.last >= reset_s else "open"
+
+    @contextmanager
+    def entered(self, failures: int, reset_s: float) -> Iterator[bool]:
+        """Tell whether a call may go; of many that come when the time is up, one goes, to see."""
+        with self.lock:
+            standing = self.standing(failures, reset_s)
+            trial = standing == "half_open" and not self.trying
+            self.trying |= trial
+        try:
+            yield trial or standing == "closed"
+        finally:
+            if trial:
+                self.trying = False
+
+    def failed(self) -> None:
+        with self.lock:
+            self.failures, self.last = self.failures + 1, now()
+
+    def answered(self) -> None:
+        with self.lock:
+            self.failures = 0
+
+
+_circuits: Shared[_Circuit] = Shared(_Circuit)
+
+
+class Breaker(Wrapper):
+    """Stop asking after `failures` calls in a row that failed, retries included; after `reset_s` let one try.
+
+    A failure is a `TransientError`, or a call that the deadline cut. An answer of any kind, a refusal too, shows that the
+    vendor is there. All rerankers of the process that use one backend, address and key share what was seen.
+    """
+
+    def __init__(self, inner: Scorer, account: Hashable, *, failures: int = FAILURES, reset_s: float = RESET_S) -> None:
+        """Watch `inner`, which asks `account`."""
+        super().__init__(inner)
+        self.account = account
+        self.failures = failures
+        self.reset_s = reset_s
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask, unless it is known to be down.
+
+        Raises:
+            TransientError: Not asked: the breaker is open.
+        """
+        circuit = _circuits.of(self.account)
+        with circuit.entered(self.failures, self.reset_s) as admitted:
+            if not admitted:
+                raise self._refusal(circuit)
+            try:
+                scores = await self.inner.ascore(request)
+            except TransientError:
+                circuit.failed()
+                raise
+            except asyncio.CancelledError:
+                left = seconds_left()
+                if left is not None and left <= 0:
+                    circuit.failed()
+                raise
+            except Rejected:
+                circuit.answered()
+                raise
+            circuit.answered()
+            return scores
+
+    def _refusal(self, circuit: _Circuit) -> TransientError:
+        wait = max(0.0, circuit.last + self.reset_s - now())
+        when = f"in {wait:.3g} s" if wait else "as soon as the trial that is under way succeeds"
+        error = TransientError(
+            f"{self.label} was not asked: {circuit.failures} calls in a row failed. It is asked again {when}; name a "
+            "`fallback` in the spec for the time between.",
+            backend=self.label,
+            retry_after=wait or None,
+        )
+        note(Attempt(self.label, "breaker_open", 0.0, str(error)))
+        return error
+
+    def own_state(self) -> Mapping[str, Any]:
+        """Tell how it stands."""
+        return {"breaker": _circuits.of(self.account).standing(self.failures, self.reset_s)}

@@ -1,0 +1,169 @@
+"""A cache's entries in a SQLite file, shared by processes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.errors import ConfigError
+from ..core.loop import Workers
+
+__all__ = ["DiskStore"]
+
+T = TypeVar("T")
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS scores (name BLOB PRIMARY KEY, entry TEXT NOT NULL, made REAL NOT NULL) WITHOUT ROWID"
+)
+_BY_AGE = "CREATE INDEX IF NOT EXISTS scores_by_age ON scores (made)"
+_AT_ONCE = 500  # names in one question: SQLite takes 32,766, older builds 999
+_WAIT_S = 5.0
+_WARN_EVERY = 60.0
+_log = logging.getLogger("rerank_plugins")
+
+
+class DiskStore:
+    """At most `max_entries`, the oldest dropped first, each for `ttl_s` at most.
+
+    SQLite in WAL mode (https://www.sqlite.org/wal.html): any number of processes on one machine read and write, and one
+    that is killed leaves the file whole. Not for network file systems, where WAL does not work. Work is done on a thread
+    of its own. A file that cannot be read or written costs the cache and no call: one warning a minute says so.
+    """
+
+    def __init__(self, path: Path, max_entries: int, ttl_s: float | None = None) -> None:
+        """Point at a file; it is made when first needed.
+
+        Raises:
+            ConfigError: Its folder cannot be made, or the path is a folder.
+        """
+        if path.is_dir():
+            raise ConfigError(f"cache.path {path} is a folder: name a file in it, such as {path / 'scores.sqlite3'}.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The folder of cache.path {path} cannot be made ({error.strerror}): name another place."
+            ) from error
+        self.path = path
+        self.max_entries = max_entries
+        self.ttl_s = ttl_s
+        self._workers = Workers(1, "rerank-cache")
+        self._connection: tuple[int, sqlite3.Connection] | None = None
+        self._since_pruned = max_entries
+        self._errors = 0
+        self._warned = -_WARN_EVERY
+
+    async def get(self, names: Sequence[bytes]) -> Sequence[str | None]:
+        """Return the entry of each name, `None` where there is none, it is too old, or the file cannot be read."""
+        found = await self._workers.run(self._safely, self._get, names)
+        return [None] * len(names) if found is None else [found.get(name) for name in names]
+
+    def put(self, entries: Mapping[bytes, str]) -> None:
+        """Keep entries; nobody waits for the disk. A later `get` sees them: the thread does one after the other."""
+        self._workers.submit(self._safely, self._put, entries)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return where it is and how often the file failed."""
+        return {"path": str(self.path), "errors": self._errors}
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        await self._workers.run(self._close)
+        self._workers.close()
+
+    def _safely(self, work: Callable[[Any], T], argument: Any) -> T | None:
+        try:
+            return work(argument)
+        except sqlite3.Error as error:
+            self._errors += 1
+            if time.monotonic() - self._warned >= _WARN_EVERY:
+                self._warned = time.monotonic()
+                _log.warning(
+                    "The cache %s cannot be used (%s): answers are right, and paid for again. Delete the file, or "
+                    "name another cache.path. (said at most once a minute)",
+                    self.path,
+                    error,
+                )
+            self._close()
+            return None
+
+    def _get(self, names: Sequence[bytes]) -> dict[bytes, str]:
+        oldest = 0.0 if self.ttl_s is None else time.time() - self.ttl_s
+        found: dict[bytes, str] = {}
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            asked = f"SELECT name, entry FROM scores WHERE name IN ({marks}) AND made >= ?"  # noqa: S608 (marks only)
+            found.update(self._open().execute(asked, (*some, oldest)))
+        return found
+
+    def _put(self, entries: Mapping[bytes, str]) -> None:
+        made = time.time()
+        rows = [(name, text, made) for name, text in entries.items()]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
+            self._since_pruned += len(rows)
+            if self._since_pruned * 20 >= self.max_entries:
+                self._prune(connection)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        if self.ttl_s is not None:
+            connection.execute("DELETE FROM scores WHERE made < ?", (time.time() - self.ttl_s,))
+        (count,) = connection.execute("SELECT count(*) FROM scores").fetchone()
+        if count > self.max_entries:
+            connection.execute(
+                "DELETE FROM scores WHERE name IN (SELECT name FROM scores ORDER BY made LIMIT ?)",
+                (count - self.max_entries,),
+            )
+        self._since_pruned = 0
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._open()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._connection[0] == os.getpid():
+            return self._connection[1]
+        # Only this store's one worker uses it, though not always the same thread.
+        connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_TABLE)
+            connection.execute(_BY_AGE)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        if self._connection is not None:
+            _of_the_parent.append(self._connection[1])
+        self._connection = os.getpid(), connection
+        weakref.finalize(self, _close, *self._connection)
+        return connection
+
+    def _close(self) -> None:
+        if self._connection is not None and self._connection[0] == os.getpid():
+            self._connection[1].close()
+            self._connection = None
+
+
+_of_the_parent: list[sqlite3.Connection] = []
+"""A forked child must neither use nor close its parent's connection (https://www.sqlite.org/howtocorrupt.html, 2.6)."""
+
+
+def _close(pid: int, connection: sqlite3.Connection) -> None:
+    if pid == os.getpid():
+        connection.close()

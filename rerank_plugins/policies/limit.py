@@ -1,0 +1,221 @@
+"""No more requests and tokens a minute than the account may send, whoever in the process sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections import deque
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from ..core.errors import DeadlineExceeded, RateLimited
+from ..core.scorer import Scorer, Wrapper
+from ..core.tokens import estimate
+from ..core.types import RerankRequest, Scores
+from .deadline import seconds_left
+from .shared import Shared, now
+
+__all__ = ["Limit"]
+
+MINUTE = 60.0
+
+
+class _Ticket:
+    """One request that waits for its place, or has it."""
+
+    def __init__(self, tokens: int, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self.tokens = tokens
+        self.requests_per_minute = requests_per_minute
+        self.tokens_per_minute = tokens_per_minute
+        self.loop = asyncio.get_running_loop()
+        self.called = asyncio.Event()
+
+    def call(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop is gone, and it with it
+            self.loop.call_soon_threadsafe(self.called.set)
+
+
+class _Window:
+    """What one account sent within the last minute, and who waits, first come first served, across event loops.
+
+    A request counts from when it is sent until a minute after its answer: whenever in between it reached the vendor, no
+    window of a minute there, sliding or fixed, holds more than the limit.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting: deque[_Ticket] = deque()
+        self.under_way: set[_Ticket] = set()
+        self.ended: deque[tuple[float, int]] = deque()
+        """When each will be forgotten, and its tokens."""
+        self.tokens = 0
+        """Of both."""
+        self.paused_until = 0.0
+
+    async def enter(self, ticket: _Ticket) -> None:
+        """Wait for a place.
+
+        Raises:
+            DeadlineExceeded: The deadline ends before one can be free; nothing was sent.
+        """
+        with self.lock:
+            self.waiting.append(ticket)
+        try:
+            while True:
+                with self.lock:
+                    first = self.waiting[0] is ticket
+                    free, wait = self._place(ticket)
+                    if first and free:
+                        self.under_way.add(ticket)
+                        self.tokens += ticket.tokens
+                        self._leave_queue(ticket)
+                        return
+                    ticket.called.clear()
+                left = seconds_left()
+                if left is not None and wait >= left:
+                    raise DeadlineExceeded(
+                        f"The spec's limit has no room for another request for {wait:.3g} s, and the deadline leaves "
+                        f"{max(left, 0.0):.3g} s. Raise `limit` or `deadline`, or name a `fallback`."
+                    )
+                # The first knows when its time comes, or is called when a request ends; the others are called as first.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait if first and wait else None):
+                        await ticket.called.wait()
+        except BaseException:
+            with self.lock:
+                self._leave_queue(ticket)
+            raise
+
+    def leave(self, ticket: _Ticket, tokens: int | None) -> None:
+        """Count the request, with its true number of tokens where the vendor told, for another minute."""
+        with self.lock:
+            self.under_way.discard(ticket)
+            counted = ticket.tokens if tokens is None else tokens
+            self.tokens += counted - ticket.tokens
+            self.ended.append((now() + MINUTE, counted))
+            self._call_first()
+
+    def pause(self, seconds: float) -> None:
+        """The vendor asked everybody to wait."""
+        with self.lock:
+            self.paused_until = max(self.paused_until, now() + seconds)
+
+    def forget(self) -> None:
+        """Take out what is older than a minute."""
+        while self.ended and self.ended[0][0] <= now():
+            self.tokens -= self.ended.popleft()[1]
+
+    def _leave_queue(self, ticket: _Ticket) -> None:
+        self.waiting.remove(ticket)
+        self._call_first()
+
+    def _call_first(self) -> None:
+        if self.waiting:
+            self.waiting[0].call()
+
+    def _place(self, ticket: _Ticket) -> tuple[bool, float]:
+        """Return whether `ticket` may go, were it first, and the seconds until it can have its turn, at the least."""
+        self.forget()
+        moment = now()
+        ahead = list(itertools.takewhile(lambda each: each is not ticket, self.waiting))
+        free, at = self._request_place(ticket, len(ahead), moment)
+        free_tokens, tokens_at = self._token_place(ticket, sum(each.tokens for each in ahead), moment)
+        earliest = max(at, tokens_at, self.paused_until)
+        return free and free_tokens and earliest <= moment, max(0.0, earliest - moment)
+
+    def _request_place(self, ticket: _Ticket, ahead: int, moment: float) -> tuple[bool, float]:
+        if ticket.requests_per_minute is None:
+            return True, moment
+        # Places come free in turn, and each serves one request a minute; what is under way has a minute to go at least.
+        most = int(ticket.requests_per_minute)
+        rounds, place = divmod(ahead, most)
+        place -= most - len(self.ended) - len(self.under_way)
+        if place < 0:
+            return not rounds, moment + MINUTE * rounds
+        at = self.ended[place][0] if place < len(self.ended) else moment + MINUTE
+        return False, at + MINUTE * rounds
+
+    def _token_place(self, ticket: _Ticket, ahead: int, moment: float) -> tuple[bool, float]:
+        if ticket.tokens_per_minute is None:
+            return True, moment
+        # One that is larger than the whole limit goes when nothing else counts: the vendor may still take it.
+        excess = self.tokens + ahead + min(ticket.tokens, ticket.tokens_per_minute) - ticket.tokens_per_minute
+        if excess <= 0:
+            return True, moment
+        for at, tokens in self.ended:
+            excess -= tokens
+            if excess <= 0:
+                return False, at
+        return False, moment  # what is under way was estimated from above: its end may make room at any time
+
+
+_windows: Shared[_Window] = Shared(_Window)
+
+
+class Limit(Wrapper):
+    """Wait for a place in the account's minute, in turn.
+
+    Every request counts, retries and the parts of a split call too. Tokens are estimated from above before a request is
+    sent, and replaced by what the vendor says it counted. All rerankers of the process that use one backend, address and
+    key share the count, on whatever event loop or thread.
+    """
+
+    def __init__(
+        self,
+        inner: Scorer,
+        account: Hashable,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+    ) -> None:
+        """Bound what `inner` sends for `account`; `None` is without bound."""
+        super().__init__(inner)
+        self.account = account
+        self.requests_per_minute = requests_per_minute
+        self.tokens_per_minute = tokens_per_minute
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask when it is this request's turn."""
+        window = _windows.of(self.account)
+        tokens = _tokens(request) if self.tokens_per_minute is not None else 0
+        ticket = _Ticket(tokens, self.requests_per_minute, self.tokens_per_minute)
+        await self._entered(window, ticket)
+        counted = None
+        try:
+            scores = await self.inner.ascore(request)
+            counted = scores.usage.input_tokens
+            return scores
+        except RateLimited as error:
+            window.pause(error.retry_after or 0.0)
+            raise
+        finally:
+            window.leave(ticket, counted)
+
+    async def _entered(self, window: _Window, ticket: _Ticket) -> None:
+        try:
+            await window.enter(ticket)
+        except asyncio.CancelledError as error:
+            left = seconds_left()
+            if left is None or left > 0:
+                raise
+            # Not the vendor's fault, so no cancelled request, which a breaker would count against it.
+            raise DeadlineExceeded(
+                "The deadline passed while the spec's limit held the request back. Raise `limit` or `deadline`, or "
+                "name a `fallback`."
+            ) from error
+
+    def own_state(self) -> Mapping[str, Any]:
+        """Tell how full the minute is."""
+        window = _windows.of(self.account)
+        with window.lock:
+            window.forget()
+            sent = {"requests": len(window.ended) + len(window.under_way), "tokens": window.tokens}
+            return {"limit": {**sent, "waiting": len(window.waiting)}}
+
+
+def _tokens(request: RerankRequest) -> int:
+    """Return what a request counts at most: the query once a document, and the documents."""
+    query = estimate(request.query)[1] + estimate(request.instruction or "")[1]
+    return query * len(request.documents) + sum(estimate(text)[1] for text in request.documents)
