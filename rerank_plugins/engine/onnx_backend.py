@@ -68,6 +68,12 @@ class OnnxBackend(Backend):
         return "onnxruntime float32"
 
     @property
+    def fingerprint(self) -> str:
+        """The label, and size and age of the model's file: another model may come to stand in the same folder."""
+        told = model_file(self.folder).stat()
+        return f"{self.label} {told.st_size} {told.st_mtime_ns}"
+
+    @property
     def onnx_model(self) -> OnnxModel:
         """The process's one model of this folder."""
         held = self._held

@@ -1,0 +1,342 @@
+"""Scores that were paid for once: the same answer again, and never another one's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted import REQUEST, Scripted
+
+from rerank_plugins import ConfigError, Reranker, RerankResponse, load_reranker
+from rerank_plugins.core import RerankRequest, Span, TransientError
+from rerank_plugins.policies.cache import Cache
+from rerank_plugins.policies.disk import DiskStore
+from rerank_plugins.policies.memory import MemoryStore
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
+
+QUERY, DOCUMENTS = "why are there tides", ["the moon", "bananas are yellow", "tides follow the moon", ""]
+
+
+@pytest.fixture
+def server() -> Iterator[CohereLike]:
+    with CohereLike() as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path: Path) -> object:
+    return {"kind": "disk", "path": str(tmp_path / "scores.sqlite3")} if request.param == "disk" else True
+
+
+def spec(server: CohereLike, cache: object, **options) -> dict:
+    return {"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1, "cache": cache, **options}
+
+
+def comparable(response: RerankResponse) -> RerankResponse:
+    return replace(response, usage=None, latency_ms=0.0, attempts=())
+
+
+def hit_rate(reranker: Reranker) -> float | None:
+    (told,) = reranker.stats()["backends"].values()
+    return told["cache"]["hit_rate"]
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_cached_answer_is_the_first_one(server: CohereLike, cache, face: str):
+    def ask(reranker: Reranker) -> RerankResponse:
+        if face == "sync":
+            return reranker.rerank(QUERY, DOCUMENTS)
+        return asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
+
+    with load_reranker(spec(server, cache)) as reranker:
+        first, second = ask(reranker), ask(reranker)
+        assert hit_rate(reranker) == 0.5
+    assert len(server.requests) == 1
+    assert comparable(first) == comparable(second)
+    assert (first.usage.requests, second.usage.requests) == (1, 0)
+    assert second.usage.input_tokens == 0
+    assert [(each.outcome, each.detail) for each in second.attempts] == [("cached", "3 of 3 documents")]
+
+
+def test_only_what_is_not_known_is_sent(server: CohereLike, cache):
+    with load_reranker(spec(server, cache)) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS[:2])
+        mixed = reranker.rerank(QUERY, [*DOCUMENTS, "new"])
+    assert [each.documents for each in server.requests] == [DOCUMENTS[:2], ["tides follow the moon", "new"]]
+    with load_reranker(spec(server, None)) as reranker:
+        assert comparable(mixed) == comparable(reranker.rerank(QUERY, [*DOCUMENTS, "new"]))
+
+
+def test_another_query_text_instruction_model_or_dtype_misses(cache):
+    """`dtype` and the like stand in the identity; config puts them there (below)."""
+
+    def scored(identity: str, request: RerankRequest, model: str = "scripted") -> int:
+        backend = Scripted(name=model)
+        store = DiskStore(Path(cache["path"]), 100) if isinstance(cache, dict) else shared
+        asyncio.run(Cache(backend, store, identity).ascore(request))
+        return len(backend.asked)
+
+    shared = MemoryStore(100)
+    assert [scored("model a, float32", REQUEST) for _ in range(2)] == [1, 0]
+    assert scored("model a, bfloat16", REQUEST) == 1
+    assert scored("model a, float32", replace(REQUEST, query="another")) == 1
+    assert scored("model a, float32", replace(REQUEST, instruction="newest first")) == 1
+    assert scored("model a, float32", replace(REQUEST, documents=("one", "three", "seventeen!"))) == 1
+    assert scored("model a, float32", replace(REQUEST, fields=({"text": "one"}, None, None))) == 1
+    assert scored("model a, float32", replace(REQUEST, documents=("seventeen", "one"))) == 0
+
+
+def identity(options: dict) -> str:
+    scorer = load_reranker({"cache": True, **options}).scorer
+    while not isinstance(scorer, Cache):
+        scorer = scorer.inner
+    return scorer.identity
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "model"
+    made.mkdir()
+    for name in ("model.onnx", "tokenizer.json"):
+        (made / name).write_text("{}")
+    return made
+
+
+def test_what_a_score_depends_on_is_in_its_name(folder: Path, monkeypatch):
+    hosted = {"use": "http:a", "base_url": "http://127.0.0.1:1", "api_key": "secret-key-1"}
+    local = {"use": f"onnx:{folder}"}
+    differing = [
+        identity(each)
+        for each in (
+            hosted,
+            {**hosted, "use": "http:b"},
+            {**hosted, "base_url": "http://127.0.0.1:2"},
+            {**hosted, "http": {"max_tokens": 99}},
+            {"use": "cohere", "api_key": "k"},
+            {"use": "cohere", "api_key": "k", "cohere": {"max_tokens_per_doc": 99}},
+            {"use": "embedded"},
+            {"use": "embedded", "max_tokens": 128},
+            local,
+            {**local, "max_tokens": 128},
+        )
+    ]
+    assert len(set(differing)) == len(differing)
+    # The model's file was changed, the path is the same.
+    before = identity(local)
+    (folder / "model.onnx").write_text("{ }")
+    assert identity(local) != before
+    # And what it does not depend on is not.
+    same = {**hosted, "api_key": "secret-key-2", "timeout": 1.0, "price": {"per_search_unit": 1.0}, "retry": 7}
+    assert identity(same) == identity(hosted)
+    assert "secret" not in "".join(differing)
+
+
+def test_a_listwise_backend_is_cached_by_the_whole_list(cache):
+    with load_reranker({"use": "lexical", "cache": cache}) as reranker:
+        first = reranker.rerank(QUERY, DOCUMENTS)
+        assert comparable(reranker.rerank(QUERY, DOCUMENTS)) == comparable(first)
+        assert hit_rate(reranker) == 0.5
+        reranker.rerank(QUERY, DOCUMENTS[:2])
+        reranker.rerank(QUERY, DOCUMENTS[::-1])
+        assert hit_rate(reranker) == pytest.approx(3 / 11)  # of 3 + 3 + 2 + 3 documents
+
+
+def test_a_stand_in_is_never_filed_under_the_failed_one(server: CohereLike, cache):
+    server.play(Status(500))
+    with load_reranker(spec(server, cache, fallback=["lexical", "passthrough"])) as reranker:
+        assert reranker.rerank(QUERY, DOCUMENTS).degraded
+        answer = reranker.rerank(QUERY, DOCUMENTS)
+        assert (answer.degraded, answer.model, len(server.requests)) == (False, "http", 2)
+
+
+def test_errors_are_not_kept():
+    backend = Scripted(TransientError("busy"))
+    scorer = Cache(backend, MemoryStore(10), "x")
+    with pytest.raises(TransientError):
+        asyncio.run(scorer.ascore(REQUEST))
+    assert len(asyncio.run(scorer.ascore(REQUEST)).values) == 3
+
+
+def test_cuts_and_spans_are_kept(cache, tmp_path: Path):
+    class Rich(Scripted):
+        async def ascore(self, request):
+            scores = await super().ascore(request)
+            return replace(scores, truncated=(True, False, False), spans=((Span(0, 3, 0.1 + 0.2),), (), ()))
+
+    store = DiskStore(tmp_path / "x", 9) if isinstance(cache, dict) else MemoryStore(9)
+    scorer = Cache(Rich(), store, "x")
+    first, second = (asyncio.run(scorer.ascore(REQUEST)) for _ in range(2))
+    assert (second.values, second.truncated, second.spans) == (first.values, first.truncated, first.spans)
+
+
+def test_the_memory_is_bounded_and_forgets_by_use():
+    async def work():
+        store = MemoryStore(2)
+        store.put({b"a": "1", b"b": "2"})
+        await store.get([b"a"])
+        store.put({b"c": "3"})
+        return await store.get([b"a", b"b", b"c"]), store.state()
+
+    assert asyncio.run(work()) == (["1", None, "3"], {"entries": 2})
+
+
+def test_the_file_is_bounded_and_forgets_by_age(tmp_path: Path):
+    async def work():
+        store = DiskStore(tmp_path / "scores", 40)
+        for number in range(100):
+            store.put({bytes([number]): str(number)})
+        found = await store.get([bytes([number]) for number in range(100)])
+        await store.aclose()
+        return [text for text in found if text is not None]
+
+    kept = asyncio.run(work())
+    assert 40 <= len(kept) <= 42  # looked after every twentieth part
+    assert kept[-1] == "99"
+
+
+def test_what_is_too_old_is_asked_for_again(cache, tmp_path: Path, monkeypatch):
+    store = DiskStore(tmp_path / "x", 9, ttl_s=60.0) if isinstance(cache, dict) else MemoryStore(9, ttl_s=60.0)
+    backend = Scripted()
+    scorer = Cache(backend, store, "x")
+    asyncio.run(scorer.ascore(REQUEST))
+    asyncio.run(scorer.ascore(REQUEST))
+    assert len(backend.asked) == 1
+    clock, monotonic = time.time, time.monotonic
+    monkeypatch.setattr("time.time", lambda: clock() + 61.0)
+    monkeypatch.setattr("time.monotonic", lambda: monotonic() + 61.0)
+    asyncio.run(scorer.ascore(REQUEST))
+    assert len(backend.asked) == 2
+    monkeypatch.undo()
+    asyncio.run(scorer.aclose())
+
+
+def test_the_file_holds_no_text_and_no_key(server: CohereLike, tmp_path: Path):
+    path = tmp_path / "scores.sqlite3"
+    with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS)
+    told = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    assert len(told) > 1000
+    assert not [word for word in (b"moon", b"bananas", b"tides", server.key.encode()) if word in told]
+
+
+def test_a_file_that_is_no_cache_costs_the_cache_and_no_call(server: CohereLike, tmp_path: Path, caplog):
+    path = tmp_path / "scores.sqlite3"
+    path.write_bytes(b"this is no database" * 1000)
+    with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:
+        for _ in range(3):
+            assert len(reranker.rerank(QUERY, DOCUMENTS)) == 4
+        (told,) = reranker.stats()["backends"].values()
+    assert told["cache"]["errors"] >= 3
+    (warning,) = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert str(path) in warning
+    assert "Delete the file" in warning
+    assert path.read_bytes().startswith(b"this is no database")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("disk", "cache is true, or a mapping"),
+        ({"kind": "redis"}, "disk, memory"),
+        ({"size": 3}, "max_entries"),
+        ({"max_entries": 0}, "at least 1"),
+        ({"ttl_s": -1}, "seconds above 0"),
+        ({"path": "/tmp/x"}, "cache.path is for cache.kind 'disk'"),
+        ({"kind": "disk", "path": 7}, "path of a file"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(value, told: str):
+    with pytest.raises(ConfigError, match=told):
+        load_reranker({"use": "lexical", "cache": value})
+
+
+def test_a_folder_is_no_file(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is a folder: name a file in it"):
+        load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path)}})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "file" / "scores")}})
+
+
+def test_a_disk_cache_cannot_know_what_a_users_client_asks():
+    import cohere
+
+    client = cohere.AsyncClientV2("key")
+    with pytest.raises(ConfigError, match="cache = true"):
+        load_reranker({"use": "cohere", "cohere": {"client": client}, "cache": {"kind": "disk"}})
+
+
+def test_no_cache_around_what_takes_no_time():
+    assert load_reranker({"use": "passthrough", "cache": True}).stats()["backends"] == {}
+    assert load_reranker({"use": "lexical", "cache": False}).stats()["backends"] == {}
+
+
+WRITER = """
+import asyncio, itertools, sys
+from pathlib import Path
+from rerank_plugins.policies.disk import DiskStore
+
+async def main():
+    store = DiskStore(Path(sys.argv[1]), 5_000)
+    mark = sys.argv[2]
+    for number in itertools.count():
+        names = [f"{mark} {number} {each}".encode() for each in range(50)]
+        store.put({name: name.decode() for name in names})
+        found = await store.get(names)
+        assert found == [name.decode() for name in names], found
+        assert not store.state()["errors"]
+        if number in (5, 60):
+            print(number, flush=True)
+        if number == 60:
+            await store.aclose()
+            return
+
+asyncio.run(main())
+"""
+
+
+def test_two_processes_share_the_file_while_one_is_killed(tmp_path: Path):
+    path = tmp_path / "scores.sqlite3"
+
+    def start(mark: str) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-c", WRITER, str(path), mark]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    killed, survivor = start("a"), start("b")
+    assert killed.stdout.readline() == "5\n"  # in the middle of its work
+    killed.send_signal(signal.SIGKILL)
+    told, errors = survivor.communicate(timeout=60)
+    killed.communicate(timeout=60)
+    assert (told, survivor.returncode) == ("5\n60\n", 0), errors
+    assert killed.returncode == -signal.SIGKILL
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for name, entry in connection.execute("SELECT name, entry FROM scores"):
+            assert name.decode() == entry
+    connection.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
+    options = {"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "scores")}}
+    with load_reranker(options) as reranker:
+        first = reranker.rerank(QUERY, DOCUMENTS)
+        child = os.fork()
+        if not child:
+            again = reranker.rerank(QUERY, DOCUMENTS)
+            fresh = reranker.rerank("another query", DOCUMENTS)
+            reranker.close()  # what is to be kept is written behind the call's back
+            os._exit(0 if comparable(again) == comparable(first) and not fresh.degraded else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        seen = reranker.rerank("another query", DOCUMENTS)
+    assert [each.outcome for each in seen.attempts] == ["cached"]
