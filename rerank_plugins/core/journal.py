@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from .errors import BackendError, DeadlineExceeded
 from .types import Attempt
 
-__all__ = ["attempted", "gathering", "note"]
+__all__ = ["gathering", "note"]
 
 _journal: ContextVar[list[Attempt] | None] = ContextVar("rerank_plugins_journal", default=None)
 
@@ -26,25 +24,8 @@ def gathering() -> Iterator[list[Attempt]]:
         _journal.reset(token)
 
 
-@contextmanager
-def attempted(model: str, *, remote: bool) -> Iterator[None]:
-    """Note one attempt: `model`, how it ended, how long it took."""
-    started = time.perf_counter()
-    outcome, detail = "answered", None
-    try:
-        yield
-    except BaseException as error:
-        outcome = type(error).__name__
-        if isinstance(error, BackendError | DeadlineExceeded):
-            detail = str(error)
-        raise
-    finally:
-        elapsed = (time.perf_counter() - started) * 1000.0
-        note(Attempt(model, outcome, elapsed, detail, remote))
-
-
 def note(attempt: Attempt) -> None:
-    """Add an attempt that a policy knows of to the call it belongs to."""
+    """Add an attempt to the call that it belongs to."""
     journal = _journal.get()
     if journal is not None:
         journal.append(attempt)

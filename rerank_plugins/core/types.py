@@ -142,7 +142,7 @@ class Attempt:
     model: str
     """The spec of who was asked."""
     outcome: str
-    """`answered`, the name of the error's class, `breaker_open` (not asked), or `cached`."""
+    """`answered`, the name of the error's class, `cancelled` (by the caller), `breaker_open` (not asked), or `cached`."""
     milliseconds: float
     detail: str | None = None
     """The error's message; how many documents were cached."""

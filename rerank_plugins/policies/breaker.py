@@ -12,7 +12,7 @@ from ..core.errors import Rejected, TransientError
 from ..core.journal import note
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
-from .deadline import seconds_left
+from .deadline import passed
 from .shared import Shared, now
 
 __all__ = ["FAILURES", "RESET_S", "Breaker"]
@@ -92,8 +92,7 @@ class Breaker(Wrapper):
                 circuit.failed()
                 raise
             except asyncio.CancelledError:
-                left = seconds_left()
-                if left is not None and left <= 0:
+                if passed():
                     circuit.failed()
                 raise
             except Rejected:

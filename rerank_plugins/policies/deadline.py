@@ -11,7 +11,7 @@ from ..core.errors import DeadlineExceeded
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
 
-__all__ = ["Deadline", "seconds_left", "within"]
+__all__ = ["Deadline", "passed", "seconds_left", "within"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,12 @@ def seconds_left() -> float | None:
     """Return the seconds until the nearest deadline of this call, or `None` without one."""
     ends = _ends.get()
     return None if ends is None else ends - asyncio.get_running_loop().time()
+
+
+def passed() -> bool:
+    """Tell whether the nearest deadline of this call has passed: then it is what cancels the work."""
+    left = seconds_left()
+    return left is not None and left <= 0
 
 
 async def within(seconds: float | None, work: Awaitable[T], what: str) -> T:

@@ -14,7 +14,7 @@ from ..core.errors import DeadlineExceeded, RateLimited
 from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import estimate
 from ..core.types import RerankRequest, Scores
-from .deadline import seconds_left
+from .deadline import passed, seconds_left
 from .shared import Shared, now
 
 __all__ = ["Limit"]
@@ -197,8 +197,7 @@ class Limit(Wrapper):
         try:
             await window.enter(ticket)
         except asyncio.CancelledError as error:
-            left = seconds_left()
-            if left is None or left > 0:
+            if not passed():
                 raise
             # Not the vendor's fault, so no cancelled request, which a breaker would count against it.
             raise DeadlineExceeded(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from ..core.journal import attempted
+import asyncio
+import time
+
+from ..core.errors import BackendError, DeadlineExceeded
+from ..core.journal import note
 from ..core.scorer import Backend, Wrapper
-from ..core.types import RerankRequest, Scores
+from ..core.types import Attempt, RerankRequest, Scores
+from .deadline import passed
 
 __all__ = ["Observe"]
 
@@ -18,6 +23,18 @@ class Observe(Wrapper):
         self._remote = inner.remote
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Ask the backend and note how it went."""
-        with attempted(self.label, remote=self._remote):
+        """Ask the backend and note how it went, and how long it took."""
+        started = time.perf_counter()
+        outcome, detail = "answered", None
+        try:
             return await self.inner.ascore(request)
+        except asyncio.CancelledError:
+            outcome = DeadlineExceeded.__name__ if passed() else "cancelled"
+            raise
+        except BaseException as error:
+            outcome = type(error).__name__
+            detail = str(error) if isinstance(error, BackendError) else None
+            raise
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000.0
+            note(Attempt(self.label, outcome, milliseconds, detail, self._remote))
