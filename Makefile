@@ -43,5 +43,6 @@ bench: .venv/.dev ## speed, side by side with the peers
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/hosted.py
+	$(BIN)/python benchmarks/soak.py
 
 .PHONY: help demo test test-all lint format bench

@@ -1,4 +1,4 @@
-"""20,000 reranks, 64 in flight, against a server that fails a fifth of its requests in eleven ways: is anything lost or leaked?
+"""20,000 reranks, 64 in flight, against a server that fails a fifth of its requests in twelve ways: is anything lost or leaked?
 
     python benchmarks/soak.py [--reranks 20000]
 

@@ -30,3 +30,19 @@ def test_the_demo_shows_that_reranking_is_worth_it():
         assert ndcg[framework, "embedded"] > ndcg[framework, "passthrough"] + 0.04
         assert ndcg[framework, "embedded"] > ndcg[framework, "lexical"]
     assert ndcg["LangChain", "embedded"] == ndcg["LlamaIndex", "embedded"]
+
+
+def test_the_failover_shows_every_step():
+    steps = run("failover.py").split("\n\n")
+    assert "as asked for" in steps[0]
+    for number, told in [
+        (2, "RateLimited"),
+        (3, "DeadlineExceeded"),
+        (4, "breaker_open"),
+        (5, "embedded [onnxruntime"),
+    ]:
+        step = next(each for each in steps if each.startswith(f"{number}. "))
+        assert told in step
+        assert "DEGRADED" in step
+    assert "as asked for" in steps[-2]
+    assert "'failed': 0" in steps[-1]
