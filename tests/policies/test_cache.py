@@ -340,3 +340,19 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         seen = reranker.rerank("another query", DOCUMENTS)
     assert [each.outcome for each in seen.attempts] == ["cached"]
+
+
+def test_an_answer_that_is_degraded_or_anothers_is_passed_on_and_not_kept():
+    class Weak(Scripted):
+        async def ascore(self, request):
+            scores = await super().ascore(request)
+            return (
+                replace(scores, degraded=True, reason="tired") if len(self.asked) == 1 else replace(scores, model="x")
+            )
+
+    backend = Weak()
+    scorer = Cache(backend, MemoryStore(10), "x")
+    first, second = (asyncio.run(scorer.ascore(REQUEST)) for _ in range(2))
+    assert (first.degraded, first.reason, second.model) == (True, "tired", "x")
+    asyncio.run(scorer.ascore(REQUEST))
+    assert len(backend.asked) == 3
