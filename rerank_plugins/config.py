@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from . import __version__
 from .core.errors import ConfigError, RerankError
+from .core.fork import Lock
 from .core.hosted import HostedBackend
 from .core.scorer import Backend, Scorer, Wrapper
 from .policies.breaker import FAILURES, RESET_S, Breaker
@@ -90,17 +90,8 @@ def load_reranker(
 
 
 _table: OrderedDict[str, Reranker] = OrderedDict()
-_table_lock = threading.Lock()
+_table_lock = Lock()
 _TABLE_SIZE = 64
-
-
-def _after_fork() -> None:
-    global _table_lock
-    _table_lock = threading.Lock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def shared(spec: str | Mapping[str, Any] | None) -> Reranker:

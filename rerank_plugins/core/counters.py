@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from .fork import Lock
 from .response import RerankResponse
 from .types import Attempt
 
@@ -19,7 +19,7 @@ class Counters:
 
     def __init__(self) -> None:
         """Begin at nothing."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._answered: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._attempts: dict[str, Counter[str]] = {}

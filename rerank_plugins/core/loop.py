@@ -12,9 +12,10 @@ import contextlib
 import contextvars
 import os
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
+
+from .fork import forgets_after_fork
 
 __all__ = ["PerLoop", "Workers", "run_sync"]
 
@@ -93,7 +94,7 @@ class PerLoop(Generic[T]):
         self._close = close
         self._slots: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None, None]]] = {}
         self._lock = threading.Lock()
-        _fork_reset.add(self)
+        forgets_after_fork(self)
 
     async def get(self) -> T:
         """Return this loop's resource."""
@@ -149,7 +150,7 @@ class Workers:
         self._name = name
         self._lock = threading.Lock()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        _fork_reset.add(self)
+        forgets_after_fork(self)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work(*arguments)` on a worker, in the caller's context, and await it.
@@ -177,7 +178,6 @@ class Workers:
         self._pool = None
 
 
-_fork_reset: weakref.WeakSet[PerLoop[Any] | Workers] = weakref.WeakSet()
 _abandoned: list[
     _Background
 ] = []  # the parent's loop, kept so that the child's collector does not close it with a warning
@@ -187,8 +187,6 @@ def _after_fork() -> None:
     global _background
     _abandoned.append(_background)
     _background = _Background()
-    for each in list(_fork_reset):
-        each._forget()
 
 
 if hasattr(os, "register_at_fork"):

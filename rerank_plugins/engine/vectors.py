@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from ..core.fork import Lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ class VectorCache:
         """Hold at most `max_bytes`; 0 keeps nothing."""
         self.max_bytes = max_bytes
         self.size = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._held: OrderedDict[bytes, tuple[np.ndarray, bool]] = OrderedDict()
 
     def get(self, name: bytes) -> tuple[np.ndarray, bool] | None:

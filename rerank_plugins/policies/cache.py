@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from ..core.fork import Lock
 from ..core.journal import note
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores, Span, Usage
@@ -49,7 +49,7 @@ class Cache(Wrapper):
         super().__init__(inner)
         self.store = store
         self.identity = identity
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._hits = self._misses = 0
 
     async def ascore(self, request: RerankRequest) -> Scores:

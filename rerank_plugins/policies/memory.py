@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ..core.fork import Lock
 
 __all__ = ["MemoryStore"]
 
@@ -18,7 +19,7 @@ class MemoryStore:
         """Begin empty."""
         self.max_entries = max_entries
         self.ttl_s = ttl_s
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._kept: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
 
     async def get(self, names: Sequence[bytes]) -> Sequence[str | None]:

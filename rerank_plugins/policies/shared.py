@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from ..core.fork import forgets_after_fork
 
 __all__ = ["Shared", "now"]
 
@@ -34,7 +34,7 @@ class Shared(Generic[T]):
         """Keep how to make one."""
         self._make = make
         self._forget()
-        _tables.add(self)
+        forgets_after_fork(self)
 
     def of(self, account: Hashable) -> T:
         """Return the account's."""
@@ -50,15 +50,3 @@ class Shared(Generic[T]):
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, T] = OrderedDict()
-
-
-_tables: weakref.WeakSet[Shared[Any]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for each in list(_tables):
-        each._forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
