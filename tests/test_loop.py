@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from rerank_plugins import Reranker, load_reranker
-from rerank_plugins.core import LocalBackend
+from rerank_plugins.core import Backend, LocalBackend
 from rerank_plugins.core.loop import run_sync
+from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.laws import raw_scores
 from rerank_plugins.testing.server import VendorServer
@@ -41,20 +42,38 @@ def http(server: VendorServer, **options) -> Reranker:
 # Loops ----------------------------------------------------------------------------------------------------------------
 
 
-def test_200_loops_leave_no_descriptor_behind(server: VendorServer) -> None:
-    reranker, process = http(server), psutil.Process()
+def every_policy(folder: Path) -> dict[str, object]:
+    """The options that hold state: a file, counts, a queue."""
+    return {
+        "limit": {"requests_per_minute": 10_000, "tokens_per_minute": 10**8},
+        "breaker": True,
+        "cache": {"kind": "disk", "path": str(folder / "scores.sqlite3"), "max_entries": 2},
+        "deadline": 30.0,
+        "fallback": ["lexical", "passthrough"],
+    }
+
+
+@pytest.mark.parametrize("policies", [False, True], ids=["plain", "every policy"])
+def test_200_loops_leave_no_descriptor_behind(policies: bool, server: VendorServer, tmp_path: Path) -> None:
+    reranker, process = http(server, **(every_policy(tmp_path) if policies else {})), psutil.Process()
     asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
     assert server.wait_until(lambda: server.connections == 0)
     before = process.num_fds()
-    for _ in range(200):
-        asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
+    for number in range(200):
+        asyncio.run(reranker.arerank(f"{QUERY} {number}", DOCUMENTS))
     assert server.wait_until(lambda: server.connections == 0)
     assert process.num_fds() <= before
-    assert len(reranker.scorer.inner.inner.transport._clients._slots) == 0  # nor a client
+    assert len(server.requests) == 201
+    backend = reranker.scorer
+    while not isinstance(backend, Backend):
+        backend = backend.entries[0] if isinstance(backend, Fallback) else backend.inner
+    assert len(backend.transport._clients._slots) == 0  # nor a client
+    reranker.close()
 
 
-def test_two_loops_in_two_threads(server: VendorServer) -> None:
-    reranker = http(server)
+@pytest.mark.parametrize("policies", [False, True], ids=["plain", "every policy"])
+def test_two_loops_in_two_threads(policies: bool, server: VendorServer, tmp_path: Path) -> None:
+    reranker = http(server, **(every_policy(tmp_path) if policies else {}))
     expected = raw_scores(reranker.rerank(QUERY, DOCUMENTS))
     both, found = threading.Barrier(2), []
 
@@ -167,11 +186,17 @@ def in_child(work: Callable[[], None]) -> int:
 @forks
 @pytest.mark.parametrize("used", [False, True], ids=["before the first call", "after it"])
 @pytest.mark.parametrize("face", ["sync", "async"])
-@pytest.mark.parametrize("name", ["lexical", "http", "onnx", "embedded"])
+@pytest.mark.parametrize("name", ["lexical", "http", "every policy", "onnx", "embedded"])
 def test_a_forked_child_reranks(
-    name: str, face: str, used: bool, server: VendorServer, cross_encoder_folder: Path
+    name: str, face: str, used: bool, server: VendorServer, cross_encoder_folder: Path, tmp_path: Path
 ) -> None:
     spec = {
+        "every policy": {
+            "use": "http",
+            "base_url": server.url,
+            "api_key": server.key,
+            **every_policy(tmp_path),
+        },
         "http": {"use": "http", "base_url": server.url, "api_key": server.key},
         "onnx": f"onnx:{cross_encoder_folder}",
     }.get(name, name)
@@ -227,6 +252,36 @@ def test_ctrl_c_ends_a_sync_call_and_its_request() -> None:
                 print("interrupted", server.wait_until(lambda: server.requests[0].disconnected))
     """)
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("interrupted True", "", 0)
+
+
+def test_ctrl_c_ends_a_wait_for_the_limit_and_leaves_the_queue_to_others() -> None:
+    done = in_a_new_interpreter("""
+        import os, signal, threading
+        from rerank_plugins import load_reranker
+        from rerank_plugins.testing.cohere_like import CohereLike
+
+        with CohereLike() as server:
+            spec = {"use": "http", "base_url": server.url, "api_key": server.key, "limit": {"requests_per_minute": 1}}
+            reranker = load_reranker(spec)
+
+            def waiting():
+                return reranker.stats()["backends"]["http"]["limit"]["waiting"]
+
+            def interrupt():
+                while not waiting():
+                    pass
+                os.kill(os.getpid(), signal.SIGINT)
+
+            reranker.rerank("tides", ["the moon"])
+            threading.Thread(target=interrupt).start()
+            try:
+                reranker.rerank("tides", ["the moon"])
+            except KeyboardInterrupt:
+                while waiting():
+                    pass
+                print("interrupted", len(server.requests))
+    """)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("interrupted 1", "", 0)
 
 
 ENDINGS = {
