@@ -1,7 +1,7 @@
 """Spec → Reranker. The one file that knows every policy and their order.
 
-Inside out: backend → observe → limit → retry → breaker → split → cache → truncate, one such stack per backend; then
-fallback over stacks; then one deadline. (A retry around a split would send every part again for the one that failed; a cache
+Inside out: backend → observe → limit → retry → breaker → split → cache → truncate or chunk, one such stack per backend; then
+cascade and fuse over stacks; then fallback; then one deadline; then diversity. (A retry around a split would send every part again for the one that failed; a cache
 around a fallback would file a stand-in's scores under the failed backend's name; a limit around a retry would not see what is
 sent again.)
 """
@@ -9,36 +9,40 @@ sent again.)
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .core.errors import ConfigError, RerankError
 from .core.fork import Lock
 from .core.hosted import HostedBackend
 from .core.scorer import Backend, Scorer, Wrapper
-from .policies.breaker import FAILURES, RESET_S, Breaker
-from .policies.cache import Cache
+from .forms import (
+    ATTEMPTS,
+    HOSTED_OPTIONS,
+    LOCAL_OPTIONS,
+    cached,
+    cascaded,
+    diversified,
+    fitted,
+    fused,
+    guarded,
+    limited,
+    retried,
+)
+from .policies.cascade import Cascade
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
-from .policies.limit import Limit
-from .policies.memory import MemoryStore
 from .policies.observe import Observe
-from .policies.retry import Retry
 from .policies.split import Split
-from .policies.truncate import MODES, Truncate
 from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
 from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
+from .values import choice, known, seconds, text
 
 __all__ = ["load_reranker", "shared", "with_threshold"]
 
-HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
-LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a fallback entry that is a string takes from the spec around it."""
 REMOTE_ONLY = ("limit", "breaker")
@@ -55,13 +59,13 @@ OPTIONS = (
     "limit",
     "breaker",
     "cache",
+    "cascade",
+    "fuse",
+    "diversify",
     "long_documents",
     *HOSTED_OPTIONS,
     *LOCAL_OPTIONS,
 )
-ATTEMPTS = 3
-CACHE_ENTRIES = 100_000
-"""Scores (of a listwise backend: lists); about 20 MB in memory."""
 
 
 def load_reranker(
@@ -141,7 +145,7 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
         scorer,
         top_n=settings.get("top_n"),
         score_threshold=threshold,
-        instruction=_text(settings.get("instruction"), "instruction"),
+        instruction=text(settings.get("instruction"), "instruction"),
         spec=None if holds_client(settings) else without_keys(settings),
     )
 
@@ -149,14 +153,19 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
 def _scorer(settings: Mapping[str, Any]) -> Scorer:
     """Return the scorer of a whole spec: its stack, its stand-ins, its deadline."""
     _check_options(settings)
-    main = _stack(settings)
+    main = _stack(settings) if "use" in settings else _cascade(settings)
+    if (fuse := settings.get("fuse")) is not None:
+        main = _fuse(main, fuse, settings)
     stand_ins, causes = _fallback(settings)
-    if _choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
+    if choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
         if not (stand_ins and stand_ins[-1].instant):
             stand_ins.append(_stack({"use": "passthrough"}))
     scorer = Fallback([main, *stand_ins], on=causes) if stand_ins else main
-    deadline = settings.get("deadline")
-    return scorer if deadline is None else Deadline(scorer, _seconds(deadline, "deadline"))
+    if (deadline := settings.get("deadline")) is not None:
+        scorer = Deadline(scorer, seconds(deadline, "deadline"))
+    if (diversify := settings.get("diversify")) not in (None, False):
+        scorer = diversified(scorer, diversify)
+    return scorer
 
 
 def _stack(settings: Mapping[str, Any]) -> Scorer:
@@ -164,21 +173,18 @@ def _stack(settings: Mapping[str, Any]) -> Scorer:
     backend = _backend(settings)
     scorer: Scorer = Observe(backend)
     if (limit := settings.get("limit")) is not None:
-        scorer = _limit(scorer, backend, limit)
+        scorer = limited(scorer, backend, limit)
     retry = settings.get("retry", ATTEMPTS if backend.remote else None)
     if retry is not None:
-        scorer = _retry(scorer, retry)
+        scorer = retried(scorer, retry)
     if (breaker := settings.get("breaker")) not in (None, False):
-        scorer = _breaker(scorer, backend, breaker)
+        scorer = guarded(scorer, backend, breaker)
     limits = backend.capabilities
     if limits.max_documents or limits.max_total_tokens or limits.max_bytes:
         scorer = Split(scorer, backend.max_in_flight)
     if (cache := settings.get("cache")) not in (None, False) and not backend.instant:
-        scorer = _cache(scorer, backend, cache, settings)
-    mode = _choice(settings.get("long_documents", "truncate"), "long_documents", MODES)
-    if limits.max_tokens or limits.max_document_tokens:
-        scorer = Truncate(scorer, mode)
-    return scorer
+        scorer = cached(scorer, backend, cache, settings)
+    return fitted(scorer, settings.get("long_documents", "truncate"))
 
 
 def _backend(settings: Mapping[str, Any]) -> Backend:
@@ -218,80 +224,15 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     return backend
 
 
-def _limit(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
-    valid = ("requests_per_minute", "tokens_per_minute")
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(f"limit is a mapping such as {{'requests_per_minute': 60}}; {value!r} is not.")
-    given = _known(value, "limit", valid)
-    return Limit(scorer, backend.account, **{key: _count(each, f"limit.{key}") for key, each in given.items()})
-
-
-def _breaker(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
-    if value is not True and not isinstance(value, Mapping):
-        raise ConfigError(f"breaker is true, or a mapping such as {{'failures': 5, 'reset_s': 30}}; {value!r} is not.")
-    given = _known({} if value is True else value, "breaker", ("failures", "reset_s"))
-    return Breaker(
-        scorer,
-        backend.account,
-        failures=_count(given.get("failures", FAILURES), "breaker.failures"),
-        reset_s=_seconds(given.get("reset_s", RESET_S), "breaker.reset_s"),
-    )
-
-
-def _cache(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, Any]) -> Scorer:
-    if value is not True and not isinstance(value, Mapping):
-        raise ConfigError(f"cache is true, or a mapping such as {{'kind': 'memory', 'ttl_s': 3600}}; {value!r} is not.")
-    given = _known({} if value is True else value, "cache", ("kind", "max_entries", "path", "ttl_s"))
-    kind = _choice(given.get("kind", "memory"), "cache.kind", ("memory", "disk"))
-    most = _count(given.get("max_entries", CACHE_ENTRIES), "cache.max_entries")
-    ttl = None if given.get("ttl_s") is None else _seconds(given["ttl_s"], "cache.ttl_s")
-    if kind == "disk":
-        if holds_client(settings.get(backend.name)):
-            raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
-        from .policies.disk import DiskStore  # SQLite
-
-        return Cache(scorer, DiskStore(_cache_path(given.get("path")), most, ttl), _identity(backend, settings))
-    if given.get("path") is not None:
-        raise ConfigError("cache.path is for cache.kind 'disk': a memory cache has no file.")
-    return Cache(scorer, MemoryStore(most, ttl), _identity(backend, settings))
-
-
-def _cache_path(value: Any) -> Path:
-    if value is not None and not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"cache.path is the path of a file, and {value!r} is not.")
-    if value:
-        return Path(value).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
-
-
-def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
-    """Return what, beside the texts, a score may depend on: every option but those of the way there."""
-    own = without_keys(settings.get(backend.name, {}))
-    options = {key: settings[key] for key in LOCAL_OPTIONS if key in settings} | own
-    told = {key: each for key, each in options.items() if key not in (*HOSTED_OPTIONS, "local_files_only")}
-    return json.dumps([__version__, backend.fingerprint, told], sort_keys=True, default=str)
-
-
-def _retry(scorer: Scorer, value: Any) -> Scorer:
-    given = _known(
-        value if isinstance(value, Mapping) else {"attempts": value}, "retry", ("attempts", "wait_initial", "wait_max")
-    )
-    attempts = given.pop("attempts", ATTEMPTS)
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-        raise ConfigError(f"retry counts all attempts, so it is at least 1; {attempts!r} is not.")
-    waits = {key: _seconds(seconds, f"retry.{key}", zero=True) for key, seconds in given.items()}
-    return Retry(scorer, attempts=attempts, **waits) if attempts > 1 else scorer
-
-
 def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...]]:
     value = settings.get("fallback")
     causes: tuple[Any, ...] = DEFAULT_CAUSES
     if isinstance(value, Mapping):
-        value = _known(value, "fallback", ("specs", "on"))
+        value = known(value, "fallback", ("specs", "on"))
         told = value.get("on", DEFAULT_CAUSES)
         if not isinstance(told, list | tuple):
             raise ConfigError(f"fallback.on is a list of: {', '.join(CAUSES)}; {told!r} is not.")
-        causes = tuple(_choice(each, "fallback.on", CAUSES) for each in told)
+        causes = tuple(choice(each, "fallback.on", CAUSES) for each in told)
         value = value.get("specs")
     if value is None:
         return [], causes
@@ -299,7 +240,39 @@ def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...
         raise ConfigError(
             f"fallback is a list of specs, tried in order, such as ['embedded', 'passthrough']; not {value!r}."
         )
-    return [_scorer(_inheriting(entry, settings) if isinstance(entry, str) else entry) for entry in value], causes
+    return [_entry(each, settings) for each in value], causes
+
+
+def _cascade(settings: Mapping[str, Any]) -> Scorer:
+    value = settings["cascade"]
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"cascade is a mapping such as {{'stages': ['lexical', 'embedded'], 'keep': [30]}}; not {value!r}."
+        )
+    value = known(value, "cascade", ("stages", "keep", "gate"))
+    stages = value.get("stages")
+    if not isinstance(stages, list | tuple) or len(stages) < 2:
+        raise ConfigError("cascade.stages is a list of two specs or more, the cheapest first.")
+    return cascaded([_entry(each, settings) for each in stages], value)
+
+
+def _fuse(main: Scorer, value: Any, settings: Mapping[str, Any]) -> Scorer:
+    if not isinstance(value, Mapping) or not value.get("with"):
+        raise ConfigError(
+            f"fuse is a mapping such as {{'with': 'retrieval'}} or {{'with': ['lexical']}}; not {value!r}."
+        )
+    value = known(value, "fuse", ("with", "method", "weights", "k"))
+    partners = value["with"]
+    if partners == "retrieval":
+        return fused([main], value, retrieval=True)
+    if not isinstance(partners, list | tuple):
+        raise ConfigError(f"fuse.with is 'retrieval' or a list of specs, and {partners!r} is neither.")
+    return fused([main, *(_entry(each, settings) for each in partners)], value, retrieval=False)
+
+
+def _entry(spec: Any, settings: Mapping[str, Any]) -> Scorer:
+    """Return the scorer of a spec inside another: a string takes the outer one's policies, a mapping stands alone."""
+    return _scorer(_inheriting(spec, settings) if isinstance(spec, str) else spec)
 
 
 def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,13 +282,20 @@ def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_options(settings: Mapping[str, Any]) -> None:
-    known = entries()
+    backends = entries()
     for key, value in settings.items():
-        if key in OPTIONS or (key in known and isinstance(value, Mapping)):
+        if key in OPTIONS or (key in backends and isinstance(value, Mapping)):
             continue
-        if key in known:
+        if key in backends:
             raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}.")
         raise unknown("option", key, OPTIONS)
+    if settings.get("cascade") is not None:
+        for key in ("use", "long_documents", "api_key", "base_url", "max_in_flight", "price", *LOCAL_OPTIONS):
+            if key in settings:
+                raise ConfigError(
+                    f"A cascade has no {key} of its own: write it into the stage that it is for, as a mapping."
+                )
+        return
     use = settings.get("use")
     if not isinstance(use, str) or not use:
         raise ConfigError(
@@ -344,36 +324,8 @@ def _leaves(scorer: Scorer) -> Iterator[Scorer]:
     elif isinstance(scorer, Fallback):
         for entry in scorer.entries:
             yield from _leaves(entry)
+    elif isinstance(scorer, Cascade):
+        for stage in scorer.scorers if scorer.gate is not None else scorer.scorers[-1:]:
+            yield from _leaves(stage)
     else:
         yield scorer
-
-
-def _known(value: Mapping[str, Any], name: str, valid: tuple[str, ...]) -> dict[str, Any]:
-    for key in value:
-        if key not in valid:
-            raise unknown(f"option of {name}", key, valid)
-    return dict(value)
-
-
-def _count(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is a whole number of at least 1, and {value!r} is not.")
-    return value
-
-
-def _choice(value: Any, name: str, offered: tuple[Any, ...]) -> Any:
-    if value not in offered:
-        raise unknown(f"value of {name},", value, offered)
-    return value
-
-
-def _seconds(value: Any, name: str, *, zero: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 or (zero and value == 0)):
-        raise ConfigError(f"{name} is a number of seconds above 0, and {value!r} is not.")
-    return float(value)
-
-
-def _text(value: Any, name: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{name} has to be a text, and {value!r} is not.")
-    return value

@@ -248,20 +248,21 @@ class _Batch:
 
     def results(self, scores: Scores) -> list[RerankResult]:
         """Return every document, best first, ties in the order given, blanks last."""
-        values = scores.values
+        ranks = scores.ranks()
+        # Stable: ties, repeats of one text among them, stay as they were given.
         kept = [(index, slot) for index, slot in enumerate(self.slots) if slot is not None]
-        if any(value is not None for value in values):
-            kept.sort(key=lambda pair: -(values[pair[1]] or 0.0))
-        relevances = _relevances(scores)
-        truncated, spans = scores.truncated, scores.spans
+        kept.sort(key=lambda pair: ranks[pair[1]])
+        relevances = scores.relevances()
+        truncated, spans, reasons = scores.truncated, scores.spans, scores.reasons
         scored = [
             RerankResult(
                 index=index,
                 document=self.documents[index],
                 relevance_score=relevances[slot],
-                raw_score=values[slot],
+                raw_score=scores.values[slot],
                 truncated=bool(truncated and truncated[slot]),
                 spans=spans[slot] if spans else (),
+                reason=reasons[slot] if reasons else None,
             )
             for index, slot in kept
         ]
@@ -283,16 +284,6 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
     if len(numbers) != count:
         raise InputError(f"{len(numbers)} retrieval_scores were given for {count} documents: one for each is needed.")
     return numbers
-
-
-def _relevances(scores: Scores) -> list[float | None]:
-    values, capabilities = scores.values, scores.capabilities
-    if capabilities.scale != "ordinal":
-        return [None if value is None else capabilities.relevance(value) for value in values]
-    # Only the order means something: the best gets 1, each next one less, equals the same.
-    better = sorted({value for value in values if value is not None}, reverse=True)
-    rank = {value: position for position, value in enumerate(better)}
-    return [None if value is None else 1.0 - rank[value] / len(better) for value in values]
 
 
 def _text(document: Any, index: int) -> str:

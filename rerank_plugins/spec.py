@@ -23,6 +23,9 @@ SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
 DEFAULT = "embedded"
 
+HOLDS_SPECS = {"fallback": "specs", "cascade": "stages", "fuse": "with"}
+"""Where a spec holds other specs."""
+
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _ENVIRONMENT = re.compile(r'"env:([^"]+)"')
 
@@ -101,31 +104,30 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
 
 
 def spelled_out(spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a guarded copy in which a fallback holds the named rerankers themselves: it means the same without the file.
+    """Return a guarded copy in which the specs inside are the named rerankers themselves: it means the same without the file.
 
     Raises:
-        ConfigError: A name nobody knows, or a reranker that falls back on itself.
+        ConfigError: A name nobody knows, or a reranker that is made of itself.
     """
 
     def entry(each: Any) -> Any:
         if each is None:
-            raise ConfigError("A fallback holds specs, and None is none: write 'passthrough' for the order given.")
+            raise ConfigError("A list of specs holds None, which is none: write 'passthrough' for the order given.")
         if isinstance(each, str) and each not in named:
             parse(each, named)  # for its error, which lists the names too
             return each
         if isinstance(each, str) and each in within:
-            raise ConfigError(
-                f"The reranker {each!r} falls back on itself ({' → '.join((*within, each))}): name another."
-            )
+            raise ConfigError(f"The reranker {each!r} is made of itself ({' → '.join((*within, each))}): name another.")
         deeper = (*within, each) if isinstance(each, str) else within
         return spelled_out(parse(each, named), named, deeper)
 
     found = guarded(spec)
-    fallback = found.get("fallback")
-    if isinstance(fallback, list):
+    if isinstance(fallback := found.get("fallback"), list):
         found["fallback"] = [entry(each) for each in fallback]
-    elif isinstance(fallback, Mapping) and isinstance(fallback.get("specs"), list):
-        found["fallback"] = {**fallback, "specs": [entry(each) for each in fallback["specs"]]}
+    for option, key in HOLDS_SPECS.items():
+        value = found.get(option)
+        if isinstance(value, Mapping) and isinstance(value.get(key), list):
+            found[option] = {**value, key: [entry(each) for each in value[key]]}
     return found
 
 

@@ -26,7 +26,9 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "registry": {"core"},
     "spec": {"core", "registry"},
     "reranker": {"core", "config"},  # config only to say in a pickle who makes it anew
-    "config": {"__init__", "core", "policies", "registry", "reranker", "spec", "transport"},  # the version
+    "values": {"core", "registry"},
+    "forms": {"__init__", "core", "policies", "spec", "values"},  # the version
+    "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},
     "rows": {"core"},
     "adapting": {"config", "core", "reranker", "spec"},
     "langchain": {"adapting", "config", "core", "reranker", "spec"},

@@ -148,13 +148,13 @@ def test_spelled_out_means_the_same_without_the_file():
 @pytest.mark.parametrize(
     ("named", "told"),
     [
-        ({"a": {"use": "lexical", "fallback": ["a"]}}, "'a' falls back on itself"),
+        ({"a": {"use": "lexical", "fallback": ["a"]}}, "'a' is made of itself"),
         (
             {
                 "a": {"use": "lexical", "fallback": ["b"]},
                 "b": {"use": "lexical", "fallback": {"specs": [{"use": "lexical", "fallback": ["a"]}]}},
             },
-            "'b' falls back on itself (b → a → b)",
+            "'b' is made of itself (b → a → b)",
         ),
     ],
 )

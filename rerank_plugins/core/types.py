@@ -142,10 +142,11 @@ class Attempt:
     model: str
     """The spec of who was asked."""
     outcome: str
-    """`answered`, the name of the error's class, `cancelled` (by the caller), `breaker_open` (not asked), or `cached`."""
+    """`answered`, the name of the error's class, `cancelled` (by the caller), `cached`, `breaker_open` (not asked); in a
+    cascade `kept` (documents that came to this stage) or `spared` (a stage before was sure)."""
     milliseconds: float
     detail: str | None = None
-    """The error's message; how many documents were cached."""
+    """The error's message, or how many documents."""
     remote: bool = False
     """Whether a request left the process."""
 
@@ -155,7 +156,7 @@ class Scores:
     """A scorer's answer: one value per document of the request, in the request's order."""
 
     values: tuple[float | None, ...]
-    """Raw scores; all `None` from a scorer that keeps the order given."""
+    """Raw scores; all `None` from a scorer that keeps the order given, some where a cascade did not ask for more."""
     model: str
     """The spec of whoever answered."""
     capabilities: Capabilities
@@ -165,10 +166,37 @@ class Scores:
     """Which documents were not read to their end; `None` if none was."""
     spans: tuple[tuple[Span, ...], ...] | None = None
     """The best passages of each document, where the backend tells."""
+    order: tuple[int, ...] | None = None
+    """Every document, best first, where that is not simply the order of the values (a cascade, diversity)."""
+    reasons: tuple[str | None, ...] | None = None
+    """Why a document has no value."""
     degraded: bool = False
     """A stand-in answered."""
     reason: str | None = None
     """Why the answer is not the one that was asked for."""
+
+    def ranks(self) -> tuple[float, ...]:
+        """Return what to sort the documents by, least first: the place in `order`, else the value, what has none last."""
+        if self.order is not None:
+            place = {position: float(place) for place, position in enumerate(self.order)}
+            return tuple(place[position] for position in range(len(self.values)))
+        return tuple(math.inf if value is None else -value for value in self.values)
+
+    def best_first(self) -> list[int]:
+        """Return every position, best first; ties, and what has no value, as they were given."""
+        ranks = self.ranks()
+        return sorted(range(len(ranks)), key=ranks.__getitem__)
+
+    def relevances(self) -> tuple[float | None, ...]:
+        """Return the `relevance_score` of each document, in [0, 1]; `None` where there is no value.
+
+        Of an `ordinal` scorer only the order means something: the best gets 1, each next one less, equals the same.
+        """
+        if self.capabilities.scale != "ordinal":
+            return tuple(None if value is None else self.capabilities.relevance(value) for value in self.values)
+        better = sorted({value for value in self.values if value is not None}, reverse=True)
+        rank = {value: position for position, value in enumerate(better)}
+        return tuple(None if value is None else 1.0 - rank[value] / len(better) for value in self.values)
 
 
 def checked(values: Iterable[Any], count: int, backend: str) -> tuple[float, ...]:

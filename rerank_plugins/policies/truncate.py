@@ -9,14 +9,14 @@ from typing import Literal, get_args
 from ..core.errors import InputError
 from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import bound, estimate
-from ..core.types import RerankRequest, Scores
+from ..core.types import Capabilities, RerankRequest, Scores
 
-__all__ = ["MODES", "Mode", "Truncate"]
+__all__ = ["MODES", "Mode", "Truncate", "length", "room_beside"]
 
 Mode = Literal["truncate", "head_tail", "error"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-_MARKS = 4  # special tokens around a pair, at most, in the models in use
+MARKS = 4  # special tokens around a pair, at most, in the models in use
 _JOINT = " … "
 
 
@@ -44,12 +44,12 @@ class Truncate(Wrapper):
             if scores.truncated is not None:
                 return scores
             query, most = estimate(request.query)[0], self.capabilities.max_query_tokens
-            room = self._room(query)
+            room = room_beside(self.capabilities, query - MARKS)
             flags = tuple(bound(text) > room and estimate(text)[0] > room for text in request.documents)
             if most is not None and query > most:
                 flags = (True,) * len(flags)  # the vendor cuts the query: no document was compared with all of it
             return replace(scores, truncated=flags) if any(flags) else scores
-        room = self._room(self._length(request.query) + _MARKS)
+        room = room_beside(self.capabilities, length(self, request.query))
         cut = [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]
         changed = tuple(short is not text for short, text in zip(cut, request.documents, strict=True))
         if not any(changed):
@@ -57,15 +57,6 @@ class Truncate(Wrapper):
         scores = await self.inner.ascore(replace(request, documents=tuple(cut), fields=None))
         flags = tuple(a or b for a, b in zip(changed, scores.truncated or (False,) * len(cut), strict=True))
         return replace(scores, truncated=flags)
-
-    def _room(self, query: int) -> int:
-        """Return the tokens left for a document beside a query of that many."""
-        together, alone = self.capabilities.max_tokens, self.capabilities.max_document_tokens
-        return min(together - query if together is not None else alone or 0, alone or together or 0)
-
-    def _length(self, text: str) -> int:
-        exact = self.tokens(text)
-        return len(exact) if exact is not None else estimate(text)[1]
 
     def _fitted(self, text: str, room: int, index: int) -> str:
         if bound(text) <= room:
@@ -80,6 +71,19 @@ class Truncate(Wrapper):
                 f"{max(room, 0)} beside this query. Split it, or set `long_documents` to 'truncate' or 'head_tail'."
             )
         return _ends(text, offsets, max(room - 3, 2), length)
+
+
+def room_beside(capabilities: Capabilities, query: int) -> int:
+    """Return the tokens that a document may have beside a query of so many, the model's own marks taken off."""
+    together, alone = capabilities.max_tokens, capabilities.max_document_tokens
+    beside = together - query - MARKS if together is not None else None
+    return min(each for each in (beside, alone) if each is not None)
+
+
+def length(scorer: Scorer, text: str) -> int:
+    """Return the tokens of a text: counted where the scorer has its tokenizer, else estimated from above."""
+    exact = scorer.tokens(text)
+    return len(exact) if exact is not None else estimate(text)[1]
 
 
 def _ends(text: str, offsets: Sequence[tuple[int, int]] | None, room: int, length: int) -> str:

@@ -84,6 +84,8 @@ def test_another_query_text_instruction_model_or_dtype_misses(cache):
         backend = Scripted(name=model)
         store = DiskStore(Path(cache["path"]), 100) if isinstance(cache, dict) else shared
         asyncio.run(Cache(backend, store, identity).ascore(request))
+        if store is not shared:
+            asyncio.run(store.aclose())  # written behind the call's back; another store reads the file next
         return len(backend.asked)
 
     shared = MemoryStore(100)

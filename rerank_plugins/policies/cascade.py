@@ -1,0 +1,85 @@
+"""A cheap reranker over everything, an expensive one over the best of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core.journal import note
+from ..core.scorer import Scorer
+from ..core.types import Attempt, RerankRequest, Scores
+from .several import Several, asked_of
+
+__all__ = ["Cascade"]
+
+
+class Cascade(Several):
+    """Each stage sees the `keep` best of the stage before; the last one's scores count.
+
+    Documents that a later stage did not see come after those that it saw, in the earlier stage's order, without a score
+    (the scales differ) and with a reason. `gate`: where the best document of a stage leads the second by at least so much
+    `relevance_score`, the stage is sure, its answer counts and the later ones are spared.
+    """
+
+    def __init__(self, stages: Sequence[Scorer], keep: Sequence[int], gate: float | None = None) -> None:
+        """Ask `stages` in turn; `keep[i]` documents go from stage i to the next."""
+        super().__init__(stages, stages[-1].capabilities)
+        self.keep = tuple(keep)
+        self.gate = gate
+
+    @property
+    def label(self) -> str:
+        """All stages'."""
+        return " → ".join(stage.label for stage in self.scorers)
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score with stage after stage."""
+        scores = await self.scorers[0].ascore(asked_of(self.scorers[0], request))
+        positions = list(range(len(request.documents)))
+        """Where the documents that `scores` is of stand in the request."""
+        tail: list[int] = []
+        """Those that went no further, best first."""
+        for stage, keep in zip(self.scorers[1:], self.keep, strict=True):
+            best = scores.best_first()
+            if self._is_sure(scores):
+                note(Attempt(stage.label, "spared", 0.0, f"{scores.model} was sure of the first document"))
+                break
+            kept = sorted(best[:keep])
+            asked = request.select([positions[each] for each in kept])
+            found = await stage.ascore(asked_of(stage, asked))
+            if all(value is None for value in found.values):  # its own stand-in kept the order that it was given
+                scores = replace(scores, degraded=True, reason=found.reason, usage=scores.usage + found.usage)
+                break
+            note(Attempt(stage.label, "kept", 0.0, f"{len(kept)} of {len(best)} documents"))
+            tail = [positions[each] for each in best[keep:]] + tail
+            positions = [positions[each] for each in kept]
+            reason = scores.reason if scores.degraded else found.reason
+            degraded = scores.degraded or found.degraded
+            scores = replace(found, usage=scores.usage + found.usage, degraded=degraded, reason=reason)
+        return _spread(scores, positions, tail) if tail else scores
+
+    def _is_sure(self, scores: Scores) -> bool:
+        known = sorted((each for each in scores.relevances() if each is not None), reverse=True)
+        return self.gate is not None and len(known) > 1 and known[0] - known[1] >= self.gate
+
+
+def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int]) -> Scores:
+    """Return the scores of the documents at `positions` as scores of all, the others after them in the order of `tail`."""
+    count = len(positions) + len(tail)
+    place = {position: index for index, position in enumerate(positions)}
+    spared = f"not among the {len(positions)} documents that {scores.model} was asked for"
+
+    def over(values: Sequence[Any] | None, missing: Any) -> tuple[Any, ...] | None:
+        if values is None:
+            return None
+        return tuple(values[place[each]] if each in place else missing for each in range(count))
+
+    return replace(
+        scores,
+        values=over(scores.values, None) or (),
+        truncated=over(scores.truncated, False),
+        spans=over(scores.spans, ()),
+        reasons=over(scores.reasons or (None,) * len(positions), spared),
+        order=(*(positions[each] for each in scores.best_first()), *tail),
+    )

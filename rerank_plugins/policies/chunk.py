@@ -1,0 +1,108 @@
+"""Read the whole of a long document: score it piece by piece, and join the pieces' scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+from ..core.scorer import Scorer, Wrapper
+from ..core.types import RerankRequest, Scores, Span
+from .pieces import pieces
+from .truncate import MARKS, length, room_beside
+
+__all__ = ["AGGREGATES", "Aggregate", "Chunk"]
+
+Aggregate = Literal["max", "mean_top_k", "first_plus_max"]
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+TOP_K = 3
+_LEAST = 16
+
+
+class Chunk(Wrapper):
+    """Part what is too long into pieces that overlap, at sentence borders where there are any, by the model's own tokens.
+
+    A document's score joins the raw scores of its pieces: `max`; `mean_top_k`, the mean of its three best; or
+    `first_plus_max`, the mean of the first piece's and the best one's. Its best piece stands in the result's `spans`, with
+    the piece's relevance (of an `ordinal` backend, its raw score): characters of the document's text, which of a mapping is
+    the YAML that is sent. All of the document is read, so it is not `truncated`.
+    """
+
+    def __init__(
+        self, inner: Scorer, *, tokens: int | None = None, overlap: int | None = None, aggregate: Aggregate = "max"
+    ) -> None:
+        """Wrap `inner`.
+
+        Args:
+            inner: Whose limits say what is too long.
+            tokens: Of one piece; `None` is what the model reads beside the query, and never more than that.
+            overlap: Tokens that a piece repeats of the one before; `None` is an eighth of a piece.
+            aggregate: How scores are joined.
+        """
+        super().__init__(inner)
+        self.piece_tokens = tokens
+        self.overlap = overlap
+        self.aggregate = aggregate
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score every piece in one call to the inner scorer, which splits it where it has to, and join."""
+        size = self._size(request)
+        if size is None:
+            return await self.inner.ascore(request)
+        overlap = min(size // 8 if self.overlap is None else self.overlap, size - 1)
+        parted = [pieces(text, self.tokens(text), size, overlap) for text in request.documents]
+        if all(len(each) == 1 for each in parted):
+            return await self.inner.ascore(request)
+        whole = zip(request.documents, parted, strict=True)
+        texts = [[text[start:end] if len(each) > 1 else text for start, end in each] for text, each in whole]
+        # Documents share boilerplate: what is the same is scored once, here as everywhere.
+        places: dict[str, int] = {}
+        for each in texts:
+            for piece in each:
+                places.setdefault(piece, len(places))
+        asked = replace(request, documents=tuple(places), fields=None, retrieval_scores=None, positions=None)
+        scores = await self.inner.ascore(asked)
+        return self._joined(scores, texts, parted, places)
+
+    def _size(self, request: RerankRequest) -> int | None:
+        limits = self.capabilities
+        if limits.max_tokens is None and limits.max_document_tokens is None:
+            return self.piece_tokens
+        room = max(room_beside(limits, length(self, request.query)) - MARKS, _LEAST)
+        return room if self.piece_tokens is None else min(room, self.piece_tokens)
+
+    def _joined(
+        self,
+        scores: Scores,
+        texts: Sequence[Sequence[str]],
+        parted: Sequence[Sequence[tuple[int, int]]],
+        places: Mapping[str, int],
+    ) -> Scores:
+        values: list[float] = []
+        spans: list[tuple[Span, ...]] = []
+        truncated: list[bool] = []
+        relevances = scores.relevances()
+        for mine, borders in zip(texts, parted, strict=True):
+            at = [places[piece] for piece in mine]
+            raw = [value for each in at if (value := scores.values[each]) is not None]
+            best = max(range(len(raw)), key=raw.__getitem__)
+            values.append(_aggregate(raw, self.aggregate))
+            truncated.append(scores.truncated is not None and any(scores.truncated[each] for each in at))
+            inner = scores.spans[at[best]] if scores.spans is not None else ()
+            start, end = borders[best]
+            if inner or len(mine) == 1:
+                # The backend's own spans are finer; they are of the piece.
+                spans.append(tuple(Span(start + each.start, start + each.end, each.score) for each in inner))
+            else:
+                told = raw[best] if scores.capabilities.scale == "ordinal" else relevances[at[best]]
+                spans.append((Span(start, end, told if told is not None else raw[best]),))
+        return replace(
+            scores, values=tuple(values), truncated=tuple(truncated), spans=tuple(spans), order=None, reasons=None
+        )
+
+
+def _aggregate(raw: Sequence[float], how: Aggregate) -> float:
+    if how == "mean_top_k":
+        best = sorted(raw, reverse=True)[:TOP_K]
+        return sum(best) / len(best)
+    return max(raw) if how == "max" else (raw[0] + max(raw)) / 2.0

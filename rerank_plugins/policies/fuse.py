@@ -1,0 +1,114 @@
+"""One order from several: of rerankers, or of a reranker and the retriever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Literal, get_args
+
+from ..core.scorer import Scorer
+from ..core.types import Capabilities, RerankRequest, Scores
+from .several import Several, asked_of
+
+__all__ = ["METHODS", "RRF_K", "Fuse", "Method"]
+
+Method = Literal["rrf", "weighted"]
+METHODS: tuple[Method, ...] = get_args(Method)
+RRF_K = 60
+"""Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual rank learning methods", SIGIR
+2009, section 2."""
+
+
+class Fuse(Several):
+    """Ask all scorers at the same time and join what they say.
+
+    `rrf`: the sum over the lists of weight / (k + rank), ranks from 1, equal scores sharing the best of their ranks. Only
+    its order means something (`ordinal`). `weighted`: the mean of the relevance scores by weight; in [0, 1] (`unit`) where
+    every list has scores in [0, 1] of its own, else `ordinal`. The retriever's list, if it is one of them, comes last: its
+    scores are stretched over [0, 1] among the candidates; without scores, their ranks are.
+    """
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        *,
+        retrieval: bool,
+        method: Method = "rrf",
+        weights: Sequence[float] | None = None,
+        k: float = RRF_K,
+    ) -> None:
+        """Join `scorers`, and with `retrieval` the order given.
+
+        Args:
+            scorers: At least one; with `retrieval` False at least two.
+            retrieval: Whether the retriever's order (or its scores) is one of the lists.
+            method: `rrf` or `weighted`.
+            weights: One for each list, the retriever's last; equal unless given.
+            k: Of `rrf`: how little the first ranks stand out.
+        """
+        scaled = not retrieval and all(each.capabilities.scale != "ordinal" for each in scorers)
+        super().__init__(scorers, Capabilities(scale="unit" if method == "weighted" and scaled else "ordinal"))
+        self.retrieval = retrieval
+        self.method = method
+        lists = len(scorers) + retrieval
+        given = list(weights) if weights is not None else [1.0] * lists
+        self.weights = [each / sum(given) for each in given]
+        self.k = k
+
+    @property
+    def label(self) -> str:
+        """All scorers', and how they are joined."""
+        names = [each.label for each in self.scorers] + ["retrieval"] * self.retrieval
+        return f"{' + '.join(names)} ({self.method})"
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask everybody and join the answers."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each.ascore(asked_of(each, request))) for each in self.scorers]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        answers = [task.result() for task in tasks]
+        told = [_or_ranks(answer.relevances()) for answer in answers]
+        if self.retrieval:
+            told.append(_stretched(request))
+        lists = [_reciprocal(each, self.k) for each in told] if self.method == "rrf" else told
+        values = tuple(
+            sum(weight * value for weight, value in zip(self.weights, column, strict=True))
+            for column in zip(*lists, strict=True)
+        )
+        weak = next((answer for answer in answers if answer.degraded), None)
+        cut = [answer.truncated for answer in answers if answer.truncated is not None]
+        return Scores(
+            values=values,
+            model=self.label,
+            capabilities=self.capabilities,
+            usage=reduce(add, (answer.usage for answer in answers)),
+            truncated=tuple(map(any, zip(*cut, strict=True))) if cut else None,
+            spans=next((answer.spans for answer in answers if answer.spans is not None), None),
+            degraded=weak is not None,
+            reason=weak.reason if weak is not None else None,
+        )
+
+
+def _or_ranks(relevances: Sequence[float | None]) -> list[float]:
+    """Return a list's scores in [0, 1]; of one that keeps the order given, falling with rank."""
+    if all(each is None for each in relevances):
+        return [1.0 - place / len(relevances) for place in range(len(relevances))]
+    return [0.0 if each is None else each for each in relevances]
+
+
+def _stretched(request: RerankRequest) -> list[float]:
+    scores = request.retrieval_scores
+    if scores is None:
+        return _or_ranks([None] * len(request.documents))
+    low, high = min(scores), max(scores)
+    return [(each - low) / (high - low) if high > low else 1.0 for each in scores]
+
+
+def _reciprocal(values: Sequence[float], k: float) -> list[float]:
+    better = sorted(values, reverse=True)
+    rank = {value: place for place, value in reversed(list(enumerate(better, start=1)))}
+    return [1.0 / (k + rank[value]) for value in values]

@@ -1,0 +1,48 @@
+"""What the policies over several scorers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core.scorer import Scorer
+from ..core.types import Capabilities, RerankRequest
+
+__all__ = ["Several", "asked_of"]
+
+
+def asked_of(scorer: Scorer, request: RerankRequest) -> RerankRequest:
+    """Return the request as this scorer can take it: without an instruction that it cannot follow."""
+    if request.instruction is None or scorer.capabilities.instructions:
+        return request
+    return replace(request, instruction=None)
+
+
+class Several(Scorer):
+    """A scorer over scorers. Each of them knows its own limits; together they are listwise."""
+
+    def __init__(self, scorers: Sequence[Scorer], scores: Capabilities) -> None:
+        """Hold `scorers`, whose answer means what `scores` says."""
+        self.scorers = tuple(scorers)
+        self.capabilities = Capabilities(
+            scale=scores.scale,
+            offset=scores.offset,
+            divisor=scores.divisor,
+            listwise=True,
+            instructions=any(each.capabilities.instructions for each in self.scorers),
+        )
+
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return every scorer's."""
+        return {label: told for each in reversed(self.scorers) for label, told in each.state().items()}
+
+    async def awarmup(self) -> None:
+        """Warm up every scorer."""
+        for each in self.scorers:
+            await each.awarmup()
+
+    async def aclose(self) -> None:
+        """Close every scorer."""
+        for each in self.scorers:
+            await each.aclose()

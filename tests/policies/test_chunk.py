@@ -1,0 +1,193 @@
+"""The whole of a long document is read, piece by piece."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.core.tokens import estimate
+from rerank_plugins.policies.pieces import pieces
+from rerank_plugins.testing.cohere_like import CohereLike
+
+QUERY = "what makes the tides"
+ANSWER = "The pull of the moon makes the tides rise twice a day."
+
+
+def prose(words: int, seed: int = 3) -> str:
+    """Sentences of 8 to 14 plain words about nothing that is asked."""
+    chance = random.Random(seed)
+    vocabulary = [
+        "yellow",
+        "bananas",
+        "grow",
+        "in",
+        "bunches",
+        "cars",
+        "have",
+        "four",
+        "wheels",
+        "clocks",
+        "need",
+        "a",
+        "spring",
+        "bread",
+        "takes",
+        "an",
+        "hour",
+    ]
+    sentences = []
+    while words > 0:
+        size = chance.randint(8, 14)
+        sentences.append(" ".join(chance.choices(vocabulary, k=size)).capitalize() + ".")
+        words -= size
+    return " ".join(sentences)
+
+
+def planted(words: int, at: float) -> str:
+    """Return prose of so many words with the answer in it after that share."""
+    sentences = prose(words).split(". ")
+    sentences.insert(int(len(sentences) * at), ANSWER.removesuffix("."))
+    return ". ".join(sentences)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [("chunk", 20_000), ({"mode": "chunk", "tokens": 64, "overlap": 16}, 2_000)], ids=str
+)
+def test_an_answer_in_the_last_tenth_of_a_long_document_is_found_and_named(mode, words: int):
+    text = planted(words, 0.95)
+    others = [prose(300, seed) for seed in range(5)]
+    with load_reranker("embedded", long_documents=mode) as reranker:
+        answer = reranker.rerank(QUERY, [*others, text])
+    best = answer[0]
+    assert best.index == 5
+    (span,) = best.spans
+    assert ANSWER.removesuffix(".") in text[span.start : span.end]
+    assert span.end - span.start < 2_500
+    assert span.score == pytest.approx(best.relevance_score)
+    assert not best.truncated
+    with load_reranker("embedded", long_documents="truncate") as reranker:
+        cut = {result.index: result for result in reranker.rerank(QUERY, [*others, text])}
+    assert cut[5].truncated
+    assert cut[5].relevance_score < best.relevance_score
+
+
+def test_short_documents_are_as_without_it():
+    documents = [ANSWER, "Bananas are yellow.", "", ANSWER]
+    with load_reranker("embedded", long_documents="chunk") as chunks, load_reranker("embedded") as plain:
+        mine, theirs = chunks.rerank(QUERY, documents), plain.rerank(QUERY, documents)
+    assert [(each.index, each.raw_score, each.spans) for each in mine] == [
+        (each.index, each.raw_score, each.spans) for each in theirs
+    ]
+
+
+@pytest.fixture
+def server():
+    with CohereLike(score=lambda _, text: 0.9 if "moon" in text else 0.2 if "car" in text else 0.1) as running:
+        yield running
+
+
+def spec(server: CohereLike, **long_documents) -> dict:
+    limits = {"max_tokens": 100, "max_documents": 10}
+    options = {"use": "http", "base_url": server.url, "api_key": server.key, "http": limits}
+    return {**options, "long_documents": {"mode": "chunk", **long_documents}}
+
+
+def test_at_a_vendor_the_pieces_are_estimated_and_go_in_parts(server):
+    text = planted(1_000, 0.5)
+    with load_reranker(spec(server)) as reranker:
+        answer = reranker.rerank(QUERY, ["a car", text])
+    sent = [piece for request in server.requests for piece in request.documents]
+    assert len(server.requests) == -(-len(sent) // 10)
+    assert all(estimate(piece)[1] <= 100 for piece in sent)
+    assert (answer[0].index, answer[0].raw_score) == (1, 0.9)
+    assert ANSWER.removesuffix(".") in text[answer[0].spans[0].start : answer[0].spans[0].end]
+
+
+def test_how_pieces_are_joined(server):
+    text = " ".join([prose(60), "A car.", prose(60, 4), ANSWER, prose(60, 5)])
+
+    def score(how: str) -> float:
+        with load_reranker(spec(server, aggregate=how, tokens=40, overlap=0)) as reranker:
+            return reranker.rerank(QUERY, [text])[0].raw_score
+
+    assert score("max") == 0.9
+    sent = [piece for request in server.requests for piece in request.documents]
+    first = next(server.score("", piece) for piece in sent if text.startswith(piece))
+    assert first < 0.9
+    assert score("first_plus_max") == pytest.approx((first + 0.9) / 2)
+    assert score("mean_top_k") == pytest.approx(sum(sorted(server.score("", piece) for piece in sent)[-3:]) / 3)
+
+
+def test_cost_grows_with_length(server):
+    def sent(words: int) -> int:
+        server.reset()
+        with load_reranker(spec(server)) as reranker:
+            reranker.rerank(QUERY, [prose(words)])
+        return sum(len(request.documents) for request in server.requests)
+
+    one, four = sent(1_000), sent(4_000)
+    assert 3.8 * one <= four <= 4.2 * one
+
+
+def test_shared_boilerplate_is_scored_once(server):
+    text = prose(500)
+    with load_reranker(spec(server)) as reranker:
+        reranker.rerank(QUERY, [text, text + " A car."])
+    sent = [piece for request in server.requests for piece in request.documents]
+    assert len(sent) == len(set(sent))
+
+
+def test_a_backend_without_a_limit_is_parted_where_the_spec_says_how_long():
+    text = planted(2_000, 0.7)
+    with load_reranker({"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 100}}) as reranker:
+        (span,) = reranker.rerank(QUERY, [text, "bananas"])[0].spans
+    assert ANSWER.removesuffix(".") in text[span.start : span.end]
+    assert span.end - span.start < 600
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"mode": "chunk", "tokens": 0}, "at least 1"),
+        ({"mode": "chunk", "tokens": 10, "overlap": 10}, "below long_documents.tokens"),
+        ({"mode": "chunk", "aggregate": "median"}, "mean_top_k"),
+        ({"mode": "head_tail", "tokens": 10}, "belong to mode 'chunk'"),
+        ("chunks", "chunk"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(value, told: str):
+    with pytest.raises(ConfigError, match=told):
+        load_reranker({"use": "embedded", "long_documents": value})
+
+
+words = st.lists(st.text("abc .!?\n。語é", min_size=1, max_size=40), min_size=1, max_size=80).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(words, st.integers(1, 40), st.integers(0, 39), st.booleans())
+def test_pieces_cover_the_text_within_their_size(text: str, size: int, overlap: int, exact: bool):
+    """Every character but white space is in a piece, in order; no piece is too long, none stands still."""
+    tokens = [(place, place + 1) for place, character in enumerate(text) if not character.isspace()] if exact else None
+    found = pieces(text, tokens, size, min(overlap, size - 1))
+    if tokens == [] or not text.strip():
+        return
+    covered = [False] * len(text)
+    for start, end in found:
+        covered[start:end] = [True] * (end - start)
+        if exact and len(found) > 1:
+            assert sum(start <= place < end for place, _ in tokens) <= size
+    assert all(covered[place] or character.isspace() for place, character in enumerate(text))
+    assert all(mine[0] < next_[0] and mine[1] <= next_[1] for mine, next_ in pairwise(found))
+
+
+def test_pieces_end_with_sentences():
+    text = "One two three four. Five six seven. Eight nine ten eleven twelve. Thirteen."
+    tokens = [(match, match + 1) for match in range(len(text)) if text[match] != " "]
+    for start, end in pieces(text, tokens, 40, 0)[:-1]:
+        assert text[start:end].endswith(".")
+        assert text[start].isupper()

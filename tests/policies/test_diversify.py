@@ -1,0 +1,85 @@
+"""Best passages that do not all say the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.policies.diversify import term_overlap
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
+
+QUERY = "tides"
+DOCUMENTS = ["the moon makes the tides", "the moon makes tides", "high water twice a day", "sun and sea", ""]
+WORTH = dict(zip(DOCUMENTS, (0.9, 0.85, 0.6, 0.1), strict=False))
+
+
+@pytest.fixture
+def server():
+    with CohereLike(score=lambda _, text: WORTH[text]) as running:
+        yield running
+
+
+def spec(server: CohereLike, **diversify) -> dict:
+    return {"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1, "diversify": diversify or True}
+
+
+def order(options: dict, **call) -> list[int]:
+    with load_reranker(options) as reranker:
+        return [result.index for result in reranker.rerank(QUERY, DOCUMENTS, **call)]
+
+
+def test_overlap_is_jaccard():
+    assert term_overlap("The moon", "the MOON!") == 1.0
+    assert term_overlap("a b c", "b c d") == 0.5
+    assert term_overlap("a", "b") == 0.0
+    assert term_overlap("!", "?") == 1.0
+
+
+def test_what_says_the_same_waits(server):
+    """With lambda 0.5, next is worth - overlap: 0.9375 - 1 against 0.625 - 0 and 0 - 0."""
+    assert order(spec(server, **{"lambda": 0.5})) == [0, 2, 3, 1, 4]
+    assert order(spec(server, **{"lambda": 1.0})) == [0, 1, 2, 3, 4]
+
+
+def test_only_the_first_ones_are_chosen_so(server):
+    assert order(spec(server, **{"lambda": 0.5, "top_n": 2})) == [0, 2, 1, 3, 4]
+
+
+def test_scores_stay_and_the_cut_comes_after(server):
+    with load_reranker(spec(server, **{"lambda": 0.5})) as reranker:
+        answer = reranker.rerank(QUERY, DOCUMENTS, top_n=2)
+    assert [(result.index, result.raw_score) for result in answer] == [(0, 0.9), (2, 0.6)]
+
+
+def test_a_similarity_of_ones_own(server):
+    # What begins alike is alike: "the" and "the", and "sun" is of no worth.
+    first_word = spec(
+        server, **{"lambda": 0.5, "similarity": lambda one, other: float(one.split()[0] == other.split()[0])}
+    )
+    assert order(first_word) == [0, 2, 3, 1, 4]
+
+
+def test_the_order_given_stays_where_nobody_scored(server):
+    server.always(Status(500))
+    assert order({**spec(server), "on_error": "degrade"}) == [0, 1, 2, 3, 4]
+
+
+def test_alone_or_none(server):
+    with load_reranker(spec(server)) as reranker:
+        assert [result.index for result in reranker.rerank(QUERY, DOCUMENTS[:1])] == [0]
+        assert reranker.rerank(QUERY, []).results == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (3, "diversify is true"),
+        ({"lambda": 2}, "from 0 to 1"),
+        ({"top_n": 0}, "at least 1"),
+        ({"similarity": 1}, "function"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(value, told: str):
+    with pytest.raises(ConfigError, match=told):
+        load_reranker({"use": "lexical", "diversify": value})

@@ -1,0 +1,127 @@
+"""One order from several, held against the formulas."""
+
+from __future__ import annotations
+
+import pytest
+from scripted import REQUEST, Scripted
+from virtual_time import virtually
+
+from rerank_plugins import ConfigError, TransientError, load_reranker
+from rerank_plugins.backends.passthrough import Passthrough
+from rerank_plugins.core import Capabilities, RerankRequest, Scores
+from rerank_plugins.policies.fuse import Fuse
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
+
+QUERY = "why are there tides"
+DOCUMENTS = ["bananas are yellow", "tides: there are two a day", "the moon pulls the sea", "tides", "why?", "tides", ""]
+
+
+class Says(Scripted):
+    def __init__(self, *values: float, **options) -> None:
+        super().__init__(**options)
+        self.values = values
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        await super().ascore(request)
+        return Scores(values=self.values, model=self.label, capabilities=self.capabilities)
+
+
+def fused(fuse: Fuse, request: RerankRequest = REQUEST) -> list[float]:
+    scores, _ = virtually(lambda: fuse.ascore(request))
+    assert isinstance(scores, Scores), scores
+    return list(scores.values)
+
+
+def test_rrf_is_the_formula():
+    # Ranks 1 2 3 and 3 1 2.
+    found = fused(Fuse([Says(0.9, 0.5, 0.1), Says(0.2, 0.8, 0.3)], retrieval=False))
+    assert found == pytest.approx([(1 / 61 + 1 / 63) / 2, (1 / 62 + 1 / 61) / 2, (1 / 63 + 1 / 62) / 2])
+    found = fused(Fuse([Says(0.9, 0.5, 0.1), Says(0.2, 0.8, 0.3)], retrieval=False, weights=[3, 1], k=10))
+    assert found == pytest.approx([0.75 / 11 + 0.25 / 13, 0.75 / 12 + 0.25 / 11, 0.75 / 13 + 0.25 / 12])
+
+
+def test_equals_share_a_rank():
+    assert fused(Fuse([Says(0.5, 0.5, 0.1), Says(0.9, 0.9, 0.9)], retrieval=False)) == pytest.approx(
+        [1 / 61, 1 / 61, (1 / 63 + 1 / 61) / 2]
+    )
+
+
+def test_the_retrievers_order_is_a_list_and_its_scores_where_they_are_known():
+    assert fused(Fuse([Says(0.1, 0.5, 0.9)], retrieval=True)) == pytest.approx(
+        [(1 / 63 + 1 / 61) / 2, 1 / 62, (1 / 61 + 1 / 63) / 2]
+    )
+    scored = RerankRequest(query="q", documents=REQUEST.documents, retrieval_scores=(2.0, 12.0, 7.0))
+    weighted = Fuse([Says(0.1, 0.5, 0.9)], retrieval=True, method="weighted", weights=[1, 3])
+    assert fused(weighted, scored) == pytest.approx([0.025, 0.125 + 0.75, 0.225 + 0.375])
+    assert fused(weighted) == pytest.approx([0.025 + 0.75, 0.125 + 0.5, 0.225 + 0.25])
+    assert weighted.capabilities.scale == "ordinal"
+
+
+def test_weighted_is_the_mean_of_relevances():
+    logit = Says(0.0, 2.0, -2.0, capabilities=Capabilities(scale="logit"))
+    both = Fuse([logit, Says(0.2, 0.8, 0.3)], retrieval=False, method="weighted")
+    assert fused(both) == pytest.approx([(0.5 + 0.2) / 2, (0.880797 + 0.8) / 2, (0.119203 + 0.3) / 2], abs=1e-6)
+    assert both.capabilities.scale == "unit"
+
+
+def test_one_that_keeps_the_order_given_counts_by_rank():
+    backend = Passthrough()
+    backend.name = "passthrough"
+    assert fused(Fuse([backend, Says(0.1, 0.2, 0.3)], retrieval=False)) == pytest.approx(
+        [(1 / 61 + 1 / 63) / 2, 1 / 62, (1 / 63 + 1 / 61) / 2]
+    )
+
+
+def test_they_are_asked_at_the_same_time_and_one_error_ends_the_others():
+    _, took = virtually(lambda: Fuse([Scripted(3.0), Scripted(5.0)], retrieval=False).ascore(REQUEST))
+    assert took == pytest.approx(5.0)
+    error, took = virtually(
+        lambda: Fuse([Scripted(TransientError("no")), Scripted(5.0)], retrieval=False).ascore(REQUEST)
+    )
+    assert isinstance(error, TransientError)
+    assert took == 0.0
+
+
+def test_in_a_spec():
+    with CohereLike() as server:
+        spec = {"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1, "fuse": {"with": ["lexical"]}}
+        with load_reranker(spec) as reranker:
+            answer = reranker.rerank(QUERY, DOCUMENTS)
+            assert (answer.model, answer.scale, answer.usage.requests) == ("http + lexical (rrf)", "ordinal", 1)
+            assert sorted(result.index for result in answer) == list(range(7))
+            assert {each.model for each in answer.attempts} == {"http", "lexical"}
+            server.play(Status(500))
+            with pytest.raises(TransientError):
+                reranker.rerank(QUERY, DOCUMENTS)
+    with load_reranker({"use": "embedded", "fuse": {"with": "retrieval"}}) as reranker:
+        answer = reranker.rerank(QUERY, DOCUMENTS, retrieval_scores=[7, 6, 5, 4, 3, 2, 1])
+        assert answer.model == "embedded [onnxruntime float32] + retrieval (rrf)"
+        assert answer[0].relevance_score == 1.0
+
+
+def test_a_threshold_over_ranks_is_refused():
+    with pytest.raises(ConfigError, match="only orders documents"):
+        load_reranker({"use": "embedded", "fuse": {"with": "retrieval"}, "score_threshold": 0.5})
+    weighted = {"use": "embedded", "fuse": {"with": ["embedded"], "method": "weighted"}, "score_threshold": 0.5}
+    with load_reranker(weighted) as reranker:
+        assert reranker.rerank(QUERY, DOCUMENTS)[0].relevance_score >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("fuse", "told"),
+    [
+        ("retrieval", "fuse is a mapping"),
+        ({"method": "rrf"}, "fuse is a mapping"),
+        ({"with": "lexical"}, "'retrieval' or a list of specs"),
+        ({"with": ["lexicl"]}, "lexical"),
+        ({"with": "retrieval", "method": "borda"}, "rrf"),
+        ({"with": "retrieval", "weights": [1]}, "a list of 2 numbers"),
+        ({"with": "retrieval", "weights": [0, 0]}, "all 0"),
+        ({"with": "retrieval", "weights": [1, -1]}, "at least 0"),
+        ({"with": "retrieval", "method": "weighted", "k": 60}, "belongs to the method 'rrf'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(fuse, told: str):
+    with pytest.raises(ConfigError, match=told):
+        load_reranker({"use": "lexical", "fuse": fuse})
