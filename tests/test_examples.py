@@ -49,6 +49,25 @@ def test_two_stages_over_object_storage_beat_one():
     assert len(re.findall(r"^  (?:embed|search|fetch|rerank) +[\d.]+", out, re.MULTILINE)) == 5
 
 
+def test_an_agents_search_tool_reranks():
+    first, second, answer = run("langchain_agent.py").splitlines()
+    assert first.endswith("A refund takes five working days once the parcel is back. (page 12)")
+    assert float(first[:5]) > float(second[:5])
+    assert answer == "Five working days after the parcel is back."
+
+
+def test_a_chat_engine_reranks_for_each_turn():
+    first, second = run("llama_index_chat.py").splitlines()
+    assert "refund takes five working days" in first
+    assert "warehouse in Ghent" in second
+
+
+def test_lancedb_reranks():
+    first, second = run("lancedb_search.py").splitlines()
+    assert "refund takes five working days" in first
+    assert float(first[:5]) > float(second[:5])
+
+
 def ran_both_ways(out: str) -> bool:
     """`compare` has failed already where the orders differ."""
     (after, before) = re.findall(r"^(?:after|before): +(.*)$", out, re.MULTILINE)
@@ -91,10 +110,8 @@ def test_cohere_after(name):
 def test_cohere_before_and_after_in_one_environment(tmp_path):
     venv.create(tmp_path, with_pip=True)
     python = str(tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python")
-    ours, theirs = (
-        f"{EXAMPLES.parent}[langchain,llama-index,cohere]",
-        ("langchain-cohere", "llama-index-postprocessor-cohere-rerank"),
-    )
+    ours = f"{EXAMPLES.parent}[langchain,llama-index,cohere]"
+    theirs = ("langchain-cohere", "llama-index-postprocessor-cohere-rerank")
     install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", ours, *theirs]
     done = subprocess.run(install, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
@@ -106,3 +123,21 @@ def test_cohere_before_and_after_in_one_environment(tmp_path):
 def test_examples_are_short(file):
     lines = len(file.read_text("utf-8").splitlines())
     assert lines < 60
+
+
+def test_more_candidates_hold_no_fewer_answers():
+    """The command behind README's figures, on a few queries."""
+    command = [
+        sys.executable,
+        str(EXAMPLES.parent / "benchmarks" / "depth.py"),
+        "--queries",
+        "20",
+        "--rerankers",
+        "lexical",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    rows = re.findall(r"^lexical +(\d+) +([\d.]+) +([\d.]+)", done.stdout, re.MULTILINE)
+    assert [int(depth) for depth, _, _ in rows] == [20, 50, 100, 200]
+    held = [float(share) for _, share, _ in rows]
+    assert held == sorted(held)
+    assert all(0 < float(mean) <= 1 for _, _, mean in rows)

@@ -7,11 +7,19 @@ that speak their formats: no key, no bill. Local models come from the folder nam
 import sys
 import warnings
 
+from rerank_plugins.testing.vendors import CohereServer
+
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 QUESTION = "how do bees make honey"
 TEXTS = ["The bank raised its rates.", "A honey badger digs.", "Bees make honey from nectar.", "How do clocks work?"]
 KEY = "a-key-of-this-example"
+
+
+class Cohere(CohereServer):
+    """Takes a null in place of a number too, as langchain-cohere sends it."""
+
+    optional = CohereServer.optional | {"max_tokens_per_doc": (int, type(None))}
 
 
 def folder() -> str:

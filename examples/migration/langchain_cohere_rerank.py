@@ -4,9 +4,7 @@ langchain-cohere 0.6 pins cohere below 6; `RerankCompressor` takes 5.13 and all 
 you migrate. New: async without a thread, `Document.id` kept, retries and a deadline, usage, fallbacks.
 """
 
-from compare import KEY, compare, langchain
-
-from rerank_plugins.testing.vendors import CohereServer
+from compare import KEY, Cohere, compare, langchain
 
 
 def before():
@@ -22,5 +20,5 @@ def after():
     return RerankCompressor(reranker={"use": "cohere:rerank-v3.5", "api_key": KEY, "base_url": server.url}, top_n=3)
 
 
-with CohereServer(key=KEY) as server:
+with Cohere(key=KEY) as server:
     compare(before, after, langchain)

@@ -4,9 +4,7 @@ That package pins cohere below 7; `RerankPostprocessor` takes 5.13 and all later
 retried after `Retry-After` (it retries 500, 503 and 504, on top of the SDK's own retries), a deadline, a fallback.
 """
 
-from compare import KEY, compare, llama_index
-
-from rerank_plugins.testing.vendors import CohereServer
+from compare import KEY, Cohere, compare, llama_index
 
 
 def before():
@@ -22,5 +20,5 @@ def after():
     return RerankPostprocessor(reranker={"use": "cohere:rerank-v3.5", "api_key": KEY, "base_url": server.url}, top_n=3)
 
 
-with CohereServer(key=KEY) as server:
+with Cohere(key=KEY) as server:
     compare(before, after, llama_index)
