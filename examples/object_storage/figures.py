@@ -47,7 +47,7 @@ def times(passages: Passages, queries: list[str]) -> None:
     """Print the median milliseconds of each stage of a hybrid search, one query at a time."""
     passages.milliseconds.clear()
     found = {query: [row["text"] for row in passages.candidates(query)] for query in queries}
-    print(f"\nmilliseconds a query (median of {len(queries)})")
+    print(f"\nmilliseconds a query (median of {len(queries)}; LanceDB has its indexes in memory by now)")
     for stage in ("embed", "search", "fetch"):
         print(f"  {stage:8}{median(passages.milliseconds[stage]):8.1f}")
     new = load_reranker({"use": "embedded", "embedded": {"cache_mb": 0}})
