@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,13 +12,17 @@ import pytest
 EXAMPLE = Path(__file__).parent.parent / "examples" / "object_storage"
 sys.path.insert(0, str(EXAMPLE))
 
-langchain_search = pytest.importorskip("langchain_search", reason="needs the extra demo-s3")
+import langchain_search  # noqa: E402
 import llama_index_search  # noqa: E402
 from minilm import MiniLM  # noqa: E402
 from passages import Passages, StorageUnavailable  # noqa: E402
 from s3_server import KEYS, S3Server  # noqa: E402
 from storage import BUCKET, Storage, opened  # noqa: E402
 from table import build  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "darwin" and not shutil.which("weed"), reason="no wheel for macOS: brew install seaweedfs"
+)
 
 QUESTION = "how does the moon raise the tides?"
 DOCUMENTS = {

@@ -35,10 +35,9 @@ class S3Server:
         options += ["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
         for name, port, grpc in zip(PORTS, self.ports[::2], self.ports[1::2], strict=True):
             options += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
-        log = (self.folder / "log.txt").open("a")
-        self.process = subprocess.Popen(
-            [weed, "mini", f"-dir={self.folder}", *options], env=os.environ | KEYS, stdout=log, stderr=log
-        )
+        command = [weed, "mini", f"-dir={self.folder}", *options]
+        with (self.folder / "log.txt").open("a") as log:
+            self.process = subprocess.Popen(command, env=os.environ | KEYS, stdout=log, stderr=log)
         for _ in range(600):
             try:
                 urllib.request.urlopen(self.url, timeout=1).close()

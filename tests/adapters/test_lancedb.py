@@ -9,7 +9,9 @@ import pickle
 import pytest
 from bees import DEGRADED, QUERY, SECRET, TEXTS
 
-lancedb = pytest.importorskip("lancedb")
+lancedb = pytest.importorskip(
+    "lancedb"
+)  # not in the environment of the oldest versions; test_object_storage.py insists
 import pyarrow as pa  # noqa: E402
 from lancedb.index import FTS  # noqa: E402
 from lancedb.query import BooleanQuery, MatchQuery, Occur  # noqa: E402
