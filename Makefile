@@ -1,11 +1,11 @@
-# `make demo` and `make test` do everything, from a clean clone.
+# `make demo`, `make demo-s3` and `make test` do everything, from a clean clone.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -16,13 +16,20 @@ help: ## list the targets
 	$(PIP) install --quiet --editable '.[demo]'
 	@touch $@
 
+.venv/.demo-s3: .venv/bin/python pyproject.toml
+	$(PIP) install --quiet --editable '.[demo-s3]'
+	@touch $@
+
 .venv/.dev: .venv/bin/python pyproject.toml
 	$(PIP) install --quiet torch==2.13.0
 	$(PIP) install --quiet --editable '.[dev]'
-	@touch $@ .venv/.demo
+	@touch $@ .venv/.demo .venv/.demo-s3
 
 demo: .venv/.demo ## rerank real documents in LangChain and LlamaIndex, before and after (no torch)
 	$(BIN)/python examples/demo.py
+
+demo-s3: .venv/.demo-s3 ## two stages over a table on object storage: a local S3 server, or yours (no torch)
+	$(BIN)/python examples/object_storage/demo.py
 
 test: .venv/.dev lint ## lint, types and the test suite (under five minutes)
 	$(BIN)/python -m pytest
@@ -45,4 +52,4 @@ bench: .venv/.dev ## speed, side by side with the peers
 	$(BIN)/python benchmarks/hosted.py
 	$(BIN)/python benchmarks/soak.py
 
-.PHONY: help demo test test-all lint format bench
+.PHONY: help demo demo-s3 test test-all lint format bench

@@ -5,57 +5,12 @@ people start with. Second stage: the embedded reranker; then others, by changing
 """
 
 import time
-import warnings
 
-from collection import Collection, interval
+from bm25 import CANDIDATES, ask_langchain, ask_llama_index, collection
+from collection import interval
 
-warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-from langchain_core.documents import Document  # noqa: E402
-from langchain_core.retrievers import BaseRetriever  # noqa: E402
-from llama_index.core.llms import MockLLM  # noqa: E402
-from llama_index.core.query_engine import RetrieverQueryEngine  # noqa: E402
-from llama_index.core.retrievers import BaseRetriever as LlamaRetriever  # noqa: E402
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode  # noqa: E402
-
-from rerank_plugins.langchain import RerankRetriever  # noqa: E402
-from rerank_plugins.llama_index import RerankPostprocessor  # noqa: E402
-
-CANDIDATES, QUESTIONS = 50, 100
-collection = Collection()
+QUESTIONS = 100
 questions = list(collection.queries)[:: len(collection.queries) // QUESTIONS][:QUESTIONS]
-
-
-class LangChainBM25(BaseRetriever):
-    k: int = CANDIDATES
-
-    def _get_relevant_documents(self, query, *, run_manager):
-        return [
-            Document(collection.texts[at], id=collection.ids[at], metadata={"title": collection.titles[at]})
-            for at, _ in collection.search(query, self.k)
-        ]
-
-
-class LlamaIndexBM25(LlamaRetriever):
-    def _retrieve(self, query_bundle: QueryBundle):
-        return [
-            NodeWithScore(node=TextNode(id_=collection.ids[at], text=collection.texts[at]), score=score)
-            for at, score in collection.search(query_bundle.query_str, CANDIDATES)
-        ]
-
-
-def ask_langchain(reranker):
-    retriever = RerankRetriever(retriever=LangChainBM25(), reranker=reranker, top_n=10)
-    return lambda question: [document.id for document in retriever.invoke(question)]
-
-
-def ask_llama_index(reranker):
-    engine = RetrieverQueryEngine.from_args(
-        LlamaIndexBM25(),
-        llm=MockLLM(max_tokens=32),
-        node_postprocessors=[RerankPostprocessor(reranker=reranker, top_n=10)],
-    )
-    return lambda question: [found.node.node_id for found in engine.query(question).source_nodes]
 
 
 def measured(ask):
@@ -96,6 +51,4 @@ for framework, ask in (("LangChain", ask_langchain), ("LlamaIndex", ask_llama_in
         told = f"{change:+.3f} [{low:+.3f}, {high:+.3f}]" if ndcg != before else "(the first stage)"
         means = f"{sum(ndcg) / len(ndcg):>9.3f}{sum(mrr) / len(mrr):>9.3f}"
         print(f"{framework:12}{reranker:14}{means}{told:>30}{sorted(took)[len(took) // 2]:>12.1f}")
-print(
-    "\nms a query: median, first stage included. LlamaIndex runs second: many passages are in the vector cache by then."
-)
+print("\nms: median, first stage included. LlamaIndex runs second: many passages are in the vector cache by then.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -12,11 +16,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(name: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def run(name: str, *arguments: str, python: str = sys.executable) -> str:
+    command = [python, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -46,3 +49,111 @@ def test_the_failover_shows_every_step():
         assert "DEGRADED" in step
     assert "as asked for" in steps[-2]
     assert "'failed': 0" in steps[-1]
+
+
+@pytest.mark.slow  # two minutes: a whole collection into a real S3 server, and 100 questions through four first stages
+def test_two_stages_over_object_storage_beat_one():
+    out = run("object_storage/demo.py")
+    row = re.compile(r"^(keywords|vectors|hybrid)\b.*? ([\d.]+) +([\d.]+) +\S+ \[([+-][\d.]+), ", re.MULTILINE)
+    found = {name: tuple(map(float, figures)) for name, *figures in row.findall(out.split("nDCG@10")[1])}
+    for name in ("keywords", "hybrid"):
+        alone, reranked, low = found[name]
+        assert reranked > alone
+        assert low > 0
+    (low,) = re.findall(r"against the best single one \(\w+\): \S+ \[([+-][\d.]+)", out)
+    assert float(low) > 0
+    assert len(re.findall(r"^  (?:embed|search|fetch|rerank) +[\d.]+", out, re.MULTILINE)) == 5
+
+
+def test_an_agents_search_tool_reranks():
+    first, second, answer = run("langchain_agent.py").splitlines()
+    assert first.endswith("A refund takes five working days once the parcel is back. (page 12)")
+    assert float(first[:5]) > float(second[:5])
+    assert answer == "Five working days after the parcel is back."
+
+
+def test_a_chat_engine_reranks_for_each_turn():
+    first, second = run("llama_index_chat.py").splitlines()
+    assert "refund takes five working days" in first
+    assert "warehouse in Ghent" in second
+
+
+def test_lancedb_reranks():
+    first, second = run("lancedb_search.py").splitlines()
+    assert "refund takes five working days" in first
+    assert float(first[:5]) > float(second[:5])
+
+
+def ran_both_ways(out: str) -> bool:
+    """`compare` has failed already where the orders differ."""
+    (after, before) = re.findall(r"^(?:after|before): +(.*)$", out, re.MULTILINE)
+    return after == before and after.count("', '") == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["langchain_cross_encoder.py", "llama_index_sentence_transformer.py", "rerankers_library.py"]
+)
+def test_a_local_model_keeps_its_order(name, cross_encoder_folder):
+    assert ran_both_ways(run(f"migration/{name}", str(cross_encoder_folder)))
+
+
+def test_flashranks_own_folder_keeps_its_order(cross_encoder_folder, tmp_path):
+    folder = tmp_path / "ms-marco-TinyBERT-L-2-v2"
+    shutil.copytree(cross_encoder_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "model.onnx").rename(folder / "flashrank-TinyBERT-L-2-v2.onnx")
+    special = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    told = json.dumps({f"{name}_token": token for name, token in special.items()})
+    (folder / "special_tokens_map.json").write_text(told, "utf-8")
+    assert ran_both_ways(run("migration/langchain_flashrank.py", str(folder)))
+
+
+def test_voyage_keeps_its_order():
+    assert ran_both_ways(run("migration/langchain_voyage_rerank.py"))
+
+
+COHERES = ["langchain_cohere_rerank.py", "llama_index_cohere_rerank.py"]
+
+
+@pytest.mark.parametrize("name", COHERES)
+def test_cohere_after(name):
+    """Their packages pin older SDKs than ours are tested with here, so `before` runs in the next test."""
+    out = run(f"migration/{name}")
+    assert "after:  ['Bees make honey from nectar.'" in out
+    assert "before: not run: No module named" in out
+
+
+@pytest.mark.slow  # an environment of its own: langchain-cohere pins cohere<6
+def test_cohere_before_and_after_in_one_environment(tmp_path):
+    venv.create(tmp_path, with_pip=True)
+    python = str(tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python")
+    ours = f"{EXAMPLES.parent}[langchain,llama-index,cohere]"
+    theirs = ("langchain-cohere", "llama-index-postprocessor-cohere-rerank")
+    install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", ours, *theirs]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COHERES:
+        assert ran_both_ways(run(f"migration/{name}", python=python))
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.rglob("*.py")), ids=lambda file: str(file.relative_to(EXAMPLES)))
+def test_examples_are_short(file):
+    lines = len(file.read_text("utf-8").splitlines())
+    assert lines < 60
+
+
+def test_more_candidates_hold_no_fewer_answers():
+    """The command behind README's figures, on a few queries."""
+    command = [
+        sys.executable,
+        str(EXAMPLES.parent / "benchmarks" / "depth.py"),
+        "--queries",
+        "20",
+        "--rerankers",
+        "lexical",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    rows = re.findall(r"^lexical +(\d+) +([\d.]+) +([\d.]+)", done.stdout, re.MULTILINE)
+    assert [int(depth) for depth, _, _ in rows] == [20, 50, 100, 200]
+    held = [float(share) for _, share, _ in rows]
+    assert held == sorted(held)
+    assert all(0 < float(mean) <= 1 for _, _, mean in rows)

@@ -22,6 +22,7 @@ PAGES = {"rerank_plugins.backends", "rerank_plugins.engine", "rerank_plugins.pol
 PROMISED = {
     "rerank_plugins": {"load_reranker", "Reranker", "RerankResponse", "RerankResult", "Usage", "RerankError"},
     "rerank_plugins.core": {"Capabilities", "HostedBackend", "LocalBackend", "SDKBackend", "Scorer", "Scores"},
+    "rerank_plugins.lancedb": {"LanceDBReranker"},
     "rerank_plugins.langchain": {"RerankCompressor", "RerankRetriever"},
     "rerank_plugins.llama_index": {"RerankPostprocessor"},
     "rerank_plugins.testing.contract": {"BackendContract", "HostedContract"},

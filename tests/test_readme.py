@@ -6,12 +6,15 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_plugin import BACKEND, CONTRACT, PYPROJECT
 
 import rerank_plugins
 from rerank_plugins import cli, load_reranker
+from rerank_plugins.langchain import RerankCompressor
+from rerank_plugins.llama_index import RerankPostprocessor
 from rerank_plugins.registry import BUILTIN
 
 ROOT = Path(__file__).parent.parent
@@ -59,9 +62,44 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     assert "A reranker scores" in capsys.readouterr().out
 
 
+def test_lancedbs_block_puts_the_right_passage_first(capsys):
+    (block,) = (each for each in blocks("python") if "LanceDBReranker" in each)
+    exec(compile(block, "README", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.startswith("A reranker scores query and document together.")
+
+
+def migrations() -> list[str]:
+    section = README.split("## Coming from another reranker")[1].split("\n## ")[0]
+    return [row.split(" | ")[-1].strip(" |`") for row in section.splitlines() if re.match(r"\| (?!from)", row)]
+
+
+@pytest.mark.parametrize("after", migrations())
+def test_what_migrations_come_to_runs(after: str, cross_encoder_folder, monkeypatch):
+    """The table's right column; `before` and `after` of each run in test_examples.py."""
+    monkeypatch.setenv("COHERE_API_KEY", "a-key-of-the-test")
+    monkeypatch.setenv("VOYAGE_API_KEY", "a-key-of-the-test")
+    names: dict[str, Any] = {"query": "query", "docs": ["one", "two"], "load_reranker": load_reranker}
+    names |= {"RerankCompressor": RerankCompressor, "RerankPostprocessor": RerankPostprocessor}
+    folder = str(cross_encoder_folder)
+    made = eval(after.replace("CACHE/NAME", folder).replace("FOLDER", folder), names)
+    assert len(made) == 2 if "load_reranker" in after else made.top_n == 3
+
+
+def test_there_is_a_migration_for_every_file_and_a_file_for_every_migration():
+    files = {file.name for file in (ROOT / "examples" / "migration").glob("*.py")} - {"compare.py"}
+    assert len(files) == len(migrations()) == 7
+
+
+def test_the_files_it_names_exist():
+    named = re.findall(r"(?:examples|benchmarks|training)/[\w/.]*\w|(?:examples|benchmarks|training)/", README)
+    assert len(named) > 8
+    for each in named:
+        assert (ROOT / each).exists(), each
+
+
 def test_the_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE):
+    for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -25,6 +25,7 @@ except ImportError as error:
         ("langchain", "langchain_core", "langchain-core", "langchain"),
         ("llama_index", "llama_index.core", "llama-index-core", "llama-index"),
         ("llama_index", "llama_index", "llama-index-core", "llama-index"),
+        ("lancedb", "lancedb", "lancedb", "object-storage"),
     ],
 )
 def test_the_sentence_is_the_pip_command(adapter: str, blocked: str, package: str, extra: str) -> None:

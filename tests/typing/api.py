@@ -29,6 +29,7 @@ from rerank_plugins.core import (
     Span,
     Wrapper,
 )
+from rerank_plugins.lancedb import LanceDBReranker
 from rerank_plugins.langchain import RerankCompressor, RerankRetriever
 from rerank_plugins.llama_index import RerankPostprocessor
 
@@ -137,6 +138,9 @@ RerankCompressor(reranker={"use": "lexical"}, instruction="newest first", score_
 RerankCompressor(reranker=load_reranker("lexical"))
 RerankPostprocessor(reranker="cohere:rerank-v4.0-fast", top_n=5, on_response=noted)
 RerankPostprocessor()
+LanceDBReranker("cohere:rerank-v4.0-fast", column="body", top_n=5, on_response=noted, return_score="all")
+LanceDBReranker(load_reranker("lexical"))
+LanceDBReranker(return_score="some")  # type: ignore[arg-type]
 
 
 def retriever(first: RerankRetriever) -> RerankRetriever:

@@ -1,0 +1,22 @@
+"""`CrossEncoderReranker` (langchain-classic, with langchain-community's HuggingFaceCrossEncoder) → `RerankCompressor`.
+
+New: the scores, which it drops, stand in the metadata; long documents are cut with a mark; no torch for an ONNX folder.
+"""
+
+from compare import compare, folder, langchain
+
+
+def before():
+    from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+    from langchain_community.cross_encoders import HuggingFaceCrossEncoder
+
+    return CrossEncoderReranker(model=HuggingFaceCrossEncoder(model_name=folder()), top_n=3)
+
+
+def after():
+    from rerank_plugins.langchain import RerankCompressor
+
+    return RerankCompressor(reranker=f"onnx:{folder()}", top_n=3)
+
+
+compare(before, after, langchain)

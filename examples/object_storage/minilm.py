@@ -1,0 +1,43 @@
+"""Embeddings without a download: all-MiniLM-L6-v2, from the file that `embedded` reranks with. Yours go in its place."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+
+import rerank_plugins
+from rerank_plugins.engine.onnx_model import BATCH_TOKENS, loaded
+
+
+class MiniLM(Embeddings):
+    """Mean of the last layer's token vectors, at length one: 384 numbers a text, of which 256 tokens are read."""
+
+    def __init__(self) -> None:
+        self.model = loaded(Path(rerank_plugins.__file__).parent / "backends" / "embedded_model")
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        rows = await self.model.workers.run(lambda: self.model.encoder.singles(texts, 256))
+        vectors = np.zeros((len(rows), 384), dtype=np.float32)
+
+        def keep(positions: list[int], output: np.ndarray) -> None:
+            for line, position in enumerate(positions):
+                mean = output[line, : len(rows[position].ids)].mean(axis=0)
+                vectors[position] = mean / np.linalg.norm(mean)
+
+        await self.model.map(rows, BATCH_TOKENS, keep)
+        return vectors.tolist()
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return (await self.aembed_documents([text]))[0]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        answer = []  # on a thread of its own: the caller's may run an event loop already
+        thread = threading.Thread(target=lambda: answer.append(asyncio.run(self.aembed_documents(texts))))
+        thread.start()
+        thread.join()
+        return answer[0]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]

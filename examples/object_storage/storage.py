@@ -1,0 +1,59 @@
+"""One bucket: on loopback by default, on S3 or anything that speaks S3 where the usual AWS variables say so."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow.fs
+from s3_server import KEYS, S3Server
+
+BUCKET = "RERANK_PLUGINS_BUCKET"
+"""Name a bucket here, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, off AWS, AWS_ENDPOINT_URL."""
+PREFIX = "rerank-plugins-example"  # nothing is read or written anywhere else in the bucket
+
+
+class Storage:
+    """The documents, one object each, and the folder of the LanceDB database beside them."""
+
+    def __init__(self, bucket: str) -> None:
+        self.folder = f"{bucket}/{PREFIX}"
+        self.endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        told = {"endpoint_override": self.endpoint} if self.endpoint else {}
+        self.files = pyarrow.fs.S3FileSystem(region=os.environ.get("AWS_REGION"), allow_bucket_creation=True, **told)
+
+    def put(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Write (name, text) pairs, sixteen at a time."""
+
+        def write(document: tuple[str, str]) -> None:
+            with self.files.open_output_stream(f"{self.folder}/documents/{document[0]}") as stream:
+                stream.write(document[1].encode())
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(write, documents))
+
+    def read(self) -> list[tuple[str, str]]:
+        """Return the (name, text) pairs of all documents, in the order of their names."""
+        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.folder}/documents"))
+        with ThreadPoolExecutor(16) as pool:
+            texts = pool.map(lambda each: self.files.open_input_stream(each.path).read().decode(), found)
+            return sorted(zip([each.base_name for each in found], texts, strict=True))
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Storage]:
+    """Give the bucket that the environment names; without one, a bucket of a server that is started here."""
+    if os.environ.get(BUCKET):
+        yield Storage(os.environ[BUCKET])
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        server = S3Server(Path(folder)).start()
+        os.environ |= KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}
+        try:
+            storage = Storage("demo")
+            storage.files.create_dir("demo")
+            yield storage
+        finally:
+            server.kill()

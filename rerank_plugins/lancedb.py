@@ -1,0 +1,141 @@
+"""Rerankers inside LanceDB: `table.search(…).rerank(LanceDBReranker("embedded"))`, for vectors, full text and both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from .core.errors import InputError, MissingExtra
+
+try:
+    import pyarrow as pa
+    from lancedb.rerankers import Reranker, RRFReranker
+except ModuleNotFoundError as error:
+    raise MissingExtra("rerank_plugins.lancedb", extra="object-storage", package="lancedb") from error
+
+from .adapting import Adapter, RerankerLike
+from .reranker import RerankResponse
+
+__all__ = ["LanceDBReranker"]
+
+SCORE = "_relevance_score"
+FIRST_STAGE = ("_distance", "_score")
+
+
+class LanceDBReranker(Reranker):
+    """Reranks what a LanceDB search found, before its `limit` cuts.
+
+    ```python
+    table.search("tides", query_type="hybrid").rerank(LanceDBReranker("embedded", top_n=5)).limit(100).to_list()
+    ```
+
+    Rows come back best first with all their columns and `_relevance_score` (in [0, 1]; null where nothing was scored, as
+    for a blank text); on a degraded answer also with the columns `rerank_degraded`, `rerank_reason` and `rerank_model`.
+    The candidates of a hybrid search are fused by reciprocal rank before they are reranked, so an answer that keeps
+    the order given keeps that one. `limit` is the number of candidates of each search (a hybrid one of 100 hands over
+    up to 200) and of rows that come back; `top_n` is what cuts after reranking.
+
+    LanceDB has no async rerankers: an async query calls these on the event loop, which waits. There, leave `rerank` out
+    and await `arerank` on the result.
+    """
+
+    def __init__(
+        self,
+        reranker: RerankerLike = None,
+        *,
+        column: str = "text",
+        top_n: int | None = None,
+        instruction: str | None = None,
+        score_threshold: float | None = None,
+        on_response: Callable[[RerankResponse], object] | None = None,
+        return_score: Literal["relevance", "all"] = "relevance",
+    ) -> None:
+        """Find the reranker; nothing is loaded or sent yet.
+
+        Args:
+            reranker: A spec (`"backend:model"` or a mapping), or a ready `Reranker`; `None` is `load_reranker()`'s default.
+            column: What is read: a text, or a struct, which is sent as a mapping of fields. The search has to select it.
+            top_n: How many rows come back, at least 1; `None` is the spec's own, and without one all.
+            instruction: What relevant means here, for models that follow such a text.
+            score_threshold: Leave out rows below it; never applied to a degraded answer.
+            on_response: A plain function that is called with each answer; what it raises is raised to the caller.
+            return_score: LanceDB's: `"all"` keeps `_distance` and `_score`, `"relevance"` drops them.
+
+        Raises:
+            ConfigError: An unknown backend or option, a missing key, a threshold that cannot mean anything.
+            InputError: `top_n` is below 1.
+        """
+        super().__init__(return_score)
+        self.column = column
+        self._adapter = Adapter(
+            reranker=reranker,
+            top_n=top_n,
+            instruction=instruction,
+            score_threshold=score_threshold,
+            on_response=on_response,
+        )
+
+    def rerank_hybrid(self, query: str, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
+        """Return the rows of both searches, each once, best first.
+
+        Raises:
+            InputError: A blank query, one that is no text, no such column, or an instruction that the backend cannot follow.
+            BackendError: The backend did not deliver, and no fallback did.
+            DeadlineExceeded: The spec's deadline passed.
+        """
+        return self._reranked(query, RRFReranker(return_score="all").rerank_hybrid(query, vector_results, fts_results))
+
+    def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
+        """Return the rows of a vector search best first; raises as `rerank_hybrid`."""
+        return self._reranked(query, vector_results)
+
+    def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
+        """Return the rows of a full-text search best first; raises as `rerank_hybrid`."""
+        return self._reranked(query, fts_results)
+
+    async def arerank(self, query: str, results: pa.Table) -> pa.Table:
+        """Return the rows of any search best first, on the running event loop, which does not wait; raises as `rerank_hybrid`."""
+        return self._table(results, await self._adapter._arerank(*self._read(query, results)))
+
+    def _reranked(self, query: str, results: pa.Table) -> pa.Table:
+        return self._table(results, self._adapter._rerank(*self._read(query, results)))
+
+    def _read(self, query: Any, results: pa.Table) -> tuple[str, list[Any], list[float | None]]:
+        text = query if isinstance(query, str) else getattr(query, "query", None)  # a MatchQuery or PhraseQuery has one
+        if not isinstance(text, str):
+            raise InputError(
+                f"A reranker needs a query in words, and {type(query).__name__} holds none: pass the text, or leave "
+                "`rerank` out and use `arerank` or `Reranker.rerank` on the result."
+            )
+        if self.column not in results.column_names:
+            raise InputError(
+                f"The search gives no column {self.column!r}, only {', '.join(results.column_names)}: select it, or "
+                "name the one to read with LanceDBReranker(column=…)."
+            )
+        documents = ["" if each is None else each for each in results[self.column].to_pylist()]
+        return text, documents, _first_stage(results)
+
+    def _table(self, results: pa.Table, response: RerankResponse) -> pa.Table:
+        dropped = [SCORE, *(FIRST_STAGE if self.score == "relevance" else ())]
+        kept = results.drop_columns([name for name in dropped if name in results.column_names])
+        table = kept.take(pa.array([result.index for result in response], pa.int64()))
+        table = table.append_column(SCORE, pa.array([result.relevance_score for result in response], pa.float32()))
+        if response.degraded:
+            notes = {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
+            for name, value in notes.items():
+                table = table.append_column(name, pa.array([value] * len(table), pa.scalar(value).type))
+        return table
+
+    def __repr__(self) -> str:
+        """Show who answers, never a key."""
+        return f"LanceDBReranker({self._adapter._resolved().scorer.label!r}, column={self.column!r})"
+
+    __str__ = __repr__  # LanceDB shows it in plans
+
+
+def _first_stage(results: pa.Table) -> list[float | None]:
+    """Return how each row was found, higher is better: by fused ranks, by BM25, or by how near it is."""
+    for name, sign in ((SCORE, 1.0), ("_score", 1.0), ("_distance", -1.0)):
+        if name in results.column_names:
+            return [None if each is None else sign * each for each in results[name].to_pylist()]
+    return [None] * len(results)

@@ -1,0 +1,235 @@
+"""`LanceDBReranker` on a real table: all three searches, sync and async, with the columns that LanceDB's users know."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+
+import pytest
+from bees import DEGRADED, QUERY, SECRET, TEXTS
+
+lancedb = pytest.importorskip(
+    "lancedb"
+)  # not in the environment of the oldest versions; test_object_storage.py insists
+import pyarrow as pa  # noqa: E402
+from lancedb.index import FTS  # noqa: E402
+from lancedb.query import BooleanQuery, MatchQuery, Occur  # noqa: E402
+from lancedb.rerankers import Reranker as HostReranker  # noqa: E402
+
+from rerank_plugins import ConfigError, InputError, TransientError, load_reranker  # noqa: E402
+from rerank_plugins.lancedb import LanceDBReranker  # noqa: E402
+
+VECTORS = [[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]
+NEAR_THE_FIRST = [1.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    rows = pa.table(
+        {
+            "id": pa.array([10, 11, 12, 13], pa.int16()),
+            "text": TEXTS,
+            "fields": [{"title": text[:4], "body": text} for text in TEXTS],
+            "note": [None, "", "Bees.", None],
+            "vector": pa.array(VECTORS, pa.list_(pa.float32(), 2)),
+        }
+    )
+    table = lancedb.connect(tmp_path_factory.mktemp("lancedb")).create_table("bees", rows)
+    table.create_index("text", config=FTS())
+    return table
+
+
+def searches(table):
+    return {
+        "vector": lambda reranker: table.search(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY),
+        "fts": lambda reranker: table.search(QUERY, query_type="fts").rerank(reranker),
+        "hybrid": lambda reranker: (
+            table.search(query_type="hybrid").vector(NEAR_THE_FIRST).text(QUERY).rerank(reranker)
+        ),
+    }
+
+
+@pytest.fixture(params=["vector", "fts", "hybrid"])
+def search(request, table):
+    return searches(table)[request.param]
+
+
+def test_it_is_one_of_theirs():
+    assert isinstance(LanceDBReranker("lexical"), HostReranker)
+
+
+def test_best_first_with_every_column_in_its_type(search, table):
+    found = search(LanceDBReranker("lexical")).to_arrow()
+    assert found["text"].to_pylist()[0] == TEXTS[3]
+    assert set(found.column_names) == {*table.schema.names, "_relevance_score"}
+    for name in table.schema.names:
+        assert found.schema.field(name).type == table.schema.field(name).type
+    scores = found["_relevance_score"].to_pylist()
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    for row in found.to_pylist():  # nothing changed places but whole rows
+        assert row["text"] == TEXTS[row["id"] - 10] == row["fields"]["body"]
+
+
+def test_top_n_and_threshold_cut(search):
+    assert len(search(LanceDBReranker("lexical", top_n=1)).to_list()) == 1
+    threshold = search(LanceDBReranker("lexical")).to_list()[0]["_relevance_score"]
+    kept = search(LanceDBReranker("lexical", score_threshold=threshold * 0.999)).to_list()
+    assert [row["text"] for row in kept] == [TEXTS[3]]
+
+
+def test_all_scores_are_the_first_stages_own(table):
+    reranker = LanceDBReranker("lexical", return_score="all")
+    by = {name: search(reranker).to_arrow() for name, search in searches(table).items()}
+    distances = dict(zip(by["vector"]["id"].to_pylist(), by["vector"]["_distance"].to_pylist(), strict=True))
+    scores = dict(zip(by["fts"]["id"].to_pylist(), by["fts"]["_score"].to_pylist(), strict=True))
+    assert distances[10] == 0.0
+    for row in by["hybrid"].to_pylist():
+        assert row["_distance"] == pytest.approx(distances[row["id"]])
+        assert row["_score"] == (pytest.approx(scores[row["id"]]) if row["id"] in scores else None)
+
+
+def test_a_hybrid_row_comes_once_and_keeping_the_order_keeps_the_fused_one(table):
+    fused = table.search(query_type="hybrid").vector(NEAR_THE_FIRST).text(QUERY).to_list()
+    kept = searches(table)["hybrid"](LanceDBReranker("passthrough")).to_list()
+    assert [row["id"] for row in kept] == [row["id"] for row in fused]
+    assert len({row["id"] for row in kept}) == len(kept) == 4
+    assert {row["_relevance_score"] for row in kept} == {None}
+
+
+def test_the_first_stages_scores_reach_the_reranker(table, monkeypatch):
+    seen = {}
+    reranker = load_reranker("lexical")
+    arerank = reranker.arerank
+
+    async def noting(query, documents, top_n=None, instruction=None, retrieval_scores=None):
+        seen[len(seen)] = retrieval_scores
+        return await arerank(query, documents, top_n, instruction, retrieval_scores)
+
+    monkeypatch.setattr(reranker, "arerank", noting)
+    for search in searches(table).values():
+        search(LanceDBReranker(reranker)).to_list()
+    assert len(seen) == 3
+    for scores in seen.values():
+        assert list(scores) == sorted(scores, reverse=True)
+
+
+def test_nulls_and_blanks_come_last_without_a_score(table):
+    found = table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("lexical", column="note"), query_string=QUERY).to_list()
+    assert [row["id"] for row in found] == [12, 10, 11, 13]
+    assert [row["_relevance_score"] for row in found[1:]] == [None] * 3
+
+
+def test_a_struct_is_read_as_fields(table):
+    reranker = LanceDBReranker("lexical", column="fields")
+    found = table.search(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY).to_list()
+    assert found[0]["text"] == TEXTS[3]
+
+
+def test_a_search_that_finds_nothing(table):
+    reranker = LanceDBReranker("lexical")
+    assert table.search("qwertyuiop", query_type="fts").rerank(reranker).to_list() == []
+    nothing = table.search(NEAR_THE_FIRST).where("id > 99").rerank(reranker, query_string=QUERY).to_arrow()
+    assert len(nothing) == 0
+    assert "_relevance_score" in nothing.column_names
+    hybrid = table.search(query_type="hybrid").vector(NEAR_THE_FIRST).text("qwertyuiop").rerank(reranker).to_list()
+    assert len(hybrid) == 4
+
+
+def test_degraded_answers_say_so_in_each_row_and_keep_the_order(search):
+    heard = []
+    rows = search(LanceDBReranker(DEGRADED, score_threshold=None, on_response=heard.append)).to_list()
+    for row in rows:
+        assert row["rerank_degraded"] is True
+        assert "127.0.0.1:9" in row["rerank_reason"] or "http" in row["rerank_reason"]
+        assert row["rerank_model"] == "passthrough"
+    assert heard[0].degraded
+    assert "rerank_degraded" not in search(LanceDBReranker("lexical")).to_arrow().column_names
+
+
+def test_without_a_stand_in_it_raises(search):
+    with pytest.raises(TransientError):
+        search(LanceDBReranker({**DEGRADED, "fallback": []})).to_list()
+
+
+def test_what_on_response_raises_is_raised(search):
+    def refuse(response):
+        raise LookupError("not this one")
+
+    with pytest.raises(LookupError):
+        search(LanceDBReranker("lexical", on_response=refuse)).to_list()
+
+
+def test_queries_in_words_only(table):
+    reranker = LanceDBReranker("lexical", top_n=1)
+    match = MatchQuery(QUERY, "text")
+    (best,) = table.search(match, query_type="fts").rerank(reranker).to_list()
+    assert best["text"] == TEXTS[3]
+    several = BooleanQuery([(Occur.SHOULD, match), (Occur.SHOULD, MatchQuery("honey", "text"))])
+    with pytest.raises(InputError, match="BooleanQuery"):
+        table.search(several, query_type="fts").rerank(reranker).to_list()
+
+
+def test_a_column_that_was_not_selected_is_named(table):
+    with pytest.raises(InputError, match=r"no column 'text', only id, _distance"):
+        table.search(NEAR_THE_FIRST).select(["id", "_distance"]).rerank(
+            LanceDBReranker("lexical"), query_string=QUERY
+        ).to_list()
+
+
+def test_wrong_settings_are_told_at_once():
+    with pytest.raises(ConfigError, match="lexikal"):
+        LanceDBReranker("lexikal")
+    with pytest.raises(InputError, match="top_n"):
+        LanceDBReranker("lexical", top_n=0)
+    with pytest.raises(ValueError, match="relevance"):
+        LanceDBReranker("lexical", return_score="some")
+
+
+def test_several_vector_searches_together(table):
+    found = [table.search(vector).limit(2).with_row_id(True).to_arrow() for vector in VECTORS[::3]]
+    reranked = LanceDBReranker("lexical").rerank_multivector(found, QUERY, deduplicate=True)
+    assert sorted(reranked["id"].to_pylist()) == [10, 11, 12, 13]
+    assert reranked["text"].to_pylist()[0] == TEXTS[3]
+
+
+async def test_async_queries_and_arerank_give_the_same(tmp_path, table):
+    database = await lancedb.connect_async(tmp_path)
+    rows = await database.create_table("bees", table.to_arrow())
+    await rows.create_index("text", config=FTS())
+    reranker = LanceDBReranker("lexical")
+    query = rows.query().nearest_to(NEAR_THE_FIRST)
+    inside = await rows.query().nearest_to(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY).to_list()
+    after = (await reranker.arerank(QUERY, await query.to_arrow())).to_pylist()
+    sync = reranker.rerank_vector(QUERY, await query.to_arrow()).to_pylist()
+    assert [row["id"] for row in inside] == [row["id"] for row in after] == [row["id"] for row in sync]
+    assert after == sync
+    words = await rows.query().nearest_to_text(QUERY).rerank(reranker).to_list()
+    both = await rows.query().nearest_to(NEAR_THE_FIRST).nearest_to_text(QUERY).rerank(reranker).to_list()
+    assert words[0]["text"] == both[0]["text"] == TEXTS[3]
+
+
+async def test_arerank_leaves_the_loop_free(table):
+    found = table.search(NEAR_THE_FIRST).to_arrow()
+    reranker = LanceDBReranker("lexical")
+    answers = await asyncio.gather(*(reranker.arerank(QUERY, found) for _ in range(8)))
+    assert {answer["id"].to_pylist()[0] for answer in answers} == {13}
+
+
+def test_keys_are_shown_and_pickled_nowhere(spec, table):
+    reranker = LanceDBReranker(spec)
+    assert SECRET not in repr(reranker)
+    assert SECRET not in str(reranker)
+    assert SECRET.encode() not in pickle.dumps(reranker)
+    plan = table.search(query_type="hybrid").vector(NEAR_THE_FIRST).text(QUERY).rerank(reranker).explain_plan()
+    assert SECRET not in plan
+    assert "LanceDBReranker('http" in plan
+
+
+def test_pickles_and_copies_answer(table):
+    reranker = LanceDBReranker("lexical", column="text", top_n=2)
+    for other in (pickle.loads(pickle.dumps(reranker)), copy.deepcopy(reranker)):
+        found = table.search(QUERY, query_type="fts").rerank(other).to_list()
+        assert len(found) == 2
+        assert found[0]["text"] == TEXTS[3]
