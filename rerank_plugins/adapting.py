@@ -31,6 +31,7 @@ NOTES = (
     "relevance_score",
     "retrieval_rank",
     "retrieval_score",
+    "rerank_spans",
     "rerank_degraded",
     "rerank_reason",
     "rerank_model",
@@ -186,6 +187,8 @@ def noted(
     notes: dict[Any, Any] = {"relevance_score": result.relevance_score, "retrieval_rank": result.index}
     if score is not None:
         notes["retrieval_score"] = score
+    if result.spans:
+        notes["rerank_spans"] = [{"start": each.start, "end": each.end, "score": each.score} for each in result.spans]
     if response.degraded:
         notes |= {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
     return {key: value for key, value in metadata.items() if key not in NOTES} | notes

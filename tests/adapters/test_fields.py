@@ -296,3 +296,22 @@ class TestCopies:
         assert spec == before
         spec["fallback"] = []
         assert adapter.reranker["fallback"] != []
+
+
+class TestSpans:
+    @both
+    def test_the_best_passage_of_a_long_document_is_noted_and_enters_no_text(self, kind: Any) -> None:
+        text = "Bananas are yellow. " * 60 + "The moon makes the tides. " + "Cars have wheels. " * 60
+        adapter = kind(reranker={"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 64}})
+        if kind is RerankCompressor:
+            long, short = adapter.compress_documents([Document("a car"), Document(text)], "what makes the tides?")
+        else:
+            nodes = [NodeWithScore(node=TextNode(text=each)) for each in ("a car", text)]
+            long, short = (each.node for each in adapter.postprocess_nodes(nodes, query_str="what makes the tides?"))
+            assert "rerank_spans" in long.excluded_llm_metadata_keys
+            assert "rerank_spans" in long.excluded_embed_metadata_keys
+        (span,) = long.metadata["rerank_spans"]
+        assert "The moon makes the tides." in text[span["start"] : span["end"]]
+        assert span["end"] - span["start"] < len(text) / 4
+        assert isinstance(span["score"], float)
+        assert "rerank_spans" not in short.metadata
