@@ -51,7 +51,7 @@ def test_the_failover_shows_every_step():
     assert "'failed': 0" in steps[-1]
 
 
-@pytest.mark.slow  # two minutes: a whole collection into a real S3 server, and 100 questions through four first stages
+@pytest.mark.slow  # two minutes: a whole collection into a real S3 server, and 250 questions through four first stages
 def test_two_stages_over_object_storage_beat_one():
     out = run("object_storage/demo.py")
     row = re.compile(r"^(keywords|vectors|hybrid)\b.*? ([\d.]+) +([\d.]+) +\S+ \[([+-][\d.]+), ", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Two-stage retrieval over object storage: `make demo-s3`, or `python demo.py [FOLDER] [--queries 100]`.
+"""Two-stage retrieval over object storage: `make demo-s3`, or `python demo.py [FOLDER] [--queries 250]`.
 
 FOLDER holds corpus.jsonl, queries.tsv and qrels.txt; without one, real questions over Wikipedia. storage.py tells how
 to run it on S3.
@@ -48,7 +48,7 @@ def show(passages: Passages, question: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=DATA)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=250)
     given = parser.parse_args()
     collection = Collection(given.folder)
     names = list(collection.queries)[:: max(1, len(collection.queries) // given.queries)][: given.queries]
