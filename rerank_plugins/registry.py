@@ -52,6 +52,12 @@ BUILTIN: dict[str, Entry] = {
     "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
     "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
     "onnx": Entry("rerank_plugins.backends.onnx:Onnx", "any cross-encoder's ONNX folder, on onnxruntime"),
+    "sentence-transformers": Entry(
+        "rerank_plugins.backends.sentence_transformers:SentenceTransformers",
+        "any CrossEncoder checkpoint, on torch, CPU or GPU",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
     "cohere": Entry(
         "rerank_plugins.backends.cohere:Cohere",
         "Cohere Rerank, through the cohere SDK",

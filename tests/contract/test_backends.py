@@ -25,6 +25,12 @@ class TestOnnx(BackendContract):
         return f"onnx:{cross_encoder_folder}"
 
 
+class TestSentenceTransformers(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> str:
+        return f"sentence-transformers:{cross_encoder_folder}"
+
+
 class TestEmbedded(BackendContract):
     spec = "embedded"
 
