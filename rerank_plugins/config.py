@@ -35,7 +35,7 @@ from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
 from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
 
-__all__ = ["load_reranker", "shared", "with_threshold"]
+__all__ = ["backends", "load_reranker", "shared", "with_threshold"]
 
 HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
@@ -139,6 +139,11 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
         spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
         counters=reranker.counters,
     )
+
+
+def backends(reranker: Reranker) -> list[Backend]:
+    """Return every backend that a reranker may ask, the first choice first."""
+    return [leaf for leaf in _leaves(reranker.scorer) if isinstance(leaf, Backend)]
 
 
 def _build(settings: Mapping[str, Any]) -> Reranker:

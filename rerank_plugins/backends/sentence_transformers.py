@@ -41,6 +41,7 @@ class SentenceTransformers(Backend):
         device: str | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
 
@@ -52,6 +53,7 @@ class SentenceTransformers(Backend):
             runtime: `torch`.
             dtype: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto` is bfloat16 on a CPU that has it
                 too; `float32`, `bfloat16`, and `float16` on a GPU.
+            trust_remote_code: Run the checkpoint's own code; whoever sets it has looked at the pinned revision.
 
         Raises:
             ConfigError: No folder was named, or it holds no cross-encoder, or a value is not offered.
@@ -64,9 +66,9 @@ class SentenceTransformers(Backend):
         size("max_tokens", max_tokens)
         size("batch_tokens", batch_tokens)
         self.folder = Path(model).expanduser()
-        check(self.folder)
+        check(self.folder, remote_code=trust_remote_code)
         self._batch_tokens = batch_tokens
-        self._placement = Placement(device=device, dtype=dtype)
+        self._placement = Placement(device=device, dtype=dtype, remote_code=trust_remote_code)
         self._held: TorchModel | None = None
         self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.torch_model.limits.max_tokens)
 

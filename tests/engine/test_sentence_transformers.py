@@ -112,7 +112,7 @@ def test_special_tokens_in_a_document_are_text(folders):
 def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
     spec = f"sentence-transformers:{folders('bert')}"
     first, second, third = load_reranker(spec), load_reranker(spec), load_reranker(spec, dtype="bfloat16")
-    models = [each.scorer.inner.inner.torch_model for each in (first, second, third)]
+    models = [each.scorer.inner.inner.inner.torch_model for each in (first, second, third)]
     assert models[0] is models[1] is not models[2]
     raw(first, SENTENCES)
     network = weakref.ref(models[0].network)
@@ -252,7 +252,7 @@ class _SmallGPU:
 def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
         expected = raw(reranker, DOCUMENTS)
-        model = reranker.scorer.inner.inner.torch_model
+        model = reranker.scorer.inner.inner.inner.torch_model
         model._network = small = _SmallGPU(model.network, 120)
         assert raw(reranker, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
         assert small.freed >= 1
@@ -264,7 +264,7 @@ def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
 def test_longest_first(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=64) as reranker:
         raw(reranker, SENTENCES)
-        model = reranker.scorer.inner.inner.torch_model
+        model = reranker.scorer.inner.inner.inner.torch_model
         model._network = seen = _SmallGPU(model.network, 10**6)
         raw(reranker, DOCUMENTS)
     longest = [size for size in seen.sizes if size <= 64]
