@@ -147,3 +147,10 @@ def test_list_models(capsys):
     assert all(f"{recipe.family}:{recipe.name}" in shown for recipe in MODELS)
     assert cli.main(["list", "--models", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(MODELS)
+
+
+def test_fetch_of_what_has_no_files_says_so(capsys, cross_encoder_folder):
+    assert cli.main(["fetch", json.dumps({"use": f"onnx:{cross_encoder_folder}", "fallback": ["lexical"]})]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(f": {cross_encoder_folder}")
+    assert second == "lexical: needs no files"

@@ -53,7 +53,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
     lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert cli.main(shlex.split(line)[1:]) == 0, line
     assert "A reranker scores" in capsys.readouterr().out

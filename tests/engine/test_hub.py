@@ -49,6 +49,7 @@ def run(hub, tmp_path):
         return subprocess.run(
             [sys.executable, "-W", "ignore", *arguments],
             env=environment,
+            input="Bananas are yellow.\nThe moon raises the tides.\n",
             capture_output=True,
             text=True,
             timeout=120,
@@ -141,6 +142,33 @@ def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
     done = fetch(run, json.dumps({"use": "onnx:acme/tiny", "revision": FIRST}))
     assert done.returncode == 0, done.stderr
     assert FIRST in done.stdout
+
+
+def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
+    folder = shutil.copytree(cross_encoder_folder, tmp_path / "own-code")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
+    config |= {"model_type": "own", "auto_map": own, "architectures": ["OwnForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "own.py").write_text(
+        "from transformers import BertConfig, BertForSequenceClassification\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n"
+        "class OwnForSequenceClassification(BertForSequenceClassification):\n    config_class = OwnConfig\n",
+        "utf-8",
+    )
+    hub.put("acme/own", folder, SECOND)
+    spec = {
+        "use": "sentence-transformers:acme/own",
+        "revision": SECOND,
+        "sentence-transformers": {"trust_remote_code": True},
+    }
+    check = ("-m", "rerank_plugins", "rerank", "tides", "-", "--reranker")
+    plain = {key: value for key, value in spec.items() if key != "sentence-transformers"}
+    done = run(*check, json.dumps(plain))
+    assert done.returncode == 2
+    assert "needs code of its own" in done.stderr
+    done = run(*check, json.dumps(spec))
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_chosen_of_a_repository():
