@@ -126,6 +126,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _rerank_options(command("rerank", _rerank, "order documents by how well they answer a query", _RERANK_MORE))
     listing = command("list", _list, "show every backend, and what is missing for it", "")
     listing.add_argument("--json", action="store_true", help="as a JSON array")
+    listing.add_argument("--models", action="store_true", help="the local models that can be named instead")
+    fetching = command("fetch", _fetch, "bring a reranker's models to this machine", _FETCH_MORE)
+    fetching.add_argument("reranker", metavar="SPEC", nargs="?", help=_SPEC)
     checking = command("check", _check, "load a reranker, rerank three documents, and say how it went", _CHECK_MORE)
     checking.add_argument("reranker", metavar="SPEC", nargs="?", help=_SPEC)
 
@@ -169,6 +172,7 @@ line. Blank lines are no documents, but count as lines. No documents at all: no 
 Output, best first: a table (rank, relevance score, file:line, document), or with --json one object a line with rank,
 index, relevance_score, raw_score, truncated, reason, file, line and document (the row as it was read)."""
 _CHECK_MORE = "The exit code is 1 when it fails, and when a stand-in answers."
+_FETCH_MORE = "Stand-ins of its fallback too. Afterwards no network is needed: see local_files_only and HF_HUB_OFFLINE."
 _EXAMPLES = {
     "rerank": """examples:
   rerank-plugins rerank "how do I reset my password" faq.txt
@@ -177,7 +181,12 @@ _EXAMPLES = {
   rerank-plugins rerank "side effects" hits.jsonl --reranker '{"use": "cohere:rerank-v4.0-fast", "deadline": 2}'""",
     "list": """examples:
   rerank-plugins list
+  rerank-plugins list --models
   rerank-plugins list --json | jq -r '.[] | select(.installed) | .name'""",
+    "fetch": """examples:
+  rerank-plugins fetch ms-marco
+  rerank-plugins fetch onnx:BAAI/bge-reranker-base
+  rerank-plugins fetch production --config rerank.toml""",
     "check": """examples:
   rerank-plugins check
   rerank-plugins check voyage:rerank-2.5
@@ -283,9 +292,13 @@ def _progress(what: str) -> Iterator[None]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from .registry import entries
+    from .registry import entries, models
     from .spec import profiles
 
+    if arguments.models:
+        found = models()
+        print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else "\n".join(_columns(found)))
+        return 0
     kinds = ("local", "hosted", "server", "plugin")
     rows: list[dict[str, Any]] = []
     for name, entry in sorted(entries().items(), key=lambda item: (kinds.index(item[1].kind), item[0])):
@@ -310,6 +323,22 @@ def _listing(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             yield f"{kind}:"
         need = f" (missing {row['missing']}: {row['install']})" if row["missing"] else ""
         yield f"  {row['name']:<{width}}  {row['summary']}{need}"
+
+
+def _columns(rows: Sequence[dict[str, str]]) -> Iterator[str]:
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in ({key: key for key in rows[0]}, *rows):
+        yield "  ".join(f"{value:<{widths[key]}}" for key, value in row.items()).rstrip()
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from .config import backends
+
+    with _reranker(arguments, {"top_n": None, "score_threshold": None}) as reranker:
+        for backend in backends(reranker):
+            told = backend.fetch()  # the hub's client shows its bar
+            print(f"{backend.label}: {told if told is not None else 'needs no files'}")
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

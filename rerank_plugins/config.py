@@ -41,7 +41,7 @@ from .reranker import Reranker, check_threshold
 from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
 from .values import choice, known, seconds, text
 
-__all__ = ["load_reranker", "shared", "with_threshold"]
+__all__ = ["backends", "load_reranker", "shared", "with_threshold"]
 
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a fallback entry that is a string takes from the spec around it."""
@@ -134,6 +134,11 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
         spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
         counters=reranker.counters,
     )
+
+
+def backends(reranker: Reranker) -> list[Backend]:
+    """Return every backend that a reranker may ask, the first choice first."""
+    return [leaf for leaf in _leaves(reranker.scorer) if isinstance(leaf, Backend)]
 
 
 def _build(settings: Mapping[str, Any]) -> Reranker:

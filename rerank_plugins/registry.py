@@ -16,7 +16,7 @@ from .core.scorer import Backend
 if TYPE_CHECKING:
     from importlib import metadata
 
-__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "unknown"]
+__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "models", "unknown"]
 
 GROUP = "rerank_plugins.backends"
 
@@ -51,7 +51,26 @@ BUILTIN: dict[str, Entry] = {
     "embedded": Entry("rerank_plugins.backends.embedded:Embedded", "the model in the wheel: late interaction, English"),
     "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
     "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
-    "onnx": Entry("rerank_plugins.backends.onnx:Onnx", "any cross-encoder's ONNX folder, on onnxruntime"),
+    "bge": Entry("rerank_plugins.backends.families:BGE", "BAAI's rerankers, Chinese and English or multilingual"),
+    "mxbai": Entry("rerank_plugins.backends.families:Mxbai", "Mixedbread's open rerankers (v1), English"),
+    "jina": Entry("rerank_plugins.backends.families:Jina", "Jina's open rerankers (v1, v2), from their ONNX files"),
+    "ettin": Entry(
+        "rerank_plugins.backends.families:Ettin",
+        "Ettin rerankers: ModernBERT, 17 M to 1 B, English",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
+    "ms-marco": Entry("rerank_plugins.backends.families:MSMarco", "the MiniLM cross-encoders of MS MARCO, English"),
+    "flashrank": Entry(
+        "rerank_plugins.backends.families:FlashRank", "a model folder of the flashrank package, by path"
+    ),
+    "onnx": Entry("rerank_plugins.backends.families:OnnxByName", "any cross-encoder's ONNX file, on onnxruntime"),
+    "sentence-transformers": Entry(
+        "rerank_plugins.backends.families:TorchByName",
+        "any CrossEncoder checkpoint, on torch, CPU or GPU",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
     "cohere": Entry(
         "rerank_plugins.backends.cohere:Cohere",
         "Cohere Rerank, through the cohere SDK",
@@ -78,6 +97,14 @@ BUILTIN: dict[str, Entry] = {
     "infinity": Entry("rerank_plugins.backends.infinity:Infinity", "an Infinity server, at base_url", kind="server"),
     "http": Entry("rerank_plugins.backends.http:HTTP", "any Cohere-shaped /rerank, at base_url", kind="server"),
 }
+
+
+NOT_YET = {
+    "zerank": "zeroentropy:zerank-2 (hosted)",
+    "qwen3": "vllm (a server of yours with the Qwen3 reranker)",
+    "causal-lm": "vllm (a server of yours)",
+}
+"""Names of the design whose engine is still to come, and what to use until then."""
 
 
 @functools.cache
@@ -127,8 +154,19 @@ def backend_class(name: str) -> type[Backend]:
     return found
 
 
+def models() -> list[dict[str, str]]:
+    """Return what is known of each local model by name, as rows of text."""
+    recipes = importlib.import_module("rerank_plugins.backends.recipes")  # data, but a backend's room: by its name only
+    rows: list[dict[str, str]] = [recipe.row() for recipe in recipes.MODELS]
+    return rows
+
+
 def unknown(what: str, name: object, valid: Iterable[str]) -> ConfigError:
     """Return the error for a name nobody knows: it lists the valid ones and the nearest."""
+    if what.startswith("backend") and name in NOT_YET:
+        return ConfigError(
+            f"The backend {name!r} is not there yet. Until then use {NOT_YET[str(name)]}, or bge, or ettin."
+        )
     names = sorted(valid)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""

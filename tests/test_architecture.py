@@ -41,8 +41,8 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},
 }
-SEES_EVERYTHING_OF_OTHERS = {"recipes"}
-"""The one backend that other backends are made from, and that is made from them."""
+SEES_EVERYTHING_OF_OTHERS = {"families", "recipes"}
+"""The presets, which are made from the engines' backends, and their data."""
 ADAPTERS = ("adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""

@@ -226,7 +226,7 @@ def test_file(file, monkeypatch):
         ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url has to begin with"),
         ({"use": "acme", "api_key": KEY, "base_url": "http://[::1"}, "base_url"),
         ({"use": "http"}, "http needs a base_url"),
-        ({"use": "onnx"}, "onnx needs a folder"),
+        ({"use": "onnx"}, "onnx needs a model"),
         ({"use": "onnx:/nowhere"}, "There is no folder /nowhere"),
     ],
     ids=str,

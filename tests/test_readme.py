@@ -15,7 +15,7 @@ import rerank_plugins
 from rerank_plugins import cli, load_reranker
 from rerank_plugins.langchain import RerankCompressor
 from rerank_plugins.llama_index import RerankPostprocessor
-from rerank_plugins.registry import BUILTIN
+from rerank_plugins.registry import BUILTIN, models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -56,7 +56,7 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
     lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert cli.main(shlex.split(line)[1:]) == 0, line
     assert "A reranker scores" in capsys.readouterr().out
@@ -106,6 +106,15 @@ def test_the_make_targets_exist():
 def test_the_table_of_backends_is_the_registry():
     between = README.split("<!-- backends: begin -->\n")[1].split("\n<!-- backends: end -->")[0]
     assert between == table(), f"README's table of backends has to be:\n{table()}"
+
+
+def test_the_table_of_models_is_the_recipes():
+    rows = [[f"`{row['spec']}`", *list(row.values())[1:]] for row in models()]
+    lines = [list(models()[0]), *rows]
+    expected = ["| " + " | ".join(cells) + " |" for cells in lines]
+    expected.insert(1, "|" + "---|" * len(lines[0]))
+    between = README.split("<!-- models: begin -->\n")[1].split("\n<!-- models: end -->")[0]
+    assert between == "\n".join(expected), "README's table of models has to be:\n" + "\n".join(expected)
 
 
 def test_the_strangers_backend_is_the_one_that_is_tested():

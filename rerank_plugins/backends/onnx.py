@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest, Scores, checked
+from ..engine.logits import logits
 from ..engine.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Onnx(OnnxBackend):
         values: list[float] = [0.0] * len(rows)
 
         def keep(positions: list[int], output: np.ndarray) -> None:
-            for position, value in zip(positions, self._logits(output), strict=True):
+            for position, value in zip(positions, logits(output, self.folder), strict=True):
                 values[position] = value
 
         await model.map(rows, self.batch_tokens, keep)
@@ -73,16 +74,4 @@ class Onnx(OnnxBackend):
             model=self.label,
             capabilities=self.capabilities,
             truncated=truncated,
-        )
-
-    def _logits(self, output: np.ndarray) -> list[float]:
-        if output.ndim == 1:
-            return [float(value) for value in output]
-        if output.ndim == 2 and output.shape[1] == 1:
-            return [float(value) for value in output[:, 0]]
-        if output.ndim == 2 and output.shape[1] == 2:
-            return [float(value) for value in output[:, 1] - output[:, 0]]
-        raise ConfigError(
-            f"{self.folder} gives an output of shape {output.shape} and no single score: it is no cross-encoder "
-            "(perhaps an embedding model). Name one that was trained to rerank."
         )

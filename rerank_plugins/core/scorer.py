@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import BackendError, RerankError
@@ -125,6 +126,10 @@ class Backend(Scorer):
     @property
     def detail(self) -> str | None:
         """How a local model is run, for the label."""
+        return None
+
+    def fetch(self) -> Path | None:
+        """Bring the model's files to this machine, which may take minutes, and return their folder; `None`: it has none."""
         return None
 
     @property

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import json
-import logging
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..core.errors import ConfigError
 from ..core.loop import Workers
 from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
+from .limits import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +30,6 @@ T = TypeVar("T")
 
 BATCH_TOKENS = 512
 """Tokens of one batch, padding included; larger ones are slower on a CPU (they leave the cache) and hold more memory."""
-
-_log = logging.getLogger("rerank_plugins")
 
 
 def cores() -> int:
@@ -57,45 +53,6 @@ def model_file(folder: Path) -> Path:
         return found[0]
     told = f"holds several ONNX files ({', '.join(each.name for each in found)})" if found else "holds no ONNX file"
     raise ConfigError(f"{folder} {told}: put the one to use there as model.onnx.")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a model's folder says about itself."""
-
-    max_tokens: int
-    pad: int
-
-    @classmethod
-    def read(cls, folder: Path) -> Limits:
-        """Read `config.json` and `tokenizer_config.json`; warn where they disagree on the longest input."""
-        config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
-        pad = config.get("pad_token_id")
-        positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in {"roberta", "xlm-roberta", "camembert"}:
-            positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
-        told = tokenizer.get("model_max_length")
-        told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
-        sizes = [size for size in (positions, told) if isinstance(size, int)]
-        if len(set(sizes)) > 1:
-            _log.warning(
-                "%s: its tokenizer says at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
-                folder,
-                told,
-                positions,
-                min(sizes),
-            )
-        return cls(min(sizes, default=512), pad if isinstance(pad, int) else 0)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): fetch the model again.") from error
-    return found if isinstance(found, dict) else {}
 
 
 class OnnxModel:

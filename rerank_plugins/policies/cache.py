@@ -68,13 +68,17 @@ class Cache(Wrapper):
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
         # A policy or a backend of somebody else's may let another answer.
-        if not scores.degraded and scores.model == self.label and scores.capabilities == self.capabilities:
+        if not scores.degraded and scores.model == self.label and self._means_the_same(scores):
             self._keep([names[position] for position in missing], fresh)
         if not hits:
             return scores
         arrived = iter(fresh)
         merged = self._scores([next(arrived) if entry is None else entry for entry in found], scores.usage)
         return replace(merged, model=scores.model, degraded=scores.degraded, reason=scores.reason)
+
+    def _means_the_same(self, scores: Scores) -> bool:
+        mine, theirs = self.capabilities, scores.capabilities
+        return (mine.scale, mine.offset, mine.divisor) == (theirs.scale, theirs.offset, theirs.divisor)
 
     def _scores(self, entries: Sequence[_Entry], usage: Usage) -> Scores:
         return Scores(

@@ -25,6 +25,26 @@ class TestOnnx(BackendContract):
         return f"onnx:{cross_encoder_folder}"
 
 
+class TestSentenceTransformers(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> str:
+        return f"sentence-transformers:{cross_encoder_folder}"
+
+
+class TestFamily(BackendContract):
+    """A preset, on the torch engine."""
+
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> dict[str, str]:
+        return {"use": f"bge:{cross_encoder_folder}", "runtime": "torch"}
+
+
+class TestFlashRank(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> str:
+        return f"flashrank:{cross_encoder_folder}"
+
+
 class TestEmbedded(BackendContract):
     spec = "embedded"
 

@@ -1,0 +1,241 @@
+"""Safetensors to a network that gives logits, and nothing else: no random heads, no pickles, no code of strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import ConfigError
+from .limits import json_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from .torch_model import Placement
+
+__all__ = ["Network", "check", "load"]
+
+_TRANSFORMER = "Transformer"
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Network:
+    """A loaded model: ids, mask and types in, logits out."""
+
+    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype, *, modular: bool) -> None:
+        """Keep the model, which is in evaluation mode and on its device."""
+        self._module = module
+        self._modular = modular
+        self.device = device
+        self.dtype = str(dtype).removeprefix("torch.")
+        inner = module.transformers_model if modular else module
+        takes = inspect.signature(inner.forward).parameters
+        # A tokenizer may type its tokens for a model that has one type only (XLM-R): ones would be out of range.
+        self._types = "token_type_ids" in takes and (getattr(inner.config, "type_vocab_size", 0) or 0) > 1
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return self.device.type != "cpu"
+
+    def run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> np.ndarray:
+        """Return logits, (rows, labels) or (rows,), float32, of (rows, tokens) each."""
+        import torch
+
+        given = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._types else {})
+        with torch.inference_mode():
+            feed = {name: torch.from_numpy(value).to(self.device) for name, value in given.items()}
+            output = self._module(feed)["scores"] if self._modular else self._module(**feed).logits
+            found: np.ndarray = output.float().cpu().numpy()
+            return found
+
+    def exhausted(self, error: Exception) -> bool:
+        """Tell whether `error` says that the GPU's memory is too small."""
+        import torch
+
+        return isinstance(error, torch.OutOfMemoryError)
+
+    def free(self) -> None:
+        """Give back what a failed batch holds of the GPU's memory."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def check(folder: Path, *, remote_code: bool = False) -> None:
+    """Look at a folder's files without loading any.
+
+    Raises:
+        ConfigError: It holds no cross-encoder that can be run: no such folder, no tokenizer, no safetensors, no head.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: name a folder with config.json, tokenizer.json and weights.")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
+            "save the model again with transformers' save_pretrained."
+        )
+    config = json_of(folder / "config.json")
+    architecture = str((config.get("architectures") or [""])[0])
+    if architecture.endswith("ForCausalLM"):
+        raise ConfigError(
+            f"{folder} is a {architecture}, which scores by the words it would write; that engine (causal-lm) is not "
+            "there yet. Take a model with a sequence-classification head."
+        )
+    if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
+        return
+    if "auto_map" in config:
+        raise _wants_code(folder)
+    raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
+
+
+def modular(folder: Path) -> bool:
+    """Tell whether sentence-transformers' modules come after the transformer (Ettin: pooling, then dense layers)."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return False
+    import json
+
+    try:
+        kinds = [str(each["type"]) for each in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{file} cannot be read ({error!r}): fetch the model again.") from error
+    for kind in kinds:
+        if not kind.startswith("sentence_transformers."):
+            raise ConfigError(f"{file} names {kind}, code that is not sentence-transformers' own: it is not run.")
+    if len(kinds) > 1 and kinds[-1].rpartition(".")[2] != "Dense":
+        raise _headless(folder, f"the last of its modules is {kinds[-1].rpartition('.')[2]} (an embedding model?)")
+    return len(kinds) > 1
+
+
+def load(folder: Path, placement: Placement) -> Network:
+    """Load a model onto its device.
+
+    Raises:
+        ConfigError: A device or dtype that this machine has not, or a checkpoint that is none of a cross-encoder.
+    """
+    import torch
+
+    check(folder, remote_code=placement.remote_code)
+    device = _device(placement.device)
+    dtype = _dtype(placement.dtype, device)
+    parts = modular(folder)
+    with _quiet():
+        try:
+            module = (_modules if parts else _classifier)(folder, device, dtype, placement.remote_code)
+        except ConfigError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(f"{folder} does not fit on {device}: {error}. Choose another device or dtype.") from error
+        except Exception as error:  # the libraries raise whatever they like
+            if "trust_remote_code" in str(error):
+                raise _wants_code(folder) from error
+            raise ConfigError(
+                f"{folder} cannot be loaded ({type(error).__name__}: {error}): fetch it again, or name another model."
+            ) from error
+    return Network(module, device, dtype, modular=parts)
+
+
+def _classifier(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    module, told = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=remote_code,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # transformers fills what is missing with random numbers, and says so only in its log.
+    lacking = sorted({*told["missing_keys"], *(str(each) for each in told.get("mismatched_keys", ()))})
+    if lacking:
+        raise _headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
+    return module.eval().to(device)
+
+
+def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    found = CrossEncoder(
+        str(folder),
+        device=str(device),
+        local_files_only=True,
+        trust_remote_code=remote_code,
+        model_kwargs={"dtype": dtype, "use_safetensors": True},
+    )
+    return found.eval()
+
+
+def _device(asked: str | None) -> torch.device:
+    import torch
+
+    if asked in (None, "auto"):
+        # Not Apple's: for small models it is no gain, and its memory is invisible (peers.md B35). By name it is taken.
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(1, device=device)
+    except Exception as error:  # torch raises RuntimeError, AssertionError and others
+        raise ConfigError(f"device {asked!r} cannot be used here ({error}): try 'cpu', or leave it out.") from error
+    return device
+
+
+def _dtype(asked: str | None, device: torch.device) -> torch.dtype:
+    import torch
+
+    if device.type == "cpu":
+        if asked == "float16":
+            raise ConfigError("dtype 'float16' is for GPUs: a CPU is slow and inexact in it. Take bfloat16 or float32.")
+        fast = asked == "auto" and _cpu_has_bfloat16()
+        return torch.bfloat16 if fast or asked == "bfloat16" else torch.float32
+    if asked in _DTYPES:
+        found: torch.dtype = getattr(torch, str(asked))
+        return found
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    import torch
+
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test() for test in tests if test is not None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Load without the libraries' bars and reports: what they would say is raised as an error."""
+    from transformers import utils
+
+    logging: Any = utils.logging  # its functions are untyped
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _headless(folder: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{folder} has no trained classification head ({why}), so its scores would be random. "
+        "Name a model that was trained to rerank."
+    )
+
+
+def _wants_code(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder} needs code of its own to run, which is not trusted. Use a checkpoint of a native architecture or its "
+        "ONNX file (onnx:…); or name the model by its hub name and set trust_remote_code with a 40-digit revision."
+    )

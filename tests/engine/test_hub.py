@@ -1,0 +1,187 @@
+"""Models by their hub names, from a small real hub on this machine; each step a process of its own, as users have it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub import Hub
+
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.engine.hub import onnx_files, torch_files
+
+FIRST, SECOND = "a" * 40, "b" * 40
+CODE = """
+import sys
+from rerank_plugins import load_reranker
+reranker = load_reranker(sys.argv[1])
+print([each.index for each in reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])])
+"""
+
+
+@pytest.fixture
+def hub(cross_encoder_folder, tmp_path):
+    running = Hub()
+    published = shutil.copytree(cross_encoder_folder, tmp_path / "published")
+    (published / "pytorch_model.bin").write_bytes(b"pickled")
+    (published / "modeling.py").write_text("raise SystemExit", "utf-8")
+    running.put("acme/tiny", published, FIRST)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def run(hub, tmp_path):
+    def run(*arguments, **more):
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_ETAG_TIMEOUT": "5",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            **more,
+        }
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", *arguments],
+            env=environment,
+            input="Bananas are yellow.\nThe moon raises the tides.\n",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def fetch(run, spec, **more):
+    return run("-m", "rerank_plugins", "fetch", spec, **more)
+
+
+def record(tmp_path) -> Path:
+    (found,) = (tmp_path / "cache" / "rerank_plugins" / "models").iterdir()
+    return found
+
+
+def test_fetched_once_then_without_a_network(run, hub, tmp_path):
+    done = fetch(run, "onnx:acme/tiny")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().partition(": ")[2])
+    held = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
+    assert held == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"}, "no pickles, no code"
+    told = json.loads(record(tmp_path).read_text("utf-8"))
+    assert told["commit"] == FIRST
+    assert set(told["files"]) == held
+    hub.asked.clear()
+    for more in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = run("-c", CODE, "onnx:acme/tiny", **more)
+        assert done.returncode == 0, done.stderr
+    assert hub.asked == [], "a model that is at hand asks nobody"
+
+
+def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp_path, cross_encoder_folder):
+    done = run("-c", CODE, "sentence-transformers:acme/tiny")
+    assert done.returncode == 0, done.stderr
+    assert any("model.safetensors" in each for each in hub.asked)
+    assert not any("pytorch_model.bin" in each or ".py" in each or ".onnx" in each for each in hub.asked)
+    hub.put("acme/tiny", cross_encoder_folder, SECOND)
+    shutil.rmtree(tmp_path / "hf")
+    done = fetch(run, "sentence-transformers:acme/tiny")
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
+
+
+def test_other_bytes_are_refused(run, hub, tmp_path):
+    done = fetch(run, "onnx:acme/tiny")
+    file = Path(done.stdout.strip().partition(": ")[2]) / "model.onnx"
+    file.resolve().write_bytes(file.read_bytes() + b"x")
+    done = run("-c", CODE, "onnx:acme/tiny")
+    assert "model.onnx of acme/tiny is not the file of the first use" in done.stderr
+    # The same commit with other bytes, from the hub itself.
+    shutil.rmtree(tmp_path / "hf")
+    config = hub.repositories["acme/tiny"][FIRST] / "config.json"
+    config.write_text(config.read_text("utf-8") + "\n", "utf-8")
+    done = fetch(run, "onnx:acme/tiny")
+    assert done.returncode == 2
+    assert "config.json of acme/tiny is not the file of the first use" in done.stderr
+    record(tmp_path).unlink()
+    assert fetch(run, "onnx:acme/tiny").returncode == 0
+
+
+def test_a_cache_that_others_filled_serves_offline(run, tmp_path):
+    filled = "from huggingface_hub import hf_hub_download as get\nfor name in sys.argv[1:]: get('acme/tiny', name)"
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.onnx")
+    assert run("-c", f"import sys\n{filled}", *names).returncode == 0
+    done = run("-c", CODE, "onnx:acme/tiny", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "more", "told"),
+    [
+        ("onnx:acme/tiny", {"HF_HUB_OFFLINE": "1"}, "run: rerank-plugins fetch onnx:acme/tiny"),
+        ('{"use": "onnx:acme/tiny", "local_files_only": true}', {}, "run: rerank-plugins fetch onnx:acme/tiny"),
+        ("onnx:acme/none", {}, "The hub has no acme/none"),
+        ('{"use": "onnx:acme/tiny", "revision": "v9"}', {}, "no revision 'v9'"),
+        ("onnx:acme/tiny", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "could not be fetched"),
+    ],
+)
+def test_what_cannot_be_fetched_says_what_to_do(spec, more, told, run):
+    done = fetch(run, spec, **more)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+
+
+def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
+    hub.put("acme/tiny", cross_encoder_folder, SECOND)
+    done = fetch(run, json.dumps({"use": "onnx:acme/tiny", "revision": FIRST}))
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
+
+
+def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
+    folder = shutil.copytree(cross_encoder_folder, tmp_path / "own-code")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
+    config |= {"model_type": "own", "auto_map": own, "architectures": ["OwnForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "own.py").write_text(
+        "from transformers import BertConfig, BertForSequenceClassification\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n"
+        "class OwnForSequenceClassification(BertForSequenceClassification):\n    config_class = OwnConfig\n",
+        "utf-8",
+    )
+    hub.put("acme/own", folder, SECOND)
+    spec = {
+        "use": "sentence-transformers:acme/own",
+        "revision": SECOND,
+        "sentence-transformers": {"trust_remote_code": True},
+    }
+    check = ("-m", "rerank_plugins", "rerank", "tides", "-", "--reranker")
+    plain = {key: value for key, value in spec.items() if key != "sentence-transformers"}
+    done = run(*check, json.dumps(plain))
+    assert done.returncode == 2
+    assert "needs code of its own" in done.stderr
+    done = run(*check, json.dumps(spec))
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_chosen_of_a_repository():
+    small = ["config.json", "tokenizer.json"]
+    many = [*small, "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_O4.onnx", "model.safetensors", "x.bin"]
+    assert onnx_files(many) == ["onnx/model.onnx", "onnx/model.onnx_data", *small]
+    assert set(torch_files(many)) == {*small, "model.safetensors"}
+    modules = [*small, "modules.json", "model.safetensors", "2_Dense/config.json", "2_Dense/model.safetensors", "a.py"]
+    assert set(torch_files(modules)) == {*modules} - {"a.py"}
+    assert "a.py" in torch_files(modules, code=True)
+    with pytest.raises(ConfigError, match=r"several \(onnx/a.onnx, onnx/b.onnx\)"):
+        onnx_files([*small, "onnx/a.onnx", "onnx/b.onnx"])
+    with pytest.raises(ConfigError, match="no safetensors"):
+        torch_files([*small, "pytorch_model.bin"])
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
+        onnx_files(["model.onnx"])

@@ -1,0 +1,299 @@
+"""The torch engine against sentence-transformers itself, on tiny checkpoints of the true architectures."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+from checkpoints import KINDS, LONGEST, checkpoint
+from models import SENTENCES
+
+from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.engine.torch_model import Placement, loaded
+
+QUERY = "how do the tides work"
+RANDOM = random.Random(5)
+WORDS = " ".join(SENTENCES).split()
+# Short enough that nobody cuts: what is cut differs on purpose (they take from query and document alike).
+DOCUMENTS = [*SENTENCES, *(" ".join(RANDOM.choices(WORDS, k=RANDOM.randint(1, 14))) for _ in range(25))]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = checkpoint(tmp_path_factory.mktemp("checkpoints") / kind, kind)
+        return made[kind]
+
+    return folder
+
+
+def raw(reranker, documents, query=QUERY):
+    found = {result.index: result.raw_score for result in reranker.rerank(query, documents)}
+    return [found[index] for index in range(len(documents))]
+
+
+def theirs(folder, documents, query=QUERY):
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+    pairs = [(query, document) for document in documents]
+    return model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scores_are_those_of_sentence_transformers(kind, folders):
+    folder = folders(kind)
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        ours = raw(reranker, DOCUMENTS)
+        assert reranker.scorer.label.endswith("[torch float32]")
+    expected = theirs(folder, DOCUMENTS)
+    if kind == "bert-two-labels":
+        expected = [second - first for first, second in expected]
+    assert ours == pytest.approx(expected, abs=1e-4)
+    assert max(expected) - min(expected) > 0.05, "the scores have to differ, or the test says nothing"
+
+
+@pytest.mark.parametrize("kind", ["bert", "modular"])
+def test_the_order_does_not_depend_on_batches_or_the_order_given(kind, folders):
+    folder = folders(kind)
+    spec = {"use": f"sentence-transformers:{folder}", "device": "cpu"}
+    with load_reranker(spec) as usual:
+        expected = raw(usual, DOCUMENTS)
+    shuffled = list(range(len(DOCUMENTS)))
+    random.Random(3).shuffle(shuffled)
+    for batch_tokens in (16, 100, 100_000):
+        with load_reranker({**spec, "batch_tokens": batch_tokens}) as reranker:
+            again = raw(reranker, [DOCUMENTS[index] for index in shuffled])
+        assert again == pytest.approx([expected[index] for index in shuffled], abs=1e-5)
+
+
+def test_only_the_document_is_cut(folders):
+    folder = folders("bert")
+    long = " ".join(WORDS * 4)
+    with load_reranker(f"sentence-transformers:{folder}") as reranker:
+        whole = reranker.rerank(QUERY, [long, SENTENCES[0]])
+        assert {each.index: each.truncated for each in whole} == {0: True, 1: False}
+        assert reranker.scorer.capabilities.max_tokens == LONGEST
+        tokens = len(reranker.scorer.tokens(QUERY))
+        offsets = reranker.scorer.tokens(long)
+    kept = long[: offsets[LONGEST - tokens - 3 - 1][1]]  # the room that [CLS], [SEP], [SEP] and the query leave
+    (expected,) = theirs(folder, [kept])
+    assert next(each for each in whole if each.index == 0).raw_score == pytest.approx(expected, abs=1e-4)
+
+
+def test_special_tokens_in_a_document_are_text(folders):
+    folder = folders("bert")
+    with load_reranker(f"sentence-transformers:{folder}") as reranker:
+        alone = raw(reranker, [SENTENCES[0]])
+        hostile = "[SEP] " + SENTENCES[0] + " [PAD] [CLS] [MASK]"
+        together = raw(reranker, [SENTENCES[0], hostile])
+        encoder = loaded(folder, Placement()).encoder
+    assert together[0] == pytest.approx(alone[0], abs=1e-5)
+    ids = encoder.pairs("q", [hostile], LONGEST)[0].ids
+    assert [each for each in ids if each == 3] == [3, 3], (
+        "[SEP] stands after the query and at the end, and nowhere else"
+    )
+
+
+def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
+    spec = f"sentence-transformers:{folders('bert')}"
+    first, second, third = load_reranker(spec), load_reranker(spec), load_reranker(spec, dtype="bfloat16")
+    models = [each.scorer.inner.inner.inner.torch_model for each in (first, second, third)]
+    assert models[0] is models[1] is not models[2]
+    raw(first, SENTENCES)
+    network = weakref.ref(models[0].network)
+    del models
+    first.close()
+    raw(second, SENTENCES)
+    assert network() is not None
+    second.close()
+    del first, second
+    gc.collect()
+    assert network() is None
+    third.close()
+
+
+def test_bfloat16_by_name_keeps_the_scores_near(folders):
+    spec = f"sentence-transformers:{folders('bert')}"
+    with load_reranker(spec) as exact, load_reranker(spec, dtype="bfloat16", device="cpu") as fast:
+        assert raw(fast, DOCUMENTS) == pytest.approx(raw(exact, DOCUMENTS), abs=0.5)
+        assert fast.scorer.label.endswith("[torch bfloat16]")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"dtype": "float16", "device": "cpu"}, "float16.*for GPUs"),
+        ({"dtype": "int8"}, "dtype 'int8' is not offered"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"runtime": "onnxruntime"}, "runtime 'onnxruntime' is not offered.*torch"),
+        ({"max_tokens": 3}, "max_tokens has to be"),
+    ],
+)
+def test_what_cannot_be_had_is_said(options, told, folders):
+    with (
+        pytest.raises(ConfigError, match=told),
+        load_reranker(f"sentence-transformers:{folders('bert')}", **options) as it,
+    ):
+        it.warmup()
+
+
+def test_a_checkpoint_without_a_head_is_refused(folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    def changed(name, config):
+        folder = shutil.copytree(folders("bert"), tmp_path / name)
+        told = json.loads((folder / "config.json").read_text("utf-8"))
+        (folder / "config.json").write_text(json.dumps({**told, **config}), "utf-8")
+        return folder
+
+    with pytest.raises(ConfigError, match=r"no trained classification head.*BertForMaskedLM"):
+        load_reranker(f"sentence-transformers:{changed('masked', {'architectures': ['BertForMaskedLM']})}")
+    with pytest.raises(ConfigError, match="not there yet"):
+        load_reranker(f"sentence-transformers:{changed('causal', {'architectures': ['Qwen3ForCausalLM']})}")
+    auto_map = {"architectures": ["JinaModel"], "auto_map": {"AutoModel": "modeling.JinaModel"}}
+    with pytest.raises(ConfigError, match="code of its own"):
+        load_reranker(f"sentence-transformers:{changed('code', auto_map)}")
+    # The config claims a head that the file does not hold.
+    liar = changed("liar", {})
+    weights = load_file(liar / "model.safetensors")
+    save_file(
+        {name: each for name, each in weights.items() if "classifier" not in name},
+        liar / "model.safetensors",
+        {"format": "pt"},
+    )
+    with (
+        pytest.raises(ConfigError, match="lack classifier"),
+        load_reranker(f"sentence-transformers:{liar}") as reranker,
+    ):
+        reranker.warmup()
+
+
+def test_pickled_weights_are_not_read(folders, tmp_path):
+    folder = shutil.copytree(folders("bert"), tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="no safetensors weights"):
+        load_reranker(f"sentence-transformers:{folder}")
+
+
+def test_a_stranger_s_module_is_not_run(folders, tmp_path):
+    folder = shutil.copytree(folders("modular"), tmp_path / "strange")
+    (folder / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "evil.Module"}]), "utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"evil\.Module"):
+        load_reranker(f"sentence-transformers:{folder}")
+
+
+def test_threads_and_tasks_get_the_scores_of_one_alone(folders):
+    with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
+        expected = raw(reranker, DOCUMENTS)
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda _: raw(reranker, DOCUMENTS), range(16)):
+                assert found == pytest.approx(expected, abs=1e-6)
+
+
+async def test_the_loop_goes_on_and_a_cancelled_call_stops(folders):
+    reranker = load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=16)
+    await reranker.arerank(QUERY, SENTENCES)
+    threads = threading.active_count()
+    call = asyncio.ensure_future(reranker.arerank(QUERY, [f"{text} {n}" for n in range(200) for text in SENTENCES]))
+    ticks = 0
+    while not call.done() and ticks < 20:
+        await asyncio.sleep(0)
+        ticks += 1
+    assert ticks == 20, "a thousand batches of one run elsewhere while the loop ticks"
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    # The worker is free at once: another call is answered after one batch, not a thousand.
+    assert len(await reranker.arerank(QUERY, SENTENCES)) == len(SENTENCES)
+    assert threading.active_count() == threads
+    await reranker.aclose()
+
+
+class _SmallGPU:
+    """Stands in for the one part this machine has not: a network whose memory holds `most` tokens."""
+
+    on_gpu, dtype, freed = True, "float32", 0
+
+    def __init__(self, inner, most):
+        self._inner, self._most, self.sizes = inner, most, []
+
+    def run(self, ids, mask, types):
+        import torch
+
+        self.sizes.append(ids.size)
+        if ids.size > self._most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self._inner.run(ids, mask, types)
+
+    def exhausted(self, error):
+        return self._inner.exhausted(error)
+
+    def free(self):
+        self.freed += 1
+
+
+def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
+    with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
+        expected = raw(reranker, DOCUMENTS)
+        model = reranker.scorer.inner.inner.inner.torch_model
+        model._network = small = _SmallGPU(model.network, 120)
+        assert raw(reranker, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+        assert small.freed >= 1
+        small.freed, small.sizes = 0, []
+        assert raw(reranker, DOCUMENTS) == pytest.approx(expected, abs=1e-5)
+        assert small.freed == 0, f"the second call knows what fits: {small.sizes}"
+
+
+def test_longest_first(folders):
+    with load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=64) as reranker:
+        raw(reranker, SENTENCES)
+        model = reranker.scorer.inner.inner.inner.torch_model
+        model._network = seen = _SmallGPU(model.network, 10**6)
+        raw(reranker, DOCUMENTS)
+    longest = [size for size in seen.sizes if size <= 64]
+    assert len(longest) > 3
+    assert all(size <= 64 for size in seen.sizes)
+    assert any(a > b for a, b in pairwise(longest))
+
+
+def test_a_forked_child_loads_anew(folders):
+    code = f"""
+import os, sys
+from rerank_plugins import load_reranker
+reranker = load_reranker("sentence-transformers:{folders("bert")}", device="cpu")
+import torch; torch.set_num_threads(1)
+before = [each.raw_score for each in reranker.rerank("tides", ["the moon", "a clock"])]
+child = os.fork()
+if not child:
+    again = [each.raw_score for each in reranker.rerank("tides", ["the moon", "a clock"])]
+    os._exit(0 if again == before else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_nothing_heavy_before_the_first_call(folders):
+    code = f"""
+import sys
+from rerank_plugins import load_reranker
+load_reranker("sentence-transformers:{folders("bert")}")
+assert not {{"torch", "transformers", "sentence_transformers"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

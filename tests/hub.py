@@ -1,0 +1,81 @@
+"""A small model hub on this machine: folders as repositories, over HTTP, as huggingface_hub 1.x asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+
+class Hub:
+    """`repositories[name][commit]` is a folder; `branches[name]` the commit of `main`."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, Path]] = {}
+        self.branches: dict[str, str] = {}
+        self.asked: list[str] = []
+        hub = self
+
+        class Answer(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                hub.asked.append(f"{self.command} {self.path}")
+                status, headers, body = hub.answer(unquote(self.path.partition("?")[0]))
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def put(self, name: str, folder: Path, commit: str) -> None:
+        """Publish a folder as a commit, and move `main` there."""
+        self.repositories.setdefault(name, {})[commit] = folder
+        self.branches[name] = commit
+
+    def _commit(self, name: str, revision: str) -> str | None:
+        found = self.branches.get(name) if revision == "main" else revision
+        return found if found in self.repositories.get(name, {}) else None
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        if path.startswith("/api/models/"):
+            name, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+            return self._information(name, revision or "main")
+        owner, repository, _, revision, *inside = path.lstrip("/").split("/")
+        name = f"{owner}/{repository}"
+        commit = self._commit(name, revision)
+        file = self.repositories[name][commit].joinpath(*inside) if commit else None
+        if file is None or not file.is_file():
+            code = "EntryNotFound" if commit else "RevisionNotFound"
+            return 404, {"X-Error-Code": code}, b""
+        body = file.read_bytes()
+        etag = hashlib.sha256(body).hexdigest()
+        return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": str(commit)}, body
+
+    def _information(self, name: str, revision: str) -> tuple[int, dict[str, str], bytes]:
+        if name not in self.repositories:
+            return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        commit = self._commit(name, revision)
+        if commit is None:
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
+        folder = self.repositories[name][commit]
+        names = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
+        told = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": each} for each in names]}
+        return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()

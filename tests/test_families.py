@@ -1,0 +1,156 @@
+"""Families of models: presets over engines, whatever engine runs them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+
+import pytest
+from checkpoints import checkpoint
+from models import SENTENCES, cross_encoder
+
+from rerank_plugins import ConfigError, MissingExtra, cli, load_reranker
+from rerank_plugins.backends import families
+from rerank_plugins.backends.onnx import Onnx
+from rerank_plugins.backends.recipes import MODELS
+from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.config import backends
+from rerank_plugins.registry import BUILTIN
+
+QUERY = "how do the tides work"
+FAMILIES = sorted({recipe.family for recipe in MODELS})
+
+
+@pytest.fixture(scope="session")
+def torch_folder(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("families") / "tiny", "xlm-r")
+
+
+def raw(reranker):
+    found = {each.index: each.raw_score for each in reranker.rerank(QUERY, SENTENCES)}
+    return [found[index] for index in range(len(SENTENCES))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_is_a_model_in_every_family(family, cross_encoder_folder, torch_folder):
+    with (
+        load_reranker(f"{family}:{cross_encoder_folder}") as reranker,
+        load_reranker(f"onnx:{cross_encoder_folder}") as plain,
+    ):
+        assert isinstance(backends(reranker)[0].inner, Onnx)
+        assert raw(reranker) == raw(plain)
+        response = reranker.rerank(QUERY, SENTENCES)
+        assert response.model.startswith(f"{family}:")
+        for each in response:
+            assert each.relevance_score == pytest.approx(1 / (1 + math.exp(-each.raw_score)))
+    with load_reranker(f"{family}:{torch_folder}") as reranker:
+        assert isinstance(backends(reranker)[0].inner, SentenceTransformers)
+    with load_reranker(f"{family}:{cross_encoder_folder}", runtime="torch") as reranker:
+        assert isinstance(backends(reranker)[0].inner, SentenceTransformers)
+
+
+@pytest.mark.parametrize("recipe", MODELS, ids=lambda recipe: f"{recipe.family}:{recipe.name}")
+def test_every_model_can_be_named_and_needs_no_network_to_be_made(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert recipe.family in BUILTIN
+    for name in (recipe.name, recipe.repository):
+        if recipe.instead:
+            with pytest.raises(ConfigError, match="is not there yet"):
+                load_reranker(f"{recipe.family}:{name}")
+            continue
+        with load_reranker(f"{recipe.family}:{name}") as reranker:
+            assert reranker.scorer.label == f"{recipe.family}:{recipe.name}"
+            assert reranker.scorer.capabilities.max_tokens == recipe.max_tokens
+            with pytest.raises(ConfigError, match=f"rerank-plugins fetch {recipe.family}:{recipe.name}"):
+                reranker.warmup()
+
+
+def test_a_family_without_a_model_takes_its_first():
+    for family in FAMILIES:
+        first = next(recipe for recipe in MODELS if recipe.family == family)
+        assert not first.instead
+        assert load_reranker(family).scorer.label == f"{family}:{first.name}"
+
+
+def test_a_licence_that_is_not_for_commerce_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(families, "_warned", set())
+    with caplog.at_level(logging.WARNING, "rerank_plugins"):
+        load_reranker("jina:jina-reranker-v2-base-multilingual")
+        load_reranker("jina:jina-reranker-v2-base-multilingual")
+        load_reranker("jina")
+    assert [record.getMessage() for record in caplog.records] == [
+        "jina-reranker-v2-base-multilingual is licensed CC-BY-NC-4.0: not for commercial use without its maker's leave."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "told"),
+    [
+        ("bge:nothing", {}, "no model 'nothing'. Choose one of: bge-reranker-v2-m3"),
+        ("onnx:just-a-name", {}, "neither a folder nor a hub's org/name"),
+        ("onnx", {}, "onnx needs a model"),
+        ("sentence-transformers:/no/such/folder", {}, "There is no folder"),
+        ("jina", {"runtime": "torch"}, "runs from its ONNX file only"),
+        ("zerank", {}, "'zerank' is not there yet"),
+        ("qwen3:Qwen3-Reranker-0.6B", {}, "'qwen3' is not there yet"),
+        ("flashrank:ms-marco-TinyBERT-L-2-v2", {}, "the folder of a model that the flashrank package fetched"),
+        ("sentence-transformers:a/b", {"sentence-transformers": {"trust_remote_code": True}}, "40 digits"),
+        (
+            "sentence-transformers:a/b",
+            {"revision": "main", "sentence-transformers": {"trust_remote_code": True}},
+            "40 digits",
+        ),
+    ],
+)
+def test_what_cannot_be_had_says_what_to_do(spec, options, told):
+    with pytest.raises(ConfigError, match=told):
+        load_reranker(spec, **options)
+
+
+def test_without_torch_a_family_that_needs_it_says_the_pip_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'rerank-plugins\[sentence-transformers\]'"):
+        load_reranker("bge")
+
+
+def test_flashrank_folders_score_as_flashrank_does(tmp_path):
+    """The package's own Ranker, on a folder in its layout (flashrank 0.2.10, Config.py and Ranker.py)."""
+    from flashrank import Ranker, RerankRequest
+
+    for labels in (1, 2):
+        cache = tmp_path / str(labels)
+        folder = cross_encoder(cache / "ms-marco-TinyBERT-L-2-v2", labels=labels)
+        shutil.move(folder / "model.onnx", folder / "flashrank-TinyBERT-L-2-v2.onnx")
+        names = {
+            "unk_token": "[UNK]",
+            "pad_token": "[PAD]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "mask_token": "[MASK]",
+        }
+        (folder / "special_tokens_map.json").write_text(json.dumps(names), "utf-8")
+        ranker = Ranker(model_name="ms-marco-TinyBERT-L-2-v2", cache_dir=str(cache))
+        passages = [{"id": index, "text": text} for index, text in enumerate(SENTENCES)]
+        theirs = {
+            each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query=QUERY, passages=passages))
+        }
+        with load_reranker(f"flashrank:{folder}") as reranker:
+            ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_list_models(capsys):
+    assert cli.main(["list", "--models"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{recipe.family}:{recipe.name}" in shown for recipe in MODELS)
+    assert cli.main(["list", "--models", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(MODELS)
+
+
+def test_fetch_of_what_has_no_files_says_so(capsys, cross_encoder_folder):
+    assert cli.main(["fetch", json.dumps({"use": f"onnx:{cross_encoder_folder}", "fallback": ["lexical"]})]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(f": {cross_encoder_folder}")
+    assert second == "lexical: needs no files"
