@@ -23,7 +23,7 @@ class Cohere(CohereServer):
 
 
 def folder() -> str:
-    """Return the folder of a cross-encoder, with its PyTorch weights for `before` and its model.onnx for `after`."""
+    """Return the folder of a cross-encoder, PyTorch weights and all."""
     if len(sys.argv) != 2:
         raise SystemExit(f"Name the folder of a cross-encoder: python {sys.argv[0]} FOLDER")
     return sys.argv[1]

@@ -1,6 +1,6 @@
 """`CrossEncoderReranker` (langchain-classic, with langchain-community's HuggingFaceCrossEncoder) → `RerankCompressor`.
 
-New: the scores, which it drops, stand in the metadata; long documents are cut with a mark; no torch for an ONNX folder.
+New: the scores, which it drops, stand in the metadata; long documents are cut with a mark; `onnx:FOLDER` needs no torch.
 """
 
 from compare import compare, folder, langchain
@@ -16,7 +16,7 @@ def before():
 def after():
     from rerank_plugins.langchain import RerankCompressor
 
-    return RerankCompressor(reranker=f"onnx:{folder()}", top_n=3)
+    return RerankCompressor(reranker=f"sentence-transformers:{folder()}", top_n=3)
 
 
 compare(before, after, langchain)

@@ -20,7 +20,7 @@ def before():
 def after():
     from rerank_plugins.langchain import RerankCompressor
 
-    return RerankCompressor(reranker=f"onnx:{folder()}", top_n=3)
+    return RerankCompressor(reranker=f"flashrank:{folder()}", top_n=3)
 
 
 compare(before, after, langchain)

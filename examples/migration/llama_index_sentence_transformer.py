@@ -17,7 +17,7 @@ def before():
 def after():
     from rerank_plugins.llama_index import RerankPostprocessor
 
-    return RerankPostprocessor(reranker=f"onnx:{folder()}", top_n=3)
+    return RerankPostprocessor(reranker=f"sentence-transformers:{folder()}", top_n=3)
 
 
 compare(before, after, llama_index)

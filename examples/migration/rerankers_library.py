@@ -17,7 +17,7 @@ def before():
 def after():
     from rerank_plugins import load_reranker
 
-    reranker = load_reranker(f"onnx:{folder()}")
+    reranker = load_reranker(f"sentence-transformers:{folder()}")
     return [result.document for result in reranker.rerank(QUESTION, TEXTS, top_n=3)]
 
 
