@@ -1,7 +1,7 @@
 """Local engines side by side with sentence-transformers on the same weights and documents, in turn.
 
 A MiniLM-L6-shaped cross-encoder (six layers, 384 wide, random weights: no hub is needed) is made in a temporary folder,
-for torch and as ONNX. 100 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of Python's
+for torch, and as ONNX by `rerank-plugins export`. 100 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of Python's
 own manual. Prints medians, the spread, ratios of medians, and Kendall's tau to sentence-transformers' scores.
 """
 
@@ -20,6 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 import rerank_plugins.backends.embedded as embedded
 from rerank_plugins import load_reranker
+from rerank_plugins.engine.export import export
 
 ROUNDS, COUNT = 5, 100
 QUERY = "how does the import system find and load a module"
@@ -37,10 +38,9 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def cross_encoder(folder: Path) -> None:
-    """Write the model, for torch and as ONNX."""
+    """Write the model, for torch and, as a user would, as ONNX."""
     torch.manual_seed(0)
     config = BertConfig(
-        attn_implementation="eager",  # exports to the plainest graph
         vocab_size=30522,
         hidden_size=384,
         num_hidden_layers=6,
@@ -63,18 +63,7 @@ def cross_encoder(folder: Path) -> None:
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     tokenizer.save_pretrained(folder)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    example = tokenizer("a query", "a document", return_tensors="pt")
-    torch.onnx.export(
-        model,
-        tuple(example[name] for name in names),
-        str(folder / "model.onnx"),
-        input_names=names,
-        output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in names} | {"logits": {0: "batch"}},
-        opset_version=17,
-        dynamo=False,
-    )
+    export(folder, folder)
 
 
 def main() -> None:

@@ -25,6 +25,12 @@ class TestOnnx(BackendContract):
         return f"onnx:{cross_encoder_folder}"
 
 
+class TestOpenVINO(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> dict:
+        return {"use": f"onnx:{cross_encoder_folder}", "runtime": "openvino"}
+
+
 class TestEmbedded(BackendContract):
     spec = "embedded"
 
