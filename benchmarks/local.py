@@ -19,7 +19,7 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 import rerank_plugins.backends.embedded as embedded
-from rerank_plugins import load_reranker
+from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.engine.export import export
 
 ROUNDS, COUNT = 5, 100
@@ -73,14 +73,15 @@ def main() -> None:
         cross_encoder(folder)
         peer = CrossEncoder(name, local_files_only=True, device="cpu", model_kwargs={"dtype": torch.float32})
         onnx, model = load_reranker(f"onnx:{name}"), load_reranker("embedded")
+        auto = load_reranker({"use": f"onnx:{name}", "dtype": "auto"})
         fresh = iter(range(10**6))
 
         def predict() -> list[float]:
             pairs = [(QUERY, document) for document in documents]
             return peer.predict(pairs, show_progress_bar=False, activation_fn=torch.nn.Identity()).tolist()
 
-        def ours() -> list[float]:
-            found = onnx.rerank(QUERY, documents)
+        def ours(reranker: Reranker = onnx) -> list[float]:
+            found = reranker.rerank(QUERY, documents)
             return [result.raw_score for result in sorted(found, key=lambda result: result.index)]
 
         def unseen() -> None:
@@ -89,6 +90,7 @@ def main() -> None:
         contenders: dict[str, Callable[[], object]] = {
             "sentence-transformers predict, float32": predict,
             "onnx, float32": ours,
+            'onnx, dtype "auto"': lambda: ours(auto),
             "embedded, documents not seen before": unseen,
             "embedded, documents seen before": lambda: model.rerank(QUERY, documents),
         }
@@ -105,7 +107,10 @@ def main() -> None:
         for name_of, each in times.items():
             middle = statistics.median(each)
             print(f"{name_of:40}{middle:9.1f} ms [{min(each):.1f}-{max(each):.1f}]   x{base / middle:.2f}")
-        print(f"onnx against sentence-transformers: Kendall tau {kendalltau(predict(), ours()).statistic:.5f}")
+        theirs = predict()
+        for each in (onnx, auto):
+            tau = kendalltau(theirs, ours(each)).statistic
+            print(f"{each.scorer.label} against sentence-transformers: Kendall tau {tau:.5f}")
 
 
 if __name__ == "__main__":
