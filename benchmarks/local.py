@@ -1,7 +1,7 @@
 """Local engines side by side with sentence-transformers on the same weights and documents, in turn.
 
 A MiniLM-L6-shaped cross-encoder (six layers, 384 wide, random weights: no hub is needed) is made in a temporary folder,
-for torch and as ONNX. 100 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of Python's
+for torch, and as ONNX by `rerank-plugins export`. 100 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of Python's
 own manual. Prints medians, the spread, ratios of medians, and Kendall's tau to sentence-transformers' scores.
 """
 
@@ -19,7 +19,8 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 import rerank_plugins.backends.embedded as embedded
-from rerank_plugins import load_reranker
+from rerank_plugins import Reranker, load_reranker
+from rerank_plugins.engine.export import export
 
 ROUNDS, COUNT = 5, 100
 QUERY = "how does the import system find and load a module"
@@ -37,10 +38,9 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def cross_encoder(folder: Path) -> None:
-    """Write the model, for torch and as ONNX."""
+    """Write the model, for torch and, as a user would, as ONNX."""
     torch.manual_seed(0)
     config = BertConfig(
-        attn_implementation="eager",  # exports to the plainest graph
         vocab_size=30522,
         hidden_size=384,
         num_hidden_layers=6,
@@ -63,18 +63,7 @@ def cross_encoder(folder: Path) -> None:
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     tokenizer.save_pretrained(folder)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    example = tokenizer("a query", "a document", return_tensors="pt")
-    torch.onnx.export(
-        model,
-        tuple(example[name] for name in names),
-        str(folder / "model.onnx"),
-        input_names=names,
-        output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in names} | {"logits": {0: "batch"}},
-        opset_version=17,
-        dynamo=False,
-    )
+    export(folder, folder)
 
 
 def main() -> None:
@@ -84,14 +73,15 @@ def main() -> None:
         cross_encoder(folder)
         peer = CrossEncoder(name, local_files_only=True, device="cpu", model_kwargs={"dtype": torch.float32})
         onnx, model = load_reranker(f"onnx:{name}"), load_reranker("embedded")
+        auto = load_reranker({"use": f"onnx:{name}", "dtype": "auto"})
         fresh = iter(range(10**6))
 
         def predict() -> list[float]:
             pairs = [(QUERY, document) for document in documents]
             return peer.predict(pairs, show_progress_bar=False, activation_fn=torch.nn.Identity()).tolist()
 
-        def ours() -> list[float]:
-            found = onnx.rerank(QUERY, documents)
+        def ours(reranker: Reranker = onnx) -> list[float]:
+            found = reranker.rerank(QUERY, documents)
             return [result.raw_score for result in sorted(found, key=lambda result: result.index)]
 
         def unseen() -> None:
@@ -100,6 +90,7 @@ def main() -> None:
         contenders: dict[str, Callable[[], object]] = {
             "sentence-transformers predict, float32": predict,
             "onnx, float32": ours,
+            'onnx, dtype "auto"': lambda: ours(auto),
             "embedded, documents not seen before": unseen,
             "embedded, documents seen before": lambda: model.rerank(QUERY, documents),
         }
@@ -116,7 +107,10 @@ def main() -> None:
         for name_of, each in times.items():
             middle = statistics.median(each)
             print(f"{name_of:40}{middle:9.1f} ms [{min(each):.1f}-{max(each):.1f}]   x{base / middle:.2f}")
-        print(f"onnx against sentence-transformers: Kendall tau {kendalltau(predict(), ours()).statistic:.5f}")
+        theirs = predict()
+        for each in (onnx, auto):
+            tau = kendalltau(theirs, ours(each)).statistic
+            print(f"{each.scorer.label} against sentence-transformers: Kendall tau {tau:.5f}")
 
 
 if __name__ == "__main__":

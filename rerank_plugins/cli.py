@@ -1,4 +1,4 @@
-"""The command `rerank-plugins`: rerank lines or JSONL, list the backends, check one."""
+"""The command `rerank-plugins`: rerank lines or JSONL, list the backends, check one, export a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
@@ -131,6 +132,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     fetching.add_argument("reranker", metavar="SPEC", nargs="?", help=_SPEC)
     checking = command("check", _check, "load a reranker, rerank three documents, and say how it went", _CHECK_MORE)
     checking.add_argument("reranker", metavar="SPEC", nargs="?", help=_SPEC)
+    exporting = command("export", _export, "make a folder for the onnx backend from a checkpoint", _EXPORT_MORE)
+    exporting.add_argument(
+        "model", metavar="MODEL", help="folder of a sequence-classification checkpoint (safetensors)"
+    )
+    exporting.add_argument("folder", metavar="DIR", help="where the ONNX folder is written")
 
     arguments, rest = parser.parse_known_args(argv)
     # Files may stand after options too: argparse (before Python 3.12.7) would not take them there.
@@ -173,7 +179,9 @@ Output, best first: a table (rank, relevance score, file:line, document), or wit
 index, relevance_score, raw_score, truncated, reason, file, line and document (the row as it was read)."""
 _CHECK_MORE = "The exit code is 1 when it fails, and when a stand-in answers."
 _FETCH_MORE = "Stand-ins of its fallback too. Afterwards no network is needed: see local_files_only and HF_HUB_OFFLINE."
+_EXPORT_MORE = "Float32; the result is held against torch before it is handed over. Needs 'rerank-plugins[export]'."
 _EXAMPLES = {
+    "export": "example:\n  rerank-plugins export ./my-cross-encoder ./my-onnx  # then: onnx:./my-onnx",
     "rerank": """examples:
   rerank-plugins rerank "how do I reset my password" faq.txt
   grep -ri password docs/ | rerank-plugins rerank "how do I reset my password" --top-n 5 -
@@ -370,3 +378,16 @@ def _usage(response: RerankResponse) -> str:
         "USD": usage.cost_usd,
     }
     return "".join(f", {name}: {value:g}" for name, value in told.items() if value is not None)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from .engine.export import export
+
+    with _progress(f"exporting {arguments.model}"):
+        made = export(Path(arguments.model).expanduser(), Path(arguments.folder).expanduser())
+    last = "; last layer for the first token only" if made.first_token_only else ""
+    print(
+        f"ok: onnx:{arguments.folder} agrees with torch on {made.pairs} pairs: "
+        f"largest difference {made.largest:.1e}, Kendall tau {made.tau:.4f}{last}"
+    )
+    return 0

@@ -36,7 +36,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "lancedb": {"adapting", "core", "reranker"},
     "evaluation": {"config", "core", "registry", "reranker", "rows", "spec"},
     "scale": {"config", "core", "registry", "reranker", "rows", "spec"},
-    "cli": {"__init__", "config", "core", "evaluation", "registry", "reranker", "rows", "scale", "spec"},
+    "cli": {"__init__", "config", "core", "engine", "evaluation", "registry", "reranker", "rows", "scale", "spec"},
     "testing": {"config", "core", "reranker", "spec"},
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},

@@ -38,7 +38,7 @@ def _torch(options: Mapping[str, Any]) -> bool:
     return (
         options["runtime"] == "torch"
         or options["device"] not in (None, "cpu", "auto")
-        or options["dtype"] in ("bfloat16", "float16")
+        or (options["dtype"] in ("bfloat16", "float16") and options["runtime"] != "openvino")
     )
 
 
@@ -173,7 +173,7 @@ class Family(ByName):
             batch_tokens: Of one batch.
             device: `cpu`, or what torch knows.
             runtime: `torch` asks for the torch engine.
-            dtype: `bfloat16` and `float16` ask for it too.
+            dtype: `bfloat16` and `float16` ask for it too, unless the runtime is `openvino`.
             revision: Branch, tag or commit on the hub.
             local_files_only: Ask no network.
 

@@ -1,4 +1,4 @@
-"""Any cross-encoder in ONNX form, from a local folder, on onnxruntime: exact, and without torch."""
+"""Any cross-encoder in ONNX form, from a local folder, on onnxruntime (exact) or OpenVINO; without torch."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Onnx(OnnxBackend):
     """
 
     capabilities = Capabilities(scale="logit")
+    runtimes = ("onnxruntime", "openvino")
 
     def __init__(
         self,

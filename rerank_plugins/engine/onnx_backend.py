@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
+from .options import offered, size
+from .runtimes import choose
 
 __all__ = ["OnnxBackend"]
 
-_log = logging.getLogger("rerank_plugins")
-
 
 class OnnxBackend(Backend):
-    """A backend over one ONNX model on this machine's CPU, float32."""
+    """A backend over one ONNX model on this machine's CPU."""
+
+    runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def __init__(
         self,
@@ -39,19 +41,18 @@ class OnnxBackend(Backend):
             max_tokens: The longest input in tokens; `None` is what the folder says.
             batch_tokens: Tokens of one batch, padding included; `None` is 512.
             device: `cpu`.
-            runtime: `onnxruntime`.
-            dtype: `float32`, or `auto` for the fastest that keeps the order (the same, in this runtime).
+            runtime: One of `runtimes`, or `auto`.
+            dtype: `float32`, or `auto` for the fastest that keeps the order; see `runtimes.choose`.
 
         Raises:
             ConfigError: A missing file, or a value that is not offered.
+            MissingExtra: The runtime is not installed.
         """
         super().__init__(model)
-        _offered("device", device, ("cpu", "auto"))
-        _offered("runtime", runtime, ("onnxruntime", "auto"))
-        _offered("dtype", dtype, ("float32", "auto"))
-        for name, value in (("max_tokens", max_tokens), ("batch_tokens", batch_tokens)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 16):
-                raise ConfigError(f"{name} has to be a whole number of at least 16, and {value!r} is not.")
+        offered("device", device, ("cpu", "auto"))
+        self._runtime, self._dtype = choose(runtime, dtype, self.runtimes)
+        size("max_tokens", max_tokens)
+        size("batch_tokens", batch_tokens)
         model_file(folder)
         if not (folder / "tokenizer.json").is_file():
             raise ConfigError(
@@ -65,7 +66,7 @@ class OnnxBackend(Backend):
     @property
     def detail(self) -> str:
         """Runtime and dtype."""
-        return "onnxruntime float32"
+        return f"{self._runtime} {self._dtype}"
 
     @property
     def fingerprint(self) -> str:
@@ -78,7 +79,7 @@ class OnnxBackend(Backend):
         """The process's one model of this folder."""
         held = self._held
         if held is None or held.pid != os.getpid():
-            held = self._held = loaded(self.folder)
+            held = self._held = loaded(self.folder, self._runtime, self._dtype)
         return held
 
     def tokens(self, text: str) -> Sequence[tuple[int, int]]:
@@ -93,8 +94,3 @@ class OnnxBackend(Backend):
     async def aclose(self) -> None:
         """Let the model go; it leaves memory when no other reranker holds it."""
         self._held = None
-
-
-def _offered(name: str, value: str | None, offered: tuple[str, ...]) -> None:
-    if value is not None and value not in offered:
-        raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(offered)}.")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -19,10 +16,10 @@ from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
 from .limits import Limits
+from .runtimes import Session, open_session
 
 if TYPE_CHECKING:
     import numpy as np
-    import onnxruntime as ort
 
 __all__ = ["BATCH_TOKENS", "OnnxModel", "cores", "loaded", "model_file"]
 
@@ -58,15 +55,17 @@ def model_file(folder: Path) -> Path:
 class OnnxModel:
     """One model in memory. Made by `loaded`, which gives the same object for the same file while anybody holds it."""
 
-    def __init__(self, folder: Path, file: Path) -> None:
+    def __init__(self, folder: Path, file: Path, runtime: str, dtype: str) -> None:
         """Prepare; nothing is loaded before the first use."""
         self.folder = folder
         self.file = file
+        self.runtime = runtime
+        self.dtype = dtype
         self.pid = os.getpid()
         self.limits = Limits.read(folder)
         self.workers = Workers(cores(), f"rerank-{folder.name}")
         self._lock = threading.Lock()
-        self._session: ort.InferenceSession | None = None
+        self._session: Session | None = None
         self._encoder: Encoder | None = None
 
     @property
@@ -78,11 +77,11 @@ class OnnxModel:
             return self._encoder
 
     @property
-    def session(self) -> ort.InferenceSession:
+    def session(self) -> Session:
         """Its session, loaded when first asked for (on a worker: this takes a moment)."""
         with self._lock:
             if self._session is None:
-                self._session = _session(self.file)
+                self._session = open_session(self.runtime, self.dtype, self.file, self.workers.threads)
             return self._session
 
     async def map(
@@ -94,14 +93,13 @@ class OnnxModel:
         concurrent calls take turns batch by batch.
         """
         session = await self.workers.run(lambda: self.session)
-        wanted = {node.name for node in session.get_inputs()}
         batches = iter(plan([len(row.ids) for row in rows], batch_tokens))
 
         def run(positions: list[int]) -> None:
-            feed = self._feed(rows, positions, wanted)
+            feed = self._feed(rows, positions, session.inputs)
             try:
-                output = session.run(None, feed, self._run_options(feed["input_ids"].size))[0]
-            except Exception as error:  # onnxruntime's errors share no base class
+                output = session.run(feed)
+            except Exception as error:  # the runtimes' errors share no base class
                 raise failed(str(self.file), error) from error
             each(positions, output)
 
@@ -116,21 +114,7 @@ class OnnxModel:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
 
-    @staticmethod
-    def _run_options(tokens: int) -> ort.RunOptions | None:
-        """Give memory back after a large batch: onnxruntime's arena keeps the peak for ever (peers.md B34).
-
-        Small batches leave it as it is, a tenth faster than without an arena (measured in benchmarks/local.py).
-        """
-        if tokens <= 2 * BATCH_TOKENS:
-            return None
-        import onnxruntime as ort
-
-        options = ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return options
-
-    def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: set[str]) -> dict[str, np.ndarray]:
+    def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: frozenset[str]) -> dict[str, np.ndarray]:
         import numpy as np
 
         longest = max(len(rows[position].ids) for position in positions)
@@ -148,47 +132,22 @@ class OnnxModel:
         return {name: value for name, value in feed.items() if name in wanted}
 
 
-def _session(file: Path) -> ort.InferenceSession:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    # One thread a run and one worker a core: no threads that wait for each other, and no loss on a shared machine.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    # Weights that are stored as int8 are computed in float: left alone, onnxruntime fuses them into integer products.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        _trim()
-        return session
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
-
-
-def _trim() -> None:
-    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another libc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-_table: weakref.WeakValueDictionary[Path, OnnxModel] = weakref.WeakValueDictionary()
+_table: weakref.WeakValueDictionary[tuple[Path, str, str], OnnxModel] = weakref.WeakValueDictionary()
 _table_lock = threading.Lock()
 _abandoned: list[OnnxModel] = []
 
 
-def loaded(folder: Path) -> OnnxModel:
-    """Return the process's one model of a folder; it is dropped from memory when nobody holds it any more.
+def loaded(folder: Path, runtime: str = "onnxruntime", dtype: str = "float32") -> OnnxModel:
+    """Return the process's one model of a folder in a runtime and dtype; it is dropped from memory when nobody holds it any more.
 
     Raises:
         ConfigError: The folder, its ONNX file or its settings cannot be read.
     """
     file = model_file(folder).resolve()
     with _table_lock:
-        model = _table.get(file)
+        model = _table.get((file, runtime, dtype))
         if model is None:
-            model = _table[file] = OnnxModel(folder, file)
+            model = _table[file, runtime, dtype] = OnnxModel(folder, file, runtime, dtype)
         return model
 
 

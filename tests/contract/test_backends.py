@@ -45,6 +45,12 @@ class TestFlashRank(BackendContract):
         return f"flashrank:{cross_encoder_folder}"
 
 
+class TestOpenVINO(BackendContract):
+    @pytest.fixture
+    def spec(self, cross_encoder_folder: Path) -> dict:
+        return {"use": f"onnx:{cross_encoder_folder}", "runtime": "openvino"}
+
+
 class TestEmbedded(BackendContract):
     spec = "embedded"
 

@@ -1,0 +1,205 @@
+"""A sequence-classification checkpoint made into a folder for the `onnx` backend, and held against torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import ConfigError, MissingExtra
+from ..core.loop import run_sync
+from .encoder import Encoded, Encoder
+from .first_token import first_token_only
+from .onnx_model import loaded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Agreement", "export"]
+
+FARTHEST = 1e-3
+"""The largest difference from torch, relative to scores above 1, with which a folder is handed over."""
+
+_QUERY = "How do the tides work, and who explained them first?"
+_TEXTS = (
+    "Tides.",
+    "The moon's gravity raises the ocean twice a day.",
+    "Newton explained the tides in 1687: the pull of the moon and the sun is stronger on the near side of the Earth.",
+    "Приливы и отливы вызваны притяжением Луны и Солнца.",
+    "潮汐は月と太陽の引力によって起こる。",
+    "يحدث المد والجزر بسبب جاذبية القمر",
+    "Café 🌊 naïve — [SEP] </s> ½ ﬁn",
+    "Bananas are yellow and grow in bunches.",
+    "The spring turns the hands of the clock. " * 6,
+    "Water rises and falls along the coast, by the shape of the sea floor and of the bay. " * 14,
+    "The pull of the sun is weaker than that of the moon, although the sun is much heavier. " * 80,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How close the exported file is to torch: on `pairs` pairs, the largest difference and Kendall's tau."""
+
+    pairs: int
+    largest: float
+    tau: float
+    first_token_only: bool
+
+
+def export(checkpoint: Path, folder: Path) -> Agreement:
+    """Write `model.onnx`, `tokenizer.json`, `config.json` and `tokenizer_config.json` to `folder`; check them against torch.
+
+    Float32, eager attention, any batch and length. The last layer is computed for the first token alone where the
+    head reads no other (`first_token_only`).
+
+    Args:
+        checkpoint: A folder with a sequence-classification model of one or two labels, in safetensors.
+        folder: Made if it is not there; may be `checkpoint` itself. A `model.onnx` in it is never overwritten.
+
+    Raises:
+        ConfigError: The checkpoint needs code of its own, has no such head, lacks a file, or the result is not what
+            torch says.
+        MissingExtra: torch, transformers or onnx is not installed.
+    """
+    config = _config(checkpoint)
+    if (folder / "model.onnx").exists():
+        raise ConfigError(f"{folder} holds a model.onnx already: name another folder, or take that file away first.")
+    try:
+        import onnx  # noqa: F401 (torch's exporter needs it)
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra("rerank-plugins export", extra="export", package=str(error.name)) from error
+
+    try:
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:  # whatever transformers raises for a broken folder
+        raise ConfigError(f"{checkpoint} cannot be loaded by transformers ({error}): fetch it again.") from error
+    if absent := sorted(told["missing_keys"]):
+        raise ConfigError(f"{checkpoint} lacks weights ({', '.join(absent[:3])}): it is not trained as a reranker.")
+    model = model.eval()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (checkpoint / "tokenizer.json").is_file():
+        AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+    inputs = ["input_ids", "attention_mask"]
+    # RoBERTa's kin have a table of one row for the types, and fail on any type but 0: they get none.
+    if config["model_type"] != "modernbert" and (model.config.to_dict().get("type_vocab_size") or 0) > 1:
+        inputs.append("token_type_ids")
+    longest = min(512, model.config.max_position_embeddings - 4)
+    rows = Encoder(folder / "tokenizer.json").pairs(_QUERY, _TEXTS, longest)
+    expected = _torch_scores(model, rows, inputs)
+    shortened = first_token_only(model)
+    _write(model, inputs, folder / "model.onnx")
+    try:
+        found = _onnx_scores(folder, rows)
+        largest = max(abs(one - other) for one, other in zip(expected, found, strict=True))
+        if not largest <= FARTHEST * max(1.0, *map(abs, expected)):
+            raise ConfigError(f"The exported model differs from torch by {largest:.2g}: use {checkpoint} with torch.")
+    except BaseException:
+        (folder / "model.onnx").unlink()
+        raise
+    return Agreement(len(rows), largest, _tau(expected, found), shortened)
+
+
+def _config(checkpoint: Path) -> dict[str, Any]:
+    """Read `config.json`, and refuse what cannot be exported faithfully before anything heavy is loaded."""
+    try:
+        config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
+    if config.get("auto_map") or not config.get("model_type"):
+        raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
+    kinds = config.get("architectures") or ["nothing"]
+    if not kinds[0].endswith("ForSequenceClassification"):
+        raise ConfigError(
+            f"{checkpoint} is a {kinds[0]} without a classification head: export a cross-encoder "
+            "(…ForSequenceClassification)."
+        )
+    labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    if labels not in (1, 2):
+        raise ConfigError(f"{checkpoint} has {labels} labels, and a reranker has one (or two): export another model.")
+    return config
+
+
+def _torch_scores(model: PreTrainedModel, rows: Sequence[Encoded], inputs: list[str]) -> list[float]:
+    """Return torch's score of every row, each alone and without padding."""
+    import torch
+
+    scores = []
+    for row in rows:
+        feed = {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "token_type_ids": row.types}
+        with torch.inference_mode():
+            (logits,) = model(**{name: torch.tensor([feed[name]]) for name in inputs}).logits.double().tolist()
+        scores.append(logits[0] if len(logits) == 1 else logits[1] - logits[0])
+    return scores
+
+
+def _onnx_scores(folder: Path, rows: Sequence[Encoded]) -> list[float]:
+    """Return the file's score of every row, as the engine runs it (in padded batches)."""
+    model = loaded(folder)
+    scores: list[float] = [0.0] * len(rows)
+
+    def keep(positions: list[int], output: Any) -> None:
+        for position, row in zip(positions, output.tolist(), strict=True):
+            scores[position] = row[0] if len(row) == 1 else row[1] - row[0]
+
+    run_sync(model.map(rows, 512, keep))
+    return scores
+
+
+def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
+    import torch
+
+    class Logits(torch.nn.Module):
+        """Inputs by place, logits out: what a tracer can follow."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(**dict(zip(inputs, values, strict=True))).logits
+            return logits
+
+    # Two rows, one of them padded: a tracer leaves out mask work that the example does not need.
+    ids = torch.full((2, 9), 5)
+    mask = torch.ones((2, 9), dtype=torch.long)
+    mask[1, 6:] = 0
+    values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros((2, 9), dtype=torch.long)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of every branch in the model's code, and of the exporter's age
+        torch.onnx.export(
+            Logits().eval(),
+            tuple(values[name] for name in inputs),
+            str(file),
+            input_names=inputs,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs} | {"logits": {0: "batch"}},
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+def _tau(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return Kendall's tau-a: pairs in the same order minus pairs in the other, over all pairs."""
+    pairs = list(combinations(range(len(one)), 2))
+    signs = [(one[a] - one[b]) * (other[a] - other[b]) for a, b in pairs]
+    return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)

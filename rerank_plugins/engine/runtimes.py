@@ -1,0 +1,143 @@
+"""What runs an ONNX file: onnxruntime or OpenVINO, behind one small protocol; and which of them a spec gets."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Session", "choose", "open_session"]
+
+LARGE = 1024
+"""Tokens of a batch from which on memory is handed back after it."""
+
+
+class Session(Protocol):
+    """A loaded model; `run` is called by several threads at once."""
+
+    inputs: frozenset[str]
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the first output for one batch."""
+
+
+def choose(runtime: str | None, dtype: str | None, offered: tuple[str, ...]) -> tuple[str, str]:
+    """Return the runtime and the dtype that are used.
+
+    Args:
+        runtime: `onnxruntime`, `openvino`, or `auto` (`None`): onnxruntime, unless `dtype` calls for OpenVINO.
+        dtype: `float32` (`None`), exact; `bfloat16`; or `auto`, bfloat16 where OpenVINO and a CPU that computes it are
+            there. float32 stands in for `bfloat16` on a CPU without it.
+        offered: The runtimes that the backend can use.
+
+    Raises:
+        ConfigError: A value that is not offered.
+        MissingExtra: OpenVINO is asked for and not installed.
+    """
+    dtypes = ("float32", "auto", "bfloat16") if "openvino" in offered else ("float32", "auto")
+    for name, value, allowed in (("runtime", runtime, (*offered, "auto")), ("dtype", dtype, dtypes)):
+        if value is not None and value not in allowed:
+            more = " int8 changes the order of results and is not made here." if value == "int8" else ""
+            raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(allowed)}.{more}")
+    asked = runtime == "openvino" or (dtype == "bfloat16" and runtime != "onnxruntime")
+    if dtype == "bfloat16" and runtime == "onnxruntime":
+        raise ConfigError("onnxruntime computes no bfloat16 on a CPU: take runtime 'openvino', or dtype 'float32'.")
+    if asked and find_spec("openvino") is None:
+        raise MissingExtra("runtime 'openvino'", extra="openvino", package="openvino")
+    fast = dtype in ("auto", "bfloat16") and "openvino" in offered and runtime != "onnxruntime"
+    if fast and find_spec("openvino") is not None and _computes_bfloat16():
+        return "openvino", "bfloat16"
+    return ("openvino" if asked else "onnxruntime"), "float32"
+
+
+def _computes_bfloat16() -> bool:
+    # OpenVINO's own list of capabilities names BF16 on CPUs that would only imitate it.
+    with contextlib.suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        return "avx512_bf16" in told or "amx_bf16" in told
+    return False
+
+
+def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
+    """Load a file; `streams` threads will run it at the same time.
+
+    Raises:
+        ConfigError: It is no model that the runtime can read.
+    """
+    try:
+        made: Session = _OpenVINO(file, dtype, streams) if runtime == "openvino" else _Onnxruntime(file)
+    except Exception as error:  # the runtimes' errors share no base class
+        raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
+    _trim()
+    return made
+
+
+class _Onnxruntime:
+    def __init__(self, file: Path) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        # One thread a run and one worker a core: no threads that wait for each other, and no loss on a shared machine.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # Weights that are stored as int8 are computed in float: left alone, onnxruntime fuses them into integer products.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.inputs = frozenset(node.name for node in self._session.get_inputs())
+        # onnxruntime's arena keeps the peak for ever (peers.md B34): memory goes back after a large batch. Small
+        # ones leave it as it is, a tenth faster than without an arena (measured in benchmarks/local.py).
+        self._shrinking = ort.RunOptions()
+        self._shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        options = self._shrinking if feed["input_ids"].size > LARGE else None
+        output: np.ndarray = self._session.run(None, dict(feed), options)[0]
+        return output
+
+
+class _OpenVINO:
+    def __init__(self, file: Path, dtype: str, streams: int) -> None:
+        import openvino as ov
+
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+            # Left alone, it quantises activations in groups even where float32 is asked for.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+        }
+        core = ov.Core()
+        self._compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
+        self.inputs = frozenset(node.get_any_name() for node in self._compiled.inputs)
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        with self._lock:
+            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        request.infer(dict(feed))
+        output: np.ndarray = request.get_output_tensor(0).data.copy()
+        # A request that failed, or that holds a large batch's memory, is not kept.
+        if feed["input_ids"].size <= LARGE:
+            with self._lock:
+                self._idle.append(request)
+        return output
+
+
+def _trim() -> None:
+    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

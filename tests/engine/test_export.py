@@ -1,0 +1,118 @@
+"""`rerank-plugins export`: tiny random checkpoints of the true architectures, against torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from models import SENTENCES, wordpiece
+
+from rerank_plugins import load_reranker
+from rerank_plugins.cli import main
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.engine.export import export
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 132,
+    "initializer_range": 0.3,  # so that different texts have clearly different scores
+}
+DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 16,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+KINDS = {
+    "bert": ("Bert", {}),
+    "bert of two labels": ("Bert", {"num_labels": 2}),
+    "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1}),
+    "deberta-v2": ("DebertaV2", DEBERTA),
+    "deberta-v2 with convolution": ("DebertaV2", {**DEBERTA, "conv_kernel_size": 3}),
+    "modernbert cls": ("ModernBert", {"classifier_pooling": "cls", "local_attention": 16}),
+    "modernbert mean": ("ModernBert", {"classifier_pooling": "mean", "local_attention": 16}),
+}
+
+
+def checkpoint(folder: Path, kind: str, more: dict) -> Path:
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir()
+    wordpiece(folder)
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    size = ids.get_vocab_size()
+    torch.manual_seed(3)
+    special = {f"{name}_token_id": 0 for name in ("bos", "eos", "cls", "sep")}
+    config = getattr(transformers, f"{kind}Config")(
+        **{"num_labels": 1, "pad_token_id": 0, **special, **SMALL, **more, "vocab_size": size}
+    )
+    getattr(transformers, f"{kind}ForSequenceClassification")(config).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "bert", "Bert", {})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_agrees_with_torch(name, tmp_path):
+    kind, more = KINDS[name]
+    made = export(checkpoint(tmp_path / "from", kind, more), tmp_path / "to")
+    assert made.largest < 1e-4
+    assert made.tau == 1.0
+    assert made.first_token_only == (name != "modernbert mean")
+    documents = [" ".join(SENTENCES[:count]) * (1 + count % 2) for count in (1, 2, 3, 4, 5)] + SENTENCES
+    scores = []
+    for tokens in (16, 128, 512, 4096):
+        with load_reranker({"use": f"onnx:{tmp_path / 'to'}", "batch_tokens": tokens}) as reranker:
+            found = sorted(reranker.rerank("how do the tides work", documents), key=lambda result: result.index)
+        scores.append([result.raw_score for result in found])
+    assert max(scores[0]) - min(scores[0]) > 1e-2  # or else agreement would say nothing
+    for other in scores[1:]:
+        assert other == pytest.approx(scores[0], abs=1e-4)
+
+
+def test_what_it_writes_is_all_that_onnx_needs(bert, tmp_path, capsys):
+    assert main(["export", str(bert), str(tmp_path / "to")]) == 0
+    out = capsys.readouterr().out
+    assert "agrees with torch" in out
+    assert "Kendall tau 1.0000" in out
+    names = {each.name for each in (tmp_path / "to").iterdir()}
+    assert names >= {"model.onnx", "tokenizer.json", "config.json", "tokenizer_config.json"}
+    assert not any(name.endswith(".safetensors") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"auto_map": {"AutoModel": "theirs.Model"}}, "code of its own"),
+        ({"architectures": ["BertModel"]}, "without a classification head"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "3 labels"),
+        ({"num_hidden_layers": 4}, "lacks weights"),
+    ],
+)
+def test_refuses(bert, tmp_path, change, says):
+    file = bert / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ConfigError, match=says):
+        export(bert, tmp_path / "to")
+    assert not (tmp_path / "to" / "model.onnx").exists()
+
+
+def test_refuses_a_folder_that_is_none_and_one_that_is_taken(bert, tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        export(tmp_path / "nowhere", tmp_path / "to")
+    export(bert, bert)
+    with pytest.raises(ConfigError, match="already"):
+        export(bert, bert)

@@ -1,0 +1,63 @@
+"""Which runtime a spec gets, and that they agree."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from models import SENTENCES
+
+from rerank_plugins import load_reranker
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.engine import runtimes
+from rerank_plugins.engine.onnx_model import loaded
+
+QUERY = "how do the tides work"
+
+
+def scores(spec: dict) -> list[float]:
+    with load_reranker(spec) as reranker:
+        found = reranker.rerank(QUERY, SENTENCES)
+        return [result.raw_score for result in sorted(found, key=lambda result: result.index)]
+
+
+def test_openvino_in_float32_is_onnxruntime(cross_encoder_folder):
+    use = f"onnx:{cross_encoder_folder}"
+    exact = scores({"use": use})
+    assert max(exact) - min(exact) > 1e-2
+    assert scores({"use": use, "runtime": "openvino"}) == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_takes_bfloat16_where_the_cpu_has_it(fast, cross_encoder_folder, monkeypatch):
+    monkeypatch.setattr(runtimes, "_computes_bfloat16", lambda: fast)
+    with load_reranker({"use": f"onnx:{cross_encoder_folder}", "dtype": "auto"}) as reranker:
+        assert ("openvino bfloat16" if fast else "onnxruntime float32") in reranker.rerank(QUERY, SENTENCES).model
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dtype": "int8"}, "int8 changes the order"),
+        ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "no bfloat16"),
+        ({"runtime": "torch"}, "choose one of: onnxruntime, openvino, auto"),
+    ],
+)
+def test_what_is_not_offered(options, says, cross_encoder_folder):
+    with pytest.raises(ConfigError, match=says):
+        load_reranker({"use": f"onnx:{cross_encoder_folder}", **options})
+
+
+def test_threads_share_one_model_and_closing_lets_it_go(cross_encoder_folder):
+    spec = {"use": f"onnx:{cross_encoder_folder}", "runtime": "openvino"}
+    with load_reranker(spec) as reranker:
+        alone = [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)]
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _: reranker.rerank(QUERY, SENTENCES), range(16)):
+                assert [result.raw_score for result in found] == pytest.approx(alone, abs=1e-5)
+        held = weakref.ref(loaded(cross_encoder_folder, "openvino", "float32"))
+        assert held() is not None
+    gc.collect()
+    assert held() is None
