@@ -90,6 +90,7 @@ def ran_both_ways(out: str) -> bool:
     return after == before and after.count("', '") == 2
 
 
+@pytest.mark.slow  # half a minute: each imports torch and two stacks of packages
 @pytest.mark.parametrize(
     "name", ["langchain_cross_encoder.py", "llama_index_sentence_transformer.py", "rerankers_library.py"]
 )

@@ -144,6 +144,7 @@ def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
     assert FIRST in done.stdout
 
 
+@pytest.mark.slow  # three interpreters that import torch
 def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
     folder = shutil.copytree(cross_encoder_folder, tmp_path / "own-code")
     config = json.loads((folder / "config.json").read_text("utf-8"))
