@@ -94,7 +94,7 @@ class Embedded(OnnxBackend):
             for line, position in enumerate(positions):
                 row, index = rows[position], unseen[position]
                 vectors = output[line, : len(row.ids)]
-                values[index] = _late_interaction(query, [vectors])[0]
+                values[index] = _on_a_worker(query, vectors)
                 truncated[index] |= row.truncated
                 if self._cache.max_bytes:
                     self._cache.put(key(texts[index], self.document_tokens), vectors.copy(), row.truncated)
@@ -132,6 +132,21 @@ class Embedded(OnnxBackend):
         """Let the model and the vectors go."""
         await super().aclose()
         self._cache = VectorCache(self._cache.max_bytes)
+
+
+def _on_a_worker(query: np.ndarray, vectors: np.ndarray) -> float:
+    """Return MaxSim of the query's vectors with one document's, in products too small for BLAS to take threads of its own.
+
+    Those would wait in a spin on the cores of the other workers: 5 % of a call. With up to 2 ** 18 multiplications a
+    product stays on the calling thread (measured with the OpenBLAS 0.3.31 in numpy's wheels, November 2026).
+    """
+    import numpy as np
+
+    step = max(1, 2**18 // query.size)
+    best = np.full(len(query), -np.inf, dtype=np.float32)
+    for first in range(0, len(vectors), step):
+        np.maximum(best, (vectors[first : first + step] @ query.T).max(axis=0), out=best)
+    return float(best.mean(dtype=np.float64))
 
 
 def _late_interaction(query: np.ndarray, documents: list[np.ndarray]) -> list[float]:
