@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import ConfigError
+from ..core.fork import rests_while_forking
 from ..core.loop import Workers
 
 __all__ = ["DiskStore"]
@@ -55,7 +56,9 @@ class DiskStore:
         self.max_entries = max_entries
         self.ttl_s = ttl_s
         self._workers = Workers(1, "rerank-cache")
-        self._connection: tuple[int, sqlite3.Connection] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._at_work = threading.Lock()
+        rests_while_forking(self)
         self._since_pruned = max_entries
         self._errors = 0
         self._warned = -_WARN_EVERY
@@ -75,24 +78,40 @@ class DiskStore:
 
     async def aclose(self) -> None:
         """Close the file."""
-        await self._workers.run(self._close)
+        await self._workers.run(self._shut)
         self._workers.close()
 
-    def _safely(self, work: Callable[[Any], T], argument: Any) -> T | None:
-        try:
-            return work(argument)
-        except sqlite3.Error as error:
-            self._errors += 1
-            if time.monotonic() - self._warned >= _WARN_EVERY:
-                self._warned = time.monotonic()
-                _log.warning(
-                    "The cache %s cannot be used (%s): answers are right, and paid for again. Delete the file, or "
-                    "name another cache.path. (said at most once a minute)",
-                    self.path,
-                    error,
-                )
+    def _shut(self) -> None:
+        with self._at_work:
             self._close()
-            return None
+
+    def _rest(self) -> None:
+        # SQLite counts a process's locks and open files in that process: a child that opens a file which its parent had
+        # open takes the parent's locks for its own (https://www.sqlite.org/howtocorrupt.html, 2.6). So a fork finds the
+        # file closed; closing it waits for what is being written.
+        self._at_work.acquire()
+        self._close()
+
+    def _go_on(self) -> None:
+        self._at_work.release()
+
+    def _safely(self, work: Callable[[Any], T], argument: Any) -> T | None:
+        with self._at_work:
+            try:
+                return work(argument)
+            except sqlite3.Error as error:
+                self._close()
+                failed = error
+        self._errors += 1
+        if time.monotonic() - self._warned >= _WARN_EVERY:
+            self._warned = time.monotonic()
+            _log.warning(
+                "The cache %s cannot be used (%s): answers are right, and paid for again. Delete the file, or "
+                "name another cache.path. (said at most once a minute)",
+                self.path,
+                failed,
+            )
+        return None
 
     def _get(self, names: Sequence[bytes]) -> dict[bytes, str]:
         oldest = 0.0 if self.ttl_s is None else time.time() - self.ttl_s
@@ -136,8 +155,8 @@ class DiskStore:
         connection.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._connection[0] == os.getpid():
-            return self._connection[1]
+        if self._connection is not None:
+            return self._connection
         # Only this store's one worker uses it, though not always the same thread.
         connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
         try:
@@ -148,22 +167,11 @@ class DiskStore:
         except sqlite3.Error:
             connection.close()
             raise
-        if self._connection is not None:
-            _of_the_parent.append(self._connection[1])
-        self._connection = os.getpid(), connection
-        weakref.finalize(self, _close, *self._connection)
+        self._connection = connection
+        self._closer = weakref.finalize(self, connection.close)
         return connection
 
     def _close(self) -> None:
-        if self._connection is not None and self._connection[0] == os.getpid():
-            self._connection[1].close()
+        if self._connection is not None:
+            self._closer()
             self._connection = None
-
-
-_of_the_parent: list[sqlite3.Connection] = []
-"""A forked child must neither use nor close its parent's connection (https://www.sqlite.org/howtocorrupt.html, 2.6)."""
-
-
-def _close(pid: int, connection: sqlite3.Connection) -> None:
-    if pid == os.getpid():
-        connection.close()

@@ -344,6 +344,25 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
     assert [each.outcome for each in seen.attempts] == ["cached"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fork_in_the_middle_of_writing_costs_neither_side_an_entry(tmp_path: Path, begun: bool):
+    store = DiskStore(tmp_path / "scores", 100_000)
+    if begun:
+        asyncio.run(store.get([b"nothing"]))
+    store.put({str(number).encode(): "e" * 50 for number in range(20_000)})
+    child = os.fork()
+    if not child:
+        store.put({b"the child's": "1"})
+        asyncio.run(store.aclose())
+        os._exit(store.state()["errors"])
+    store.put({b"the parent's": "2"})
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert asyncio.run(store.get([b"0", b"19999", b"the child's", b"the parent's"])) == ["e" * 50, "e" * 50, "1", "2"]
+    assert store.state()["errors"] == 0
+    asyncio.run(store.aclose())
+
+
 def test_an_answer_that_is_degraded_or_anothers_is_passed_on_and_not_kept():
     class Weak(Scripted):
         async def ascore(self, request):
