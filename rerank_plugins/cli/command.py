@@ -1,0 +1,78 @@
+"""What the commands share: how one is described, its exit codes, and the reranker that it names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..reranker import Reranker
+
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "NAME",
+    "SPEC",
+    "WRONG_USE",
+    "Command",
+    "named",
+    "spec_argument",
+    "spec_from",
+]
+
+NAME = "rerank-plugins"
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+EXIT_CODES = "exit codes: 0 fine; 1 the reranker failed; 2 wrong usage, configuration or input; 130 interrupted"
+SPEC = (
+    "a backend ('lexical'), a backend and its model ('cohere:rerank-v4.0-fast'), the name of a reranker in the "
+    "configuration file, or a mapping as JSON; default: $RERANK_PLUGINS_RERANKER, else the embedded model"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the line: its words, its options, and what it does.
+
+    `run` gets the parsed arguments and returns the exit code; what it raises of our own errors, `main` tells.
+    """
+
+    name: str
+    about: str
+    run: Callable[[argparse.Namespace], int]
+    options: Callable[[argparse.ArgumentParser], object]
+    examples: str
+    more: str = ""
+
+
+def spec_argument(parser: argparse.ArgumentParser) -> None:
+    """Let the command take a spec, or none."""
+    parser.add_argument("reranker", metavar="SPEC", nargs="?", help=SPEC)
+
+
+def spec_from(text: str) -> str | dict[str, Any]:
+    """Return the spec that was typed: a name, or a mapping where it begins like JSON.
+
+    Raises:
+        ConfigError: It begins like JSON and is none.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"The reranker begins like JSON and is none: {error}. Check its quotes.") from error
+    return found
+
+
+def named(arguments: argparse.Namespace, options: Mapping[str, Any]) -> Reranker:
+    """Load the reranker that `arguments.reranker` names."""
+    from ..config import load_reranker
+
+    spec = None if arguments.reranker is None else spec_from(arguments.reranker)
+    return load_reranker(spec, config=arguments.config, **options)

@@ -1,0 +1,47 @@
+"""What a terminal is told, and kept safe from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+__all__ = ["columns", "json_text", "printable", "progress"]
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line and without control characters: a document cannot steer the terminal."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(text.split())).rstrip()
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as one line of JSON that any reader takes."""
+    text = json.dumps(value, ensure_ascii=False)
+    # A lone surrogate is no UTF-8, and its escape is refused by other readers of JSON (jq): U+FFFD stands for it.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def columns(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the lines of a table with the keys of its rows above."""
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in ({key: key for key in rows[0]}, *rows):
+        yield "  ".join(f"{value:<{widths[key]}}" for key, value in row.items()).rstrip()
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Tell a person who waits what for; a log or a pipe gets nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    started = time.perf_counter()
+    print(f"{what}… ", end="", file=sys.stderr, flush=True)
+    outcome = "stopped after"
+    try:
+        yield
+        outcome = "done in"
+    finally:
+        print(f"{outcome} {time.perf_counter() - started:.1f} s", file=sys.stderr)
