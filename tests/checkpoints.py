@@ -12,7 +12,7 @@ KINDS = ("bert", "bert-two-labels", "xlm-r", "deberta-v2", "modernbert-cls", "mo
 
 def sentencepiece_like(folder: Path) -> None:
     """Save a tokenizer of XLM-R's kind: Unigram, `<s> q </s></s> d </s>`, and, as some have, types of its own."""
-    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import Unigram
     from tokenizers.processors import TemplateProcessing
     from tokenizers.trainers import UnigramTrainer
@@ -20,7 +20,7 @@ def sentencepiece_like(folder: Path) -> None:
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.train_from_iterator(SENTENCES, UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>"))
     tokenizer.post_processor = TemplateProcessing(
         single="<s> $A </s>",

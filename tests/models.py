@@ -18,7 +18,7 @@ SENTENCES = [
 
 def wordpiece(folder: Path, *, longest: int = 128) -> None:
     """Train a WordPiece tokenizer on a few sentences and save it the way a BERT folder has it."""
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, decoders
     from tokenizers.models import WordPiece
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -29,7 +29,7 @@ def wordpiece(folder: Path, *, longest: int = 128) -> None:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.pre_tokenizer, tokenizer.decoder = BertPreTokenizer(), decoders.WordPiece()
     tokenizer.train_from_iterator(SENTENCES, WordPieceTrainer(vocab_size=256, special_tokens=special))
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",

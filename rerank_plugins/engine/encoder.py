@@ -94,11 +94,11 @@ class Encoder:
     def pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Encoded]:
         """Return the query joined with each document; the document is cut so that all is within `max_tokens`.
 
-        The query has three quarters of the room at most (as in FlagEmbedding): past that it is cut too, and every
-        result says so.
+        The query has three quarters of `max_tokens` at most (as in FlagEmbedding 1.4.2): past that it is cut too, and
+        every result says so.
         """
         room = max_tokens - self._pair.size
-        most = room * 3 // 4
+        most = min(max_tokens * 3 // 4, room * 7 // 8)  # a window of a few tokens keeps one for the document
         (asked,) = self._ids([query], most)
         cut_query, asked = len(asked) > most, asked[:most]
         left = room - len(asked)

@@ -1,0 +1,65 @@
+"""Local cross-encoders against their makers' own packages, on the same folders; sentence-transformers' own is next door."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from checkpoints import checkpoint
+from models import SENTENCES, cross_encoder
+
+from rerank_plugins import load_reranker
+from rerank_plugins.engine.export import export
+
+QUERY = "how do the tides work"
+LONG = " ".join(SENTENCES * 12)
+DOCUMENTS = [*SENTENCES, LONG, "tides", f"{SENTENCES[2]} {SENTENCES[1]}"]
+
+
+def raw(reranker, query=QUERY):
+    found = {result.index: result.raw_score for result in reranker.rerank(query, DOCUMENTS)}
+    return [found[index] for index in range(len(DOCUMENTS))]
+
+
+def special_tokens(folder):
+    """Write what both packages read beside the tokenizer."""
+    names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    told = json.dumps({f"{name}_token": token for name, token in names.items()})
+    (folder / "special_tokens_map.json").write_text(told, "utf-8")
+
+
+@pytest.mark.slow  # its import takes seconds
+@pytest.mark.parametrize("kind", ["xlm-r", "bert"])
+@pytest.mark.parametrize("query", [QUERY, " ".join(SENTENCES * 6)], ids=["query", "query longer than its room"])
+def test_flag_reranker(kind, query, tmp_path):
+    """FlagEmbedding's FlagReranker: float32, documents and queries cut as it cuts them, one label."""
+    from FlagEmbedding import FlagReranker
+
+    folder = checkpoint(tmp_path / kind, kind)
+    longest = 96
+    maker = FlagReranker(str(folder), use_fp16=False, devices="cpu", max_length=longest, normalize=False)
+    expected = maker.compute_score([(query, document) for document in DOCUMENTS])
+    with load_reranker({"use": f"bge:{folder}", "device": "cpu", "max_tokens": longest}) as reranker:
+        assert raw(reranker, query) == pytest.approx(expected, abs=1e-4)
+    made = tmp_path / "onnx"
+    export(folder, made)
+    with load_reranker({"use": f"bge:{made}", "max_tokens": longest}) as reranker:
+        assert raw(reranker, query) == pytest.approx(expected, abs=1e-4)
+
+
+def test_fastembed(tmp_path):
+    """fastembed's TextCrossEncoder, which cuts by the tokenizer's own longest-first rule: so nothing here is cut."""
+    from fastembed.common.model_description import ModelSource
+    from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+    folder = cross_encoder(tmp_path / "model", longest=512)
+    special_tokens(folder)
+    (folder / "onnx").mkdir()
+    shutil.copyfile(folder / "model.onnx", folder / "onnx" / "model.onnx")
+    name = "tests/tiny"
+    TextCrossEncoder.add_custom_model(name, sources=ModelSource(hf=name), model_file="onnx/model.onnx")
+    maker = TextCrossEncoder(name, specific_model_path=str(folder), threads=1)
+    expected = list(maker.rerank(QUERY, DOCUMENTS))
+    with load_reranker(f"onnx:{folder}") as reranker:
+        assert raw(reranker) == pytest.approx(expected, abs=1e-4)
