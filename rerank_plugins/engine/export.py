@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
         if not largest <= FARTHEST * max(1.0, *map(abs, expected)):
             raise ConfigError(f"The exported model differs from torch by {largest:.2g}: use {checkpoint} with torch.")
     except BaseException:
-        (folder / "model.onnx").unlink()
+        for name in ("model.onnx", "model.onnx_data"):
+            (folder / name).unlink(missing_ok=True)
         raise
     return Agreement(len(rows), largest, _tau(expected, found), shortened)
 
@@ -184,18 +186,36 @@ def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
     mask = torch.ones((2, 9), dtype=torch.long)
     mask[1, 6:] = 0
     values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros((2, 9), dtype=torch.long)}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=file.parent) as beside:
         warnings.simplefilter("ignore")  # of every branch in the model's code, and of the exporter's age
+        made = Path(beside) / file.name
         torch.onnx.export(
             Logits().eval(),
             tuple(values[name] for name in inputs),
-            str(file),
+            str(made),
             input_names=inputs,
             output_names=["logits"],
             dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs} | {"logits": {0: "batch"}},
             opset_version=17,
             dynamo=False,
         )
+        gather(made, file)
+
+
+def gather(made: Path, file: Path) -> None:
+    """Move an ONNX file to `file`; weights that lie beside it, each in a file of its own, become one `model.onnx_data`.
+
+    Above two gigabytes (a limit of protobuf's, https://onnx.ai/onnx/repo-docs/ExternalData.html, November 2026) torch
+    writes a file a tensor. One name is what hubs keep, and what `fetch` looks for.
+    """
+    import onnx
+
+    if len(list(made.parent.iterdir())) == 1:
+        made.replace(file)
+        return
+    outside = file.name + "_data"
+    file.with_name(outside).unlink(missing_ok=True)  # else it is added to
+    onnx.save_model(onnx.load(str(made)), str(file), save_as_external_data=True, location=outside)
 
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:

