@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,3 +62,16 @@ def test_threads_share_one_model_and_closing_lets_it_go(cross_encoder_folder):
         assert held() is not None
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_forked_child_loads_anew(runtime, cross_encoder_folder):
+    with load_reranker({"use": f"onnx:{cross_encoder_folder}", "runtime": runtime}) as reranker:
+        alone = [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)]
+        child = os.fork()
+        if not child:
+            found = [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)]
+            os._exit(0 if found == pytest.approx(alone, abs=1e-5) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)] == pytest.approx(alone, abs=1e-5)

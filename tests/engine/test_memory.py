@@ -1,0 +1,55 @@
+"""What a long call takes, it gives back: measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CALLS = """
+import gc, json, sys
+import psutil
+from rerank_plugins import load_reranker
+
+def resident():
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+plain = "the tides work by the pull of the moon "
+documents = [f"{number} {plain}" * (1 + number % 5) for number in range(1000)]
+documents[500] = plain * 12_500
+seen = []
+with load_reranker(json.loads(sys.argv[1])) as reranker:
+    for call in range(11):
+        response = reranker.rerank("how do the tides work", documents, top_n=1000)
+        assert sorted(each.index for each in response) == list(range(1000))
+        raw = [each.raw_score for each in response]
+        assert raw == sorted(raw, reverse=True)
+        (long,) = [each for each in response if each.index == 500]
+        assert long.truncated and not all(each.truncated for each in response)
+        seen.append(resident())
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"use": "onnx:{folder}"},
+        {"use": "onnx:{folder}", "runtime": "openvino"},
+        pytest.param({"use": "sentence-transformers:{folder}", "device": "cpu"}, marks=pytest.mark.slow),
+        pytest.param({"use": "embedded"}, marks=pytest.mark.slow),
+    ],
+    ids=["onnxruntime", "openvino", "torch", "embedded"],
+)
+def test_ten_calls_leave_no_grown_memory(spec, cross_encoder_folder):
+    """1,000 documents, one of 100,000 tokens: whole, in order, the cut told; resident memory stays within a tenth."""
+    told = json.dumps(spec).replace("{folder}", str(cross_encoder_folder))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CALLS, told], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    first, *others = json.loads(ran.stdout.splitlines()[-1])
+    assert others[-1] <= 1.1 * first
