@@ -96,6 +96,17 @@ def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp
     assert FIRST in done.stdout
 
 
+def test_a_model_of_the_hub_becomes_an_onnx_folder(run, tmp_path):
+    made = tmp_path / "made"
+    done = run("-m", "rerank_plugins", "export", "acme/tiny", str(made))
+    assert done.returncode == 0, done.stderr
+    assert "agrees with torch" in done.stdout
+    assert json.loads(record(tmp_path).read_text("utf-8"))["commit"] == FIRST
+    assert not list(made.glob("*.safetensors"))
+    done = run("-c", CODE, f"bge:{made}")
+    assert done.returncode == 0, done.stderr
+
+
 def test_other_bytes_are_refused(run, hub, tmp_path):
     done = fetch(run, "onnx:acme/tiny")
     file = Path(done.stdout.strip().partition(": ")[2]) / "model.onnx"
