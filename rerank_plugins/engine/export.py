@@ -216,6 +216,7 @@ def gather(made: Path, file: Path) -> None:
     outside = file.name + "_data"
     file.with_name(outside).unlink(missing_ok=True)  # else it is added to
     onnx.save_model(onnx.load(str(made)), str(file), save_as_external_data=True, location=outside)
+    shutil.copymode(file, file.with_name(outside))  # onnx writes it for its owner alone
 
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:
