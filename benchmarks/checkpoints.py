@@ -14,10 +14,13 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
+from transformers.utils import logging as transformers_logging
 
 import rerank_plugins.backends.embedded as embedded
 from rerank_plugins.engine.export import export
 
+transformers_logging.set_verbosity_error()  # a head of one's own is told as a defect
+transformers_logging.disable_progress_bar()
 SPECIAL = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 LONGEST = 512
 
