@@ -25,7 +25,8 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "policies": {"core"},
     "registry": {"core"},
     "spec": {"core", "registry"},
-    "reranker": {"core", "config"},  # config only to say in a pickle who makes it anew
+    "telemetry": {"__init__", "core"},  # the version
+    "reranker": {"core", "config", "telemetry"},  # config only to say in a pickle who makes it anew
     "values": {"core", "registry"},
     "forms": {"__init__", "core", "policies", "spec", "values"},  # the version
     "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},
