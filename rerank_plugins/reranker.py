@@ -14,6 +14,7 @@ from .core.loop import run_sync
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.types import Attempt, Capabilities, RerankRequest, Scores
+from .telemetry import watching
 
 __all__ = ["RerankResponse", "RerankResult", "Reranker"]
 
@@ -92,12 +93,15 @@ class Reranker:
         retrieval_scores: Sequence[float] | None = None,
     ) -> RerankResponse:
         """Do what `rerank` does, on the caller's event loop, which it never blocks."""
-        with gathering() as attempts:
+        with watching(self.scorer.label) as call, gathering(call) as attempts:
             try:
-                return await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
+                response = await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
             except BaseException as error:
                 self.counters.failed(error, attempts)
                 raise
+            if call is not None:
+                call.answered(response)
+            return response
 
     async def _answer(
         self,

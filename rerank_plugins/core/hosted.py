@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
 from .loop import PerLoop, Workers
-from .noting import noting
+from .noting import note, noting
 from .price import Price
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
@@ -181,9 +181,11 @@ class HostedBackend(Remote):
         if self.transport is None:
             raise ConfigError(f"{type(self).__name__} has no transport: build it with load_reranker().")
         try:
-            return await self.transport.post(url, payload, self.headers())
+            reply = await self.transport.post(url, payload, self.headers())
         except BackendError as error:  # the transport does not know for whom it sends
             raise type(error)(f"{self.label}: {error}", backend=self.label) from error.__cause__
+        note(reply.status, ())
+        return reply
 
     def _explanation(self, reply: HTTPResponse) -> str:
         try:

@@ -1,4 +1,4 @@
-"""What an SDK does not tell of a reply: its status and headers, noted by a hook of the SDK's HTTP client."""
+"""What came back of a request: its status and headers, noted where they are seen. An SDK does not tell them itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _noted: ContextVar[Noted | None] = ContextVar("rerank_plugins_noted", default=No
 
 @contextmanager
 def noting() -> Iterator[None]:
-    """Let `note` and `noted` inside speak of this call."""
+    """Let `note` and `noted` inside speak of this call; inside another `noting`, of the same one."""
+    if _noted.get() is not None:
+        yield
+        return
     token = _noted.set(Noted())
     try:
         yield

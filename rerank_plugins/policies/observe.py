@@ -1,4 +1,4 @@
-"""Note every attempt, so that the response can tell what was tried."""
+"""Note every attempt, so that the response can tell what was tried, and telemetry can show it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import time
 
 from ..core.errors import BackendError, DeadlineExceeded
-from ..core.journal import note
+from ..core.journal import attempting
+from ..core.noting import noted, noting
 from ..core.scorer import Backend, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
 from .deadline import passed
@@ -23,18 +24,24 @@ class Observe(Wrapper):
         self._remote = inner.remote
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Ask the backend and note how it went, and how long it took."""
-        started = time.perf_counter()
-        outcome, detail = "answered", None
-        try:
-            return await self.inner.ascore(request)
-        except asyncio.CancelledError:
-            outcome = DeadlineExceeded.__name__ if passed() else "cancelled"
-            raise
-        except BaseException as error:
-            outcome = type(error).__name__
-            detail = str(error) if isinstance(error, BackendError) else None
-            raise
-        finally:
-            milliseconds = (time.perf_counter() - started) * 1000.0
-            note(Attempt(self.label, outcome, milliseconds, detail, self._remote))
+        """Ask the backend and note how it went, how long it took, what it used and which status came."""
+        with attempting(self.label, len(request.documents), remote=self._remote) as ended, noting():
+            started = time.perf_counter()
+            outcome, detail, usage, status = "answered", None, None, None
+            try:
+                scores = await self.inner.ascore(request)
+                usage = scores.usage
+                return scores
+            except asyncio.CancelledError:
+                outcome = DeadlineExceeded.__name__ if passed() else "cancelled"
+                raise
+            except BaseException as error:
+                outcome = type(error).__name__
+                if isinstance(error, BackendError):
+                    detail, status = str(error), error.status
+                raise
+            finally:
+                milliseconds = (time.perf_counter() - started) * 1000.0
+                if status is None and (reply := noted()) is not None:
+                    status = reply.status
+                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote), usage, status)

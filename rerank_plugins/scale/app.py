@@ -1,0 +1,251 @@
+"""A reranker as an ASGI application: `/v2/rerank`, `/v1/rerank`, `/rerank`, `/healthz`, `/metrics`, `/openapi.json`, `/docs`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from .. import __version__
+from ..config import load_reranker
+from ..core.errors import MissingExtra, RerankError
+from ..core.secret import Secret
+from ..reranker import Reranker, RerankResponse
+
+try:
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import HTMLResponse, JSONResponse, Response
+    from starlette.routing import Route
+except ModuleNotFoundError as error:
+    raise MissingExtra("The server", extra="serve", package="starlette") from error
+
+from .cut import Cutter
+from .limits import Door, Limits, Refusal, read_body
+from .metrics import Metrics
+from .openapi import RERANK, description, page
+from .shapes import Call, answer, read
+from .statuses import TYPES, retry_after, status_of
+
+__all__ = ["application"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("rerank_plugins")
+_GONE = 499  # nginx's number for a client that went away; nobody reads it
+
+
+def application(
+    reranker: str | Mapping[str, Any] | Reranker | None = None,
+    *,
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    models: Sequence[str] = (),
+    config: str | None = None,
+) -> Starlette:
+    """Return the application of one reranker, for any ASGI server.
+
+    Args:
+        reranker: A spec, as `load_reranker` takes it, or a ready reranker, which is then not closed here.
+        limits: What the server takes.
+        api_key: What callers send as a bearer token (a value, or `"env:NAME"`); without it everybody is served.
+        models: More names that callers may send as `model`.
+        config: The file of named rerankers.
+
+    Raises:
+        ConfigError: The spec is wrong, or the key's variable is not set.
+        MissingExtra: The server's packages, or the backend's, are not installed.
+    """
+    owned = not isinstance(reranker, Reranker)
+    ready = reranker if isinstance(reranker, Reranker) else load_reranker(reranker, config=config)
+    key = Secret.of(api_key)
+    return _Server(ready, owned, limits or Limits(), None if key is None else key.resolved(), models).app
+
+
+class _Server:
+    """What the routes share."""
+
+    def __init__(
+        self, reranker: Reranker, owned: bool, limits: Limits, key: Secret | None, models: Sequence[str]
+    ) -> None:
+        self.reranker, self.owned, self.limits = reranker, owned, limits
+        self.key = None if key is None else _digest(key.reveal().encode())
+        label = reranker.scorer.label
+        self.models = list(dict.fromkeys([label, label.partition(":")[2] or label, *models]))
+        self.door = Door(limits.max_queue)
+        self.metrics = Metrics()
+        self.cutter = Cutter(reranker.scorer)
+        self.described = description(
+            self.models, limits, key=key is not None, instructions=reranker.scorer.capabilities.instructions
+        )
+        routes = [Route(path, self._guarded(self.rerank), methods=["POST"]) for path in RERANK]
+        routes += [
+            Route("/healthz", self._guarded(self.health), methods=["GET"]),
+            Route("/metrics", self._guarded(self.count), methods=["GET"]),
+            Route("/openapi.json", self._guarded(self.describe), methods=["GET"]),
+            Route("/docs", self._guarded(self.show), methods=["GET"]),
+        ]
+        self.app = Starlette(routes=routes, lifespan=self.living, exception_handlers={HTTPException: _no_such_route})
+
+    @contextlib.asynccontextmanager
+    async def living(self, _: Starlette) -> AsyncIterator[None]:
+        """Load the model before the first request, so that a server that cannot work does not start."""
+        await self.reranker.awarmup()
+        yield
+        if self.owned:
+            await self.reranker.aclose()
+
+    def _guarded(self, route: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer every error of ours as JSON, and every other one without its insides."""
+
+        async def answered(request: Request) -> Response:
+            try:
+                _check_framing(request)
+                response = await route(request)
+            except RerankError as error:
+                response = _refused(status_of(error), str(error), self._headers(error))
+            except ClientDisconnect:
+                response = Response(status_code=_GONE)
+            except Exception:
+                _log.exception("The server failed at a request to %s", request.url.path)
+                response = _refused(500, "The server failed; its log says how. Tell whoever runs it.", {})
+            self.metrics.requests.labels(str(response.status_code)).inc()
+            return response
+
+        return answered
+
+    def _headers(self, error: RerankError) -> dict[str, str]:
+        own = error.headers if isinstance(error, Refusal) else {}
+        return {**retry_after(error, self._wait()), **own}
+
+    def _wait(self) -> float:
+        """Return after how many seconds a place is likely free: what a call takes, at most half a minute."""
+        took = self.reranker.stats()["mean_latency_ms"] or 1_000.0
+        return float(min(30.0, max(1.0, took / 1_000.0)))
+
+    def _authorise(self, request: Request) -> None:
+        if self.key is None:
+            return
+        given = request.headers.getlist("authorization")
+        kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        # Digests have one length, and compare_digest takes the same time wherever they differ.
+        right = hmac.compare_digest(_digest(token.strip().encode("latin-1", "replace")), self.key)
+        if not (right and kind.lower() == "bearer"):
+            raise Refusal(
+                401,
+                "The key is missing or wrong. Send it once, in the header: Authorization: Bearer KEY.",
+                {"www-authenticate": "Bearer"},
+            )
+
+    async def rerank(self, request: Request) -> Response:
+        """Answer one call."""
+        self._authorise(request)
+        _check_headers(request)
+        with self.door.entered(self._wait()), self.metrics.inside.track_inprogress():
+            declared = request.headers.get("content-length")
+            body = await read_body(request.stream(), self.limits, int(declared) if declared else None)
+            call = read(body, request.url.path)
+            self._check(call)
+            documents, cut = await self.cutter.cut(call.documents, call.max_tokens_per_doc)
+            work = self.reranker.arerank(call.query, documents, call.top_n, call.instruction)
+            response = await _unless_gone(request, work)
+            self.metrics.answered(response, len(documents))
+            return JSONResponse(answer(call, response, cut), headers=_told(response))
+
+    def _check(self, call: Call) -> None:
+        if call.model is not None and call.model not in self.models:
+            raise Refusal(
+                404, f"The model {call.model[:200]!r} is not served here; this server has {self.models[0]!r}."
+            )
+        if len(call.documents) > self.limits.max_documents:
+            raise Refusal(413, f"This server takes at most {self.limits.max_documents:,} documents in a request.")
+
+    async def health(self, request: Request) -> Response:
+        """Tell how it stands; who has no key learns only that it does."""
+        told: dict[str, Any] = {"status": "ok", "version": __version__}
+        with contextlib.suppress(Refusal):
+            self._authorise(request)
+            told |= {"model": self.models[0], "inside": self.door.inside, **self.reranker.stats()}
+        return JSONResponse(told)
+
+    async def count(self, request: Request) -> Response:
+        """Give the metrics."""
+        self._authorise(request)
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def describe(self, _: Request) -> Response:
+        """Give the OpenAPI description."""
+        return JSONResponse(self.described)
+
+    async def show(self, _: Request) -> Response:
+        """Give the description as a page."""
+        return HTMLResponse(page(self.described))
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _check_framing(request: Request) -> None:
+    """Refuse a request whose end a proxy before us may have seen elsewhere (RFC 9112, 6.1): what follows may be smuggled."""
+    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+        raise Refusal(
+            400, "Content-Length and Transfer-Encoding contradict each other. Send one.", {"connection": "close"}
+        )
+
+
+def _check_headers(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a form of somebody else's web page cannot send this without asking first
+        raise Refusal(415, "The body has to be JSON. Send the header Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal(415, "A compressed body is not taken. Send it as it is.")
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, RerankResponse]) -> RerankResponse:
+    """Await `work`, or cancel it when the client goes: nobody pays for an answer that nobody reads."""
+    asked = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise ClientDisconnect
+        return asked.result()
+    finally:
+        for each in (asked, gone):
+            each.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await each
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _told(response: RerankResponse) -> dict[str, str]:
+    headers = {"x-rerank-model": response.model.encode("ascii", "replace").decode()}
+    if response.degraded:
+        headers["x-rerank-degraded"] = "true"
+    if response.usage.input_tokens is not None:
+        headers["x-compute-tokens"] = str(response.usage.input_tokens)
+    return headers
+
+
+def _refused(status: int, message: str, headers: Mapping[str, str]) -> Response:
+    """Return an error that clients of both shapes can read."""
+    text = json.dumps({"message": message, "error": message, "error_type": TYPES.get(status, "Backend")})
+    return Response(text, status, {**headers}, "application/json")
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    known = "POST /v2/rerank, /v1/rerank or /rerank; GET /healthz, /metrics, /openapi.json or /docs"
+    return _refused(status, f"{request.method} {request.url.path[:200]} is not served here. Use {known}.", headers)

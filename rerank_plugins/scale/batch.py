@@ -1,0 +1,159 @@
+"""Files of queries and candidates, reranked part by part: what is done stays done, whatever happens next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..config import load_reranker
+from ..core.errors import ConfigError, InputError
+from ..core.loop import run_sync
+from ..reranker import Reranker, check_top_n
+from ..spec import parse, profiles, spelled_out, without_keys
+from .files import Folder, Part, parts_of, read
+from .rows import Bad, Columns, rerank_rows
+
+__all__ = ["Done", "Job", "in_one_process", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a batch does: plain data, so that it travels to where it is done."""
+
+    input: str
+    """A Parquet or JSONL file, or a folder of them; a path or `s3://…`."""
+    output: str
+    """A folder."""
+    spec: str | Mapping[str, Any] | None = None
+    config: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    top_n: int | None = None
+    kind: str = "parquet"
+    """Of the output: `parquet` or `jsonl`."""
+    rows_per_part: int = 500
+    in_flight: int = 8
+    """Rows at the same time."""
+
+    def reranker(self) -> Reranker:
+        """Load it."""
+        return load_reranker(self.spec, config=self.config)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a part, or of all of them."""
+
+    parts: int = 0
+    reranked: int = 0
+    set_aside: int = 0
+    degraded: int = 0
+
+    def __add__(self, other: Done) -> Done:
+        """Add up."""
+        return Done(
+            self.parts + other.parts,
+            self.reranked + other.reranked,
+            self.set_aside + other.set_aside,
+            self.degraded + other.degraded,
+        )
+
+
+Way = Callable[[Job, list[Part]], Iterable[Done]]
+"""How parts are done: yields what came of each, in any order."""
+
+
+def run(job: Job, way: Way, told: Callable[[Done, int], object]) -> Done:
+    """Do the parts that are not done yet, and return what came of all of them.
+
+    Args:
+        job: What to do.
+        way: `in_one_process`, or Ray's.
+        told: Called after each part with what came of all so far, and how many parts there are.
+
+    Raises:
+        ConfigError: The input cannot be read, or the output holds the work of another job.
+        BackendError: The backend is down; done parts stay, and the same call goes on from there.
+    """
+    _check(job)
+    folder = Folder(job.output, job.kind)
+    parts = parts_of(job.input, job.rows_per_part, job.columns)
+    _claim(folder, job, parts)
+    finished = {name.removesuffix(".json") for name in folder.names("_done")}
+    total = Done()
+    for part in parts:
+        if part.name in finished:
+            total += Done(**json.loads(folder.text(f"_done/{part.name}.json") or "{}"))
+    told(total, len(parts))
+    for done in way(job, [part for part in parts if part.name not in finished]):
+        total += done
+        told(total, len(parts))
+    return total
+
+
+def in_one_process(job: Job, parts: list[Part]) -> Iterator[Done]:
+    """Do parts one after the other, with one reranker."""
+    with job.reranker() as reranker:
+        for part in parts:
+            yield do(job, part, reranker)
+
+
+def do(job: Job, part: Part, reranker: Reranker) -> Done:
+    """Read a part, rerank it, and write what came of it: set-aside rows first, the mark that it is done last."""
+    numbers, rows, table = read(part)
+    outcomes = run_sync(rerank_rows(reranker, rows, job.columns, top_n=job.top_n, in_flight=job.in_flight))
+    good = [position for position, each in enumerate(outcomes) if not isinstance(each, Bad)]
+    bad = [(numbers[position], each) for position, each in enumerate(outcomes) if isinstance(each, Bad)]
+    answers = [each for each in outcomes if not isinstance(each, Bad)]
+    folder = Folder(job.output, job.kind)
+    if bad:
+        folder.write_bad(part, bad)
+    if good:
+        kept = [each for position in good if not isinstance(each := rows[position], Bad)]
+        typed = None if table is None else table.take(good)
+        folder.write_rows(part, kept, answers, typed, job.columns.documents)
+    done = Done(1, len(good), len(bad), sum(each["rerank_degraded"] for each in answers))
+    folder.write(f"_done/{part.name}.json", json.dumps(asdict(done)).encode())
+    return done
+
+
+def _check(job: Job) -> None:
+    for name in ("rows_per_part", "in_flight"):
+        if getattr(job, name) < 1:
+            raise ConfigError(f"{name} has to be at least 1, and {getattr(job, name)} is not.")
+    try:
+        check_top_n(job.top_n)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _claim(folder: Folder, job: Job, parts: list[Part]) -> None:
+    """Write down what the folder is for, or make sure that it is for this."""
+    named = profiles(job.config)
+    settings = spelled_out(parse(job.spec, named, explicit=job.config is not None), named)
+    mine = json.loads(
+        json.dumps(
+            {
+                "reranker": without_keys(settings),
+                "columns": asdict(job.columns),
+                "top_n": job.top_n,
+                "kind": job.kind,
+                "rows_per_part": job.rows_per_part,
+                "parts": [[part.name, part.path, part.first, part.rows, part.size] for part in parts],
+            },
+            default=str,
+        )
+    )
+    text = folder.text("_job.json")
+    if text is None:
+        if not folder.empty():
+            raise ConfigError(f"{job.output} holds something else already. Name an empty folder, or a new one.")
+        folder.write("_job.json", json.dumps(mine).encode())
+        return
+    theirs = json.loads(text)
+    if different := [name for name in mine if mine[name] != theirs.get(name)]:
+        raise ConfigError(
+            f"{job.output} holds the work of another job: {', '.join(different)} differ. Name another folder, or give "
+            "the same command again to go on."
+        )

@@ -1,0 +1,239 @@
+"""Parquet and JSONL, here or on S3, in parts: each is read alone, and what comes of it is there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigError, MissingExtra
+from .rows import ADDED, Bad, Columns
+
+try:
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
+except ModuleNotFoundError as error:
+    raise MissingExtra("A batch", extra="batch", package="pyarrow") from error
+
+__all__ = ["RERANKED", "Folder", "Part", "added", "parts_of", "read"]
+
+_FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+RERANKED = pa.list_(
+    pa.struct(
+        [
+            ("index", pa.int64()),
+            ("document", pa.string()),
+            ("relevance_score", pa.float64()),
+            ("raw_score", pa.float64()),
+            ("truncated", pa.bool_()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+_TYPES = dict(zip(ADDED, (RERANKED, pa.string(), pa.bool_(), pa.string()), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some consecutive rows of one input file: plain data, so that it travels."""
+
+    name: str
+    """The file's number and the part's."""
+    uri: str
+    """The input that was named."""
+    path: str
+    """The file, on that input's file system."""
+    format: str
+    first: int
+    """The number of its first row (of a JSONL file: line), from 0."""
+    rows: int
+    """How many; of a JSONL file: lines."""
+    offset: int = 0
+    """Of a JSONL file: its first byte."""
+    size: int = 0
+    """… and how many."""
+
+
+def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system and the path of a local path or an `s3://` address."""
+    if not uri.startswith("s3://"):
+        return pafs.LocalFileSystem(), str(Path(uri.removeprefix("file://")).absolute())
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    told = {"endpoint_override": endpoint} if endpoint else {}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return pafs.S3FileSystem(region=region, **told), uri.removeprefix("s3://").rstrip("/")
+
+
+def parts_of(uri: str, rows: int, columns: Columns) -> list[Part]:
+    """Return the parts of an input: a file, or a folder of them, by name.
+
+    Raises:
+        ConfigError: There is nothing, nothing that can be read, or a Parquet file without the columns.
+    """
+    files, path = _opened(uri)
+    try:
+        told = files.get_file_info(path)
+        found = (
+            [each for each in files.get_file_info(pafs.FileSelector(path)) if each.is_file]
+            if told.type is pafs.FileType.Directory
+            else [told]
+        )
+    except OSError as error:
+        raise ConfigError(f"{uri} cannot be read: {error}. Check the address and the AWS variables.") from error
+    if told.type is pafs.FileType.NotFound:
+        raise ConfigError(f"There is no {uri}. Check the path.")
+    kinds = {each.path: _FORMATS.get(posixpath.splitext(each.path)[1].lower()) for each in found}
+    known = sorted(path for path, kind in kinds.items() if kind)
+    if not known:
+        raise ConfigError(f"{uri} is, or holds, no file that ends in {', '.join(_FORMATS)}. Name one that does.")
+    return [
+        part
+        for number, path in enumerate(known)
+        for part in _split(files, uri, path, str(kinds[path]), rows, columns, number)
+    ]
+
+
+def _split(
+    files: pafs.FileSystem, uri: str, path: str, kind: str, rows: int, columns: Columns, number: int
+) -> Iterator[Part]:
+    if kind == "jsonl":
+        for position, (first, lines, offset, size) in enumerate(_blocks(files, path, rows)):
+            yield Part(f"{number:05}-{position:05}", uri, path, kind, first, lines, offset, size)
+        return
+    try:
+        with files.open_input_file(path) as stream:
+            file = pq.ParquetFile(stream)
+            count, names = file.metadata.num_rows, file.schema_arrow.names
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path} is no Parquet file: {error}. Take it out of the input.") from error
+    wanted = [columns.query, columns.documents, *([columns.retrieval_scores] if columns.retrieval_scores else [])]
+    if missing := [name for name in wanted if name not in names]:
+        raise ConfigError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}. Name the column to read.")
+    for position, first in enumerate(range(0, count, rows)):
+        yield Part(f"{number:05}-{position:05}", uri, path, kind, first, min(rows, count - first))
+
+
+def _blocks(files: pafs.FileSystem, path: str, lines: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield first line, number of lines, first byte and number of bytes of each part of a JSONL file."""
+    first, offset, size, count = 0, 0, 0, 0
+    with files.open_input_stream(path) as stream:
+        for line in io.BufferedReader(stream, 1 << 20):
+            size, count = size + len(line), count + 1
+            if count == lines:
+                yield first, count, offset, size
+                first, offset, size, count = first + count, offset + size, 0, 0
+    if count:
+        yield first, count, offset, size
+
+
+def read(part: Part) -> tuple[list[int], list[dict[str, Any] | Bad], pa.Table | None]:
+    """Return the numbers of a part's rows, the rows, and the same as a table where the input has types."""
+    files, _ = _opened(part.uri)
+    with files.open_input_file(part.path) as stream:
+        if part.format == "parquet":
+            table = _slice(pq.ParquetFile(stream), part)
+            return list(range(part.first, part.first + part.rows)), table.to_pylist(), table
+        stream.seek(part.offset)
+        content = stream.read(part.size)
+    numbered = [(part.first + n, line) for n, line in enumerate(content.split(b"\n")) if line.strip()]
+    return [number for number, _ in numbered], [_parsed(line) for _, line in numbered], None
+
+
+def _slice(file: pq.ParquetFile, part: Part) -> pa.Table:
+    """Return the part's rows, and read only the row groups that hold them."""
+    groups, before, first = [], 0, None
+    for group in range(file.metadata.num_row_groups):
+        count = file.metadata.row_group(group).num_rows
+        if before < part.first + part.rows and before + count > part.first:
+            groups.append(group)
+            first = before if first is None else first
+        before += count
+    return file.read_row_groups(groups).slice(part.first - (first or 0), part.rows)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | Bad:
+    try:
+        value = json.loads(line.decode().removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        return Bad(f"no JSON in UTF-8: {error}", line.decode("utf-8", "backslashreplace"))
+    return value if isinstance(value, dict) else Bad("no JSON object, which a row is", value)
+
+
+def added(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, pa.Array]]:
+    """Return the columns of answers as typed arrays."""
+    return [(name, pa.array([each[name] for each in answers], kind)) for name, kind in _TYPES.items()]
+
+
+class Folder:
+    """Where a batch writes: the reranked rows in `part-…` files; in folders that readers pass over, everything else."""
+
+    def __init__(self, uri: str, kind: str) -> None:
+        """Write files of `kind` (`parquet` or `jsonl`) into the folder `uri`."""
+        self._files, self._path = _opened(uri)
+        self._kind = kind
+
+    def text(self, name: str) -> str | None:
+        """Return the content of a file, `None` where there is none."""
+        path = f"{self._path}/{name}"
+        if self._files.get_file_info(path).type is pafs.FileType.NotFound:
+            return None
+        with self._files.open_input_stream(path) as stream:
+            return bytes(stream.read()).decode()
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder inside."""
+        found = self._files.get_file_info(pafs.FileSelector(f"{self._path}/{folder}", allow_not_found=True))
+        return [each.base_name for each in found if each.is_file]
+
+    def empty(self) -> bool:
+        """Tell whether nothing is there."""
+        return not self._files.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file: whole, or not at all."""
+        path = f"{self._path}/{name}"
+        if not isinstance(self._files, pafs.LocalFileSystem):  # an object appears when it is complete
+            with self._files.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        self._files.create_dir(posixpath.dirname(path))
+        unfinished = f"{posixpath.dirname(path)}/_{os.getpid()}-{posixpath.basename(path)}.unfinished"
+        with self._files.open_output_stream(unfinished) as stream:
+            stream.write(content)
+        Path(unfinished).replace(path)
+
+    def write_rows(
+        self, part: Part, rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], table: Any, drop: str
+    ) -> None:
+        """Write the rows of a part with their answers, without the column of the candidates."""
+        name = f"part-{part.name}.{self._kind}"
+        kept = [{key: value for key, value in row.items() if key != drop} for row in rows]
+        if self._kind == "jsonl":
+            lines = [_line(row | dict(answer)) for row, answer in zip(kept, answers, strict=True)]
+            self.write(name, "".join(lines).encode())
+            return
+        made = pa.Table.from_pylist(kept) if table is None else table.drop_columns([drop])
+        for column, values in added(answers):
+            if column in made.column_names:
+                made = made.drop_columns([column])
+            made = made.append_column(column, values)
+        sink = pa.BufferOutputStream()
+        pq.write_table(made, sink)
+        self.write(name, sink.getvalue().to_pybytes())
+
+    def write_bad(self, part: Part, bad: Sequence[tuple[int, Bad]]) -> None:
+        """Write the rows that were set aside, each with its file, its number (from 1) and the reason."""
+        lines = [_line({"file": part.path, "row": n + 1, "reason": each.reason, "value": each.row}) for n, each in bad]
+        self.write(f"_set_aside/part-{part.name}.jsonl", "".join(lines).encode())
+
+
+def _line(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str) + "\n"
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # a lone surrogate is no UTF-8

@@ -1,0 +1,56 @@
+"""What a server counts, for Prometheus. Models and outcomes are labels; no text, no key."""
+
+from __future__ import annotations
+
+import os
+
+from ..core.errors import MissingExtra
+from ..reranker import RerankResponse
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+except ModuleNotFoundError as error:
+    raise MissingExtra("The server", extra="serve", package="prometheus-client") from error
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The counters of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.registry = own = CollectorRegistry()
+        self.requests = Counter("rerank_requests", "Requests by status", ["status"], registry=own)
+        self.seconds = Histogram("rerank_seconds", "Seconds of a rerank call", registry=own, buckets=_SECONDS)
+        self.inside = Gauge("rerank_inside", "Calls inside now", registry=own, multiprocess_mode="livesum")
+        self.documents = Counter("rerank_documents", "Documents that were reranked", registry=own)
+        self.degraded = Counter("rerank_degraded", "Answers of a stand-in", registry=own)
+        self.attempts = Counter(
+            "rerank_attempts", "What was asked, and how it went", ["model", "outcome"], registry=own
+        )
+        self.tokens = Counter("rerank_input_tokens", "Tokens, where the backend tells", registry=own)
+        self.units = Counter("rerank_search_units", "Search units, where the backend tells", registry=own)
+        self.cost = Counter("rerank_cost_usd", "US dollars, where the spec has a price", registry=own)
+
+    def answered(self, response: RerankResponse, documents: int) -> None:
+        """Count an answer over so many documents."""
+        self.seconds.observe(response.latency_ms / 1000.0)
+        self.documents.inc(documents)
+        self.degraded.inc(response.degraded)
+        for attempt in response.attempts:
+            self.attempts.labels(attempt.model, attempt.outcome).inc()
+        self.tokens.inc(response.usage.input_tokens or 0)
+        self.units.inc(response.usage.search_units or 0)
+        self.cost.inc(response.usage.cost_usd or 0)
+
+    def text(self) -> bytes:
+        """Return them in Prometheus's text format; of several worker processes their sum."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

@@ -1,0 +1,174 @@
+"""What the server tells about itself: OpenAPI 3.1, and the same as a page that needs no network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import __version__
+from .limits import Limits
+from .shapes import CohereBody, TEIBody
+
+__all__ = ["description", "page"]
+
+RERANK = ("/v2/rerank", "/v1/rerank", "/rerank")
+
+_REFUSALS = {
+    400: "no JSON, nested too deep, a blank query, or an instruction that the model cannot follow",
+    401: "no key, or a wrong one",
+    404: "another model is served here",
+    408: "the body did not arrive in time",
+    413: "a longer body, or more documents, than the server takes",
+    415: "a body that is not application/json",
+    422: "not the shape below, or the backend refused the request",
+    429: "as many calls are inside as the server takes, or the vendor's limit; see Retry-After",
+    500: "the server cannot work as it was started",
+    502: "the backend's answer cannot be used",
+    503: "the backend does not answer; see Retry-After",
+    504: "the deadline passed; see Retry-After",
+}
+_NUMBER = {"type": "number"}
+_COHERE = {
+    "type": "object",
+    "required": ["id", "results", "meta", "model", "degraded"],
+    "properties": {
+        "id": {"type": "string"},
+        "model": {"type": "string", "description": "Who answered."},
+        "degraded": {"type": "boolean", "description": "A stand-in answered; `meta.warnings` says why."},
+        "results": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "relevance_score"],
+                "properties": {
+                    "index": {"type": "integer", "minimum": 0},
+                    "relevance_score": {"type": "number", "description": "In [0, 1], unless raw_scores."},
+                    "document": {"type": "object"},
+                    "relevant_spans": {"type": "array", "items": {"type": "object"}},
+                },
+            },
+        },
+        "meta": {
+            "type": "object",
+            "required": ["api_version", "warnings"],
+            "properties": {
+                "api_version": {"type": "object"},
+                "billed_units": {"type": "object"},
+                "warnings": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+        "usage": {"type": "object", "properties": {"total_tokens": {"type": "integer"}}},
+    },
+}
+_TEI = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["index", "score"],
+        "properties": {"index": {"type": "integer", "minimum": 0}, "score": _NUMBER, "text": {"type": "string"}},
+    },
+}
+_ERROR = {
+    "type": "object",
+    "required": ["message", "error", "error_type"],
+    "properties": {"message": {"type": "string"}, "error": {"type": "string"}, "error_type": {"type": "string"}},
+}
+
+
+def description(models: Sequence[str], limits: Limits, *, key: bool, instructions: bool) -> dict[str, Any]:
+    """Return the OpenAPI description of a server.
+
+    Args:
+        models: The names that `model` may have; the first is the one served.
+        limits: What it takes.
+        key: Whether it wants one.
+        instructions: Whether what is served follows any.
+    """
+    cohere, tei = _schema(CohereBody), _schema(TEIBody)
+    cohere["properties"]["model"] = {"enum": [*models, None], "description": "What this server serves, or nothing."}
+    if not instructions:
+        cohere["properties"]["instruction"] = {"type": "null", "description": "What is served here follows none."}
+    cohere["properties"]["documents"]["maxItems"] = limits.max_documents
+    tei["properties"]["texts"]["maxItems"] = limits.max_documents
+    schemas = {"CohereBody": cohere, "TEIBody": tei, "Cohere": _COHERE, "TEI": _TEI, "Error": _ERROR}
+    closed: dict[str, Any] = {"security": [{"key": []}]} if key else {}
+    paths: dict[str, Any] = {path: {"post": _rerank(path) | closed} for path in RERANK}
+    paths["/healthz"] = {"get": _told("How it stands", "application/json", {"type": "object"})}
+    paths["/metrics"] = {"get": _told("Prometheus metrics", "text/plain", {"type": "string"}) | closed}
+    if key:
+        paths["/metrics"]["get"]["responses"]["401"] = _refused(401)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"rerank-plugins: {models[0]}",
+            "version": __version__,
+            "description": f"At most {limits.max_documents:,} documents and {limits.max_body_mb:g} MB in a request.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if key else {}),
+        },
+    }
+
+
+def _schema(body: Any) -> dict[str, Any]:
+    told: dict[str, Any] = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    spans = told.pop("$defs", {}).get("Spans")
+    if spans is not None:
+        told["properties"]["relevant_spans"]["anyOf"][0] = spans
+    return told
+
+
+def _rerank(path: str) -> dict[str, Any]:
+    both = path == "/rerank"
+    asked, told = [_ref("CohereBody")], [_ref("Cohere")]
+    if both:
+        asked, told = [*asked, _ref("TEIBody")], [*told, _ref("TEI")]
+    return {
+        "summary": "Order documents by how well they answer a query" + (" (Cohere's shape, or TEI's)" if both else ""),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": asked}}}},
+        "responses": {
+            "200": {"description": "best first", "content": {"application/json": {"schema": {"anyOf": told}}}},
+            **{str(status): _refused(status) for status in _REFUSALS},
+        },
+    }
+
+
+def _refused(status: int) -> dict[str, Any]:
+    return {"description": _REFUSALS[status], "content": {"application/json": {"schema": _ref("Error")}}}
+
+
+def _told(summary: str, kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {kind: {"schema": schema}}}},
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """Return the description as HTML: no script, nothing from elsewhere."""
+    rows = "".join(
+        f"<h2><code>{method.upper()} {path}</code></h2><p>{html.escape(operation['summary'])}</p><ul>"
+        + "".join(
+            f"<li><b>{status}</b> {html.escape(each['description'])}</li>"
+            for status, each in operation["responses"].items()
+        )
+        + "</ul>"
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+    )
+    shapes = html.escape(json.dumps(told["components"]["schemas"], indent=2))
+    title = html.escape(told["info"]["title"])
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}</style>"
+        f"<h1>{title}</h1><p>{html.escape(told['info']['description'])} "
+        f'As data: <a href="openapi.json">openapi.json</a>.</p>{rows}<h2>Shapes</h2><pre>{shapes}</pre></html>'
+    )

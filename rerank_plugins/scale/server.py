@@ -1,0 +1,162 @@
+"""The application on uvicorn: one process or several, no slow headers, and what is in flight is finished at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigError, MissingExtra
+from ..reranker import Reranker
+from .app import application
+from .limits import Limits
+
+try:
+    import h11
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.supervisors import Multiprocess
+except ModuleNotFoundError as error:
+    raise MissingExtra("The server", extra="serve", package="uvicorn") from error
+
+__all__ = ["Served", "Settings", "run"]
+
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a worker process needs to make the application: plain data, so that it travels. Calling it makes it."""
+
+    reranker: str | Mapping[str, Any] | Reranker | None
+    """A spec; for one process a ready reranker will do."""
+    config: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    def __call__(self) -> Any:
+        """Return the application."""
+        return application(
+            self.reranker, limits=self.limits, api_key=self.api_key, models=self.models, config=self.config
+        )
+
+
+class Settings(uvicorn.Config):
+    """uvicorn's, as this application needs them; they travel to worker processes."""
+
+    def __init__(self, app: Any, limits: Limits, *, grace: float = 30.0, **options: Any) -> None:
+        """Serve `app` within `limits`; `options` are uvicorn's."""
+        self.patience = limits.body_timeout
+        super().__init__(
+            app,
+            http=Patient,
+            ws="none",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(grace)),
+            # Connections that only wait are no calls, and are not without limit either.
+            limit_concurrency=limits.max_queue * 4 + 64,
+            **options,
+        )
+
+
+def run(
+    served: Served, *, host: str, port: int, workers: int = 1, grace: float = 30.0, told: Callable[[str], object]
+) -> None:
+    """Serve until SIGINT or SIGTERM; then take no more, finish what is in flight, and return.
+
+    Args:
+        served: What to serve.
+        host: The address to listen at.
+        port: The port; 0 takes a free one.
+        workers: Processes; one that dies is replaced. Each loads the model and has a queue of its own.
+        grace: Seconds for what is in flight at the end.
+        told: Called with the address, as soon as clients can connect.
+
+    Raises:
+        ConfigError: The address cannot be used.
+        SystemExit: The application could not start.
+    """
+    settings = Settings(served, served.limits, factory=True, host=host, port=port, workers=workers, grace=grace)
+    with _listening(settings) as listener:
+        told(_address(listener))
+        if workers == 1:
+            uvicorn.Server(settings).run(sockets=[listener])
+            return
+        with tempfile.TemporaryDirectory(prefix="rerank-plugins-metrics-") as folder, _variable(_MULTIPROCESS, folder):
+            Path(folder).chmod(0o700)
+            Multiprocess(settings, sockets=[listener]).run()
+
+
+@contextlib.contextmanager
+def _listening(settings: uvicorn.Config) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=settings.backlog)
+    except OSError as error:
+        raise ConfigError(
+            f"Nobody can listen at {settings.host}:{settings.port}: {error.strerror}. Name another --host or --port."
+        ) from error
+    with listener:
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class Patient(H11Protocol):
+    """uvicorn's HTTP/1.1, which by itself waits for the rest of the headers for ever."""
+
+    config: Settings
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wind()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting once a request is whole; begin again where the next one is not."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._wind()
+        else:
+            self._stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _wind(self) -> None:
+        if self._clock is None:
+            self._clock = self.loop.call_later(self.config.patience, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None

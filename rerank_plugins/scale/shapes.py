@@ -1,0 +1,239 @@
+"""The two shapes of a rerank call over HTTP, Cohere's and TEI's, to and from our own. Pure translation.
+
+Cohere: https://docs.cohere.com/reference/rerank and /v1/reference/rerank; TEI: docs/openapi.json of
+huggingface/text-embeddings-inference 1.7.1 (read in November 2026). Fields that another server would use and this one
+cannot are taken and answered with a warning; a field that nobody knows is refused, so that a slip is not lost.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from ..core.errors import MissingExtra
+from ..reranker import RerankResponse, RerankResult
+from .limits import Refusal
+
+try:
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+except ModuleNotFoundError as error:
+    raise MissingExtra("The server", extra="serve", package="pydantic") from error
+
+__all__ = ["Call", "CohereBody", "TEIBody", "answer", "read"]
+
+Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
+"""Not blank; the reranker itself refuses a blank one."""
+
+_Integral = BeforeValidator(
+    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given  # 5.0 is whole in JSON
+)
+Whole = Annotated[StrictInt, _Integral]
+Count = Annotated[StrictInt, Field(ge=1), _Integral]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Spans(_Body):
+    """Whether to tell the best passages of each document."""
+
+    mode: Literal["enabled", "disabled"] = "enabled"
+
+
+class CohereBody(_Body):
+    """Cohere's v1 and v2, and what vLLM and others add to them."""
+
+    query: Annotated[Text, Field(description="What is asked.")]
+    documents: Annotated[
+        list[str | dict[str, Any]],
+        Field(description="Texts, or objects: the field `text`, those of `rank_fields`, or all."),
+    ]
+    model: Annotated[str | None, Field(description="What this server serves, or nothing.")] = None
+    top_n: Annotated[Count | None, Field(description="How many results to give; all without it.")] = None
+    return_documents: Annotated[bool | None, Field(description="Put the documents into the results.")] = None
+    max_tokens_per_doc: Annotated[Count | None, Field(description="Where a document is cut.")] = None
+    instruction: Annotated[str | None, Field(description="What relevant means, for models that follow it.")] = None
+    rank_fields: Annotated[list[str] | None, Field(description="Of objects: what is read.")] = None
+    raw_scores: Annotated[bool | None, Field(description="The model's own scores.")] = None
+    relevant_spans: Annotated[Spans | None, Field(description="Tell the best passages, where the model does.")] = None
+    max_chunks_per_doc: Annotated[Count | None, Field(description="Not used here; see warnings.")] = None
+    truncate_prompt_tokens: Annotated[Whole | None, Field(description="Not used here; see warnings.")] = None
+    priority: Annotated[Whole | None, Field(description="Not used here; see warnings.")] = None
+    user: Annotated[str | None, Field(description="Not used here; see warnings.")] = None
+
+
+class TEIBody(_Body):
+    """Text Embeddings Inference."""
+
+    query: Annotated[Text, Field(description="What is asked.")]
+    texts: Annotated[list[str], Field(description="What is reranked.")]
+    raw_scores: Annotated[bool, Field(description="The model's own scores.")] = False
+    return_text: Annotated[bool, Field(description="Put the texts into the results.")] = False
+    truncate: Annotated[bool | None, Field(description="`false`: refuse what is too long rather than cut it.")] = None
+    truncation_direction: Annotated[Literal["Right", "right"], Field(description="The end is what is cut.")] = "Right"
+
+
+NOT_USED = ("max_chunks_per_doc", "truncate_prompt_tokens", "priority", "user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call, whatever its shape was."""
+
+    query: str
+    documents: list[Any]
+    """What is reranked: texts, or mappings of fields."""
+    given: list[Any] | None = None
+    """What to send back for each document; `None` is nothing."""
+    model: str | None = None
+    top_n: int | None = None
+    instruction: str | None = None
+    max_tokens_per_doc: int | None = None
+    tei: bool = False
+    raw_scores: bool = False
+    truncate: bool = True
+    """Whether what is too long may be cut."""
+    spans: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+def read(body: bytes, path: str) -> Call:
+    """Return what a body asks for.
+
+    Args:
+        body: JSON in UTF-8.
+        path: Where it was sent; `/rerank` takes both shapes, and a body with `texts` is TEI's.
+
+    Raises:
+        Refusal: 400 where it is no JSON, 422 where it is none of these shapes.
+    """
+    tei = path == "/rerank" and b'"texts"' in body and b'"documents"' not in body
+    try:
+        if tei:
+            return _tei(TEIBody.model_validate_json(body))
+        return _cohere(CohereBody.model_validate_json(body))
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> Refusal:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    if found[0]["type"] == "json_invalid":
+        return Refusal(400, f"The body is no JSON in UTF-8: {found[0]['msg']}. Mend it.")
+    told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3])
+    return Refusal(422, f"{told}. Mend the body; /openapi.json says what belongs there.")
+
+
+def _cohere(body: CohereBody) -> Call:
+    return Call(
+        query=body.query,
+        documents=[_document(each, body.rank_fields) for each in body.documents],
+        given=[_shown(each) for each in body.documents] if body.return_documents else None,
+        model=body.model,
+        top_n=body.top_n,
+        instruction=body.instruction,
+        max_tokens_per_doc=body.max_tokens_per_doc,
+        raw_scores=body.raw_scores is True,
+        spans=body.relevant_spans is not None and body.relevant_spans.mode == "enabled",
+        warnings=[f"{name} is not used by this server" for name in NOT_USED if getattr(body, name) is not None],
+    )
+
+
+def _document(document: str | dict[str, Any], rank_fields: list[str] | None) -> Any:
+    if isinstance(document, str):
+        return document
+    if rank_fields is not None:
+        return {name: document[name] for name in rank_fields if name in document}
+    return document["text"] if isinstance(document.get("text"), str) else document
+
+
+def _shown(document: str | dict[str, Any]) -> dict[str, Any]:
+    return {"text": document} if isinstance(document, str) else document
+
+
+def _tei(body: TEIBody) -> Call:
+    return Call(
+        query=body.query,
+        documents=list(body.texts),
+        given=list(body.texts) if body.return_text else None,
+        tei=True,
+        raw_scores=body.raw_scores,
+        truncate=body.truncate is not False,
+    )
+
+
+def answer(call: Call, response: RerankResponse, cut: frozenset[int] = frozenset()) -> Any:
+    """Return the JSON of an answer in the shape of its call.
+
+    Both shapes want a number for each document. Where nothing was scored (a blank document, a stand-in that keeps the
+    order given) it is 0.0 (of raw scores the least), which keeps the order; Cohere's shape says so in `meta.warnings`.
+
+    Args:
+        call: What was asked.
+        response: What came of it.
+        cut: The documents that were cut before the reranker saw them.
+
+    Raises:
+        Refusal: 422: a document was cut, and the call forbids that.
+    """
+    truncated = sorted({result.index for result in response if result.truncated} | cut)
+    if truncated and not call.truncate:
+        raise Refusal(
+            422, f"texts {_listed(truncated)} are longer than the model reads. Shorten them, or set truncate."
+        )
+    scores = _scores(call, response)
+    if call.tei:
+        return [_tei_result(call, result, score) for result, score in zip(response, scores, strict=True)]
+    usage = response.usage
+    billed = {"input_tokens": usage.input_tokens, "search_units": usage.search_units}
+    told: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "model": response.model,
+        "results": [_cohere_result(call, result, score) for result, score in zip(response, scores, strict=True)],
+        "meta": {"api_version": {"version": "2"}, "warnings": _warnings(call, response, truncated)},
+        "degraded": response.degraded,
+    }
+    if known := {name: value for name, value in billed.items() if value is not None}:
+        told["meta"]["billed_units"] = known
+    if usage.input_tokens is not None:
+        told["usage"] = {"total_tokens": usage.input_tokens}
+    return told
+
+
+def _warnings(call: Call, response: RerankResponse, truncated: list[int]) -> list[str]:
+    told = list(call.warnings)
+    if response.degraded:
+        told.append(f"degraded: {response.reason}")
+    if truncated:
+        told.append(f"not read to their end: documents {_listed(truncated)}")
+    if unscored := [result.index for result in response if result.relevance_score is None]:
+        told.append(f"without a score, shown last: documents {_listed(unscored)}")
+    return told
+
+
+def _listed(indexes: list[int]) -> str:
+    return ", ".join(map(str, indexes[:20])) + (f" and {len(indexes) - 20} more" if len(indexes) > 20 else "")
+
+
+def _scores(call: Call, response: RerankResponse) -> list[float]:
+    scores = [result.raw_score if call.raw_scores else result.relevance_score for result in response]
+    least = min((each for each in scores if each is not None), default=0.0) if call.raw_scores else 0.0
+    return [least if each is None else each for each in scores]
+
+
+def _cohere_result(call: Call, result: RerankResult, score: float) -> dict[str, Any]:
+    told: dict[str, Any] = {"index": result.index, "relevance_score": score}
+    if call.given is not None:
+        told["document"] = call.given[result.index]
+    if call.spans and result.spans:
+        told["relevant_spans"] = [{"start": each.start, "end": each.end, "score": each.score} for each in result.spans]
+    return told
+
+
+def _tei_result(call: Call, result: RerankResult, score: float) -> dict[str, Any]:
+    told: dict[str, Any] = {"index": result.index, "score": score}
+    if call.given is not None:
+        told["text"] = call.given[result.index]
+    return told

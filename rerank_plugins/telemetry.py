@@ -1,0 +1,194 @@
+"""OpenTelemetry: a span for each call, one for each attempt inside it, and metrics. No text, no key.
+
+On where the process has imported `opentelemetry` (whoever sets up an SDK does), else free: nothing is imported here. Names
+follow the GenAI conventions (opentelemetry.semconv 0.66b2: `gen_ai.*`, with `rerank` as the operation, for which they have
+no word yet); what they do not cover is called `rerank.*`. Messages of errors are left out: a vendor may quote what it was
+sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from .core.journal import Ended
+from .core.response import RerankResponse
+from .core.types import Attempt, Usage
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+__all__ = ["Call", "watching"]
+
+OPERATION = "rerank"
+_NAME = "rerank_plugins"
+_OURS = frozenset({"cached", "kept", "spared"})
+"""Outcomes whose detail is made of numbers and names, here."""
+_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+
+def watching(label: str) -> AbstractContextManager[Call | None]:
+    """Enclose a call to the reranker `label`; gives `None` where nobody could see it."""
+    return nullcontext() if "opentelemetry.trace" not in sys.modules else _watching(label)
+
+
+@contextmanager
+def _watching(label: str) -> Iterator[Call]:
+    tools = _tools()
+    asked = _asked(label)
+    started = perf_counter()
+    with tools.tracer.start_as_current_span(
+        f"{OPERATION} {asked['gen_ai.request.model']}",
+        attributes=asked,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        call = Call(span, asked)
+        try:
+            yield call
+        except BaseException as error:
+            call.told["error.type"] = type(error).__name__
+            _failed(span, type(error).__name__)
+            raise
+        finally:
+            tools.duration.record(perf_counter() - started, call.told)
+
+
+class Call:
+    """One call, as a span; the journal's `Watcher`."""
+
+    def __init__(self, span: Span, asked: Mapping[str, str]) -> None:
+        """Fill `span`."""
+        self.told = dict(asked)
+        """The attributes of its metrics."""
+        self._span = span
+        self._attempts = 0
+
+    def answered(self, response: RerankResponse) -> None:
+        """Take the answer."""
+        tools, usage = _tools(), response.usage
+        self.told["gen_ai.response.model"] = response.model
+        self._span.set_attributes(
+            _known(
+                {
+                    "gen_ai.response.model": response.model,
+                    "rerank.results": len(response.results),
+                    "rerank.truncated": sum(result.truncated for result in response),
+                    "rerank.degraded": response.degraded,
+                    "rerank.requests": usage.requests,
+                }
+            )
+            | _used(usage)
+        )
+        if response.degraded:
+            tools.degraded.add(1, self.told)
+        if usage.input_tokens is not None:
+            tools.tokens.record(usage.input_tokens, {**self.told, "gen_ai.token.type": "input"})
+        if usage.cost_usd is not None:
+            tools.cost.add(usage.cost_usd, self.told)
+
+    @contextmanager
+    def attempt(self, model: str, documents: int, *, remote: bool) -> Iterator[Ended]:
+        """Enclose an attempt in a span of its own, so that an instrumented HTTP client's span stands inside it."""
+        from opentelemetry.trace import SpanKind
+
+        self._attempts += 1
+        asked: dict[str, Any] = {
+            **_asked(model),
+            "rerank.attempt": self._attempts,
+            "rerank.documents": documents,
+        }
+        kind = SpanKind.CLIENT if remote else SpanKind.INTERNAL
+        with _tools().tracer.start_as_current_span(
+            f"attempt {self._attempts}",
+            kind=kind,
+            attributes=asked,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+
+            def ended(attempt: Attempt, usage: Usage | None, status: int | None) -> None:
+                told = {"rerank.outcome": attempt.outcome, "http.response.status_code": status}
+                span.set_attributes(_known(told) | _used(usage or Usage()))
+                if attempt.outcome != "answered":
+                    span.set_attribute("error.type", str(status) if status and status >= 400 else attempt.outcome)
+                    _failed(span, attempt.outcome)
+                _tools().attempts.add(1, {**_asked(model), **_known(told)})
+
+            yield ended
+
+    def noted(self, attempt: Attempt) -> None:
+        """Write down what needed no asking as an event."""
+        told = {"rerank.outcome": attempt.outcome, **_asked(attempt.model)}
+        detail = {"rerank.detail": attempt.detail} if attempt.detail and attempt.outcome in _OURS else {}
+        self._span.add_event(attempt.outcome, {**told, **detail})
+        _tools().attempts.add(1, told)
+
+
+def _asked(label: str) -> dict[str, str]:
+    """Return who is asked, of a label such as `cohere:rerank-v4.0-fast` or `embedded [onnxruntime, float32]`."""
+    spec = label.partition(" [")[0]
+    provider, _, model = spec.partition(":")
+    return {
+        "gen_ai.operation.name": OPERATION,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model or provider,
+    }
+
+
+def _used(usage: Usage) -> dict[str, Any]:
+    return _known(
+        {
+            "gen_ai.usage.input_tokens": usage.input_tokens,
+            "rerank.search_units": usage.search_units,
+            "rerank.cost_usd": usage.cost_usd,
+        }
+    )
+
+
+def _known(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _failed(span: Span, kind: str) -> None:
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_status(Status(StatusCode.ERROR, kind))
+
+
+class _Tools:
+    """The tracer and the instruments; they follow the SDK, whenever it is set up."""
+
+    def __init__(self) -> None:
+        from opentelemetry.metrics import get_meter
+        from opentelemetry.trace import get_tracer
+
+        from . import __version__
+
+        self.tracer = get_tracer(_NAME, __version__)
+        meter = get_meter(_NAME, __version__)
+        self.duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            unit="s",
+            description="Seconds of a rerank call",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            unit="{token}",
+            description="Tokens of a rerank call",
+            explicit_bucket_boundaries_advisory=_TOKENS,
+        )
+        self.attempts = meter.create_counter("rerank.attempts", description="What was asked, and how it went")
+        self.degraded = meter.create_counter("rerank.degraded", description="Answers of a stand-in")
+        self.cost = meter.create_counter("rerank.cost", unit="{USD}", description="US dollars")
+
+
+@cache
+def _tools() -> _Tools:
+    return _Tools()

@@ -1,0 +1,32 @@
+"""An application on uvicorn in a thread of the test, at a free port of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from rerank_plugins.scale.app import application
+from rerank_plugins.scale.limits import Limits
+from rerank_plugins.scale.server import Settings
+
+
+@contextlib.contextmanager
+def served(reranker: Any, **options: Any) -> Iterator[str]:
+    """Serve `reranker` and give the address."""
+    app = application(reranker, **options)
+    config = Settings(app, options.get("limits", Limits()), log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,201 @@
+"""`rerank-plugins batch` over real files, and over a bucket on loopback: nothing lost, nothing doubled, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rerank_plugins import load_reranker
+from rerank_plugins.cli import main
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "object_storage"))
+
+from s3_server import KEYS, S3Server  # noqa: E402
+
+QUERIES = [f"cat number {number}" for number in range(7)]
+DOCUMENTS = [f"{other} is a number" for other in range(10)] + ["a cat", ""]
+
+
+def rows(count: int = 7) -> list[dict]:
+    return [{"id": number, "query": f"cat number {number}", "documents": DOCUMENTS} for number in range(count)]
+
+
+def batch(source, target, *more, spec="lexical", parts=2) -> int:
+    command = ["batch", "--input", str(source), "--output", str(target), "-r", spec, "--rows-per-part", str(parts)]
+    return main([*command, *more])
+
+
+def written(folder: Path, kind="parquet") -> list[dict]:
+    files = sorted(folder.glob(f"part-*.{kind}"))
+    if kind == "parquet":
+        return [row for file in files for row in pq.read_table(file).to_pylist()]
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def set_aside(folder: Path) -> list[dict]:
+    files = sorted(folder.glob("_set_aside/*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def check(found: list[dict], top_n=None) -> None:
+    """Hold every row against what the reranker says of it alone."""
+    reranker = load_reranker("lexical", top_n=top_n)
+    for row in found:
+        alone = reranker.rerank(row["query"], DOCUMENTS)
+        assert [each["index"] for each in row["reranked"]] == [each.index for each in alone]
+        assert [each["document"] for each in row["reranked"]] == [each.document for each in alone]
+        assert [each["raw_score"] for each in row["reranked"]] == pytest.approx(
+            [each.raw_score for each in alone], abs=1e-5, nan_ok=True
+        )
+        assert (row["rerank_model"], row["rerank_degraded"], row["rerank_reason"]) == ("lexical", False, None)
+        assert "documents" not in row
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """Types that JSON has not, and row groups that do not fit the parts."""
+    table = pa.Table.from_pylist(rows()).append_column("when", pa.array([0] * 7, pa.timestamp("us", "UTC")))
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
+    return tmp_path / "in.parquet"
+
+
+def test_parquet(parquet, tmp_path, capsys):
+    assert batch(parquet, tmp_path / "out", "--top-n", "4") == 0
+    found = written(tmp_path / "out")
+    assert [row["id"] for row in found] == list(range(7))
+    check(found, top_n=4)
+    assert pq.read_schema(tmp_path / "out" / "part-00000-00000.parquet").field("when").type == pa.timestamp("us", "UTC")
+    assert capsys.readouterr().out.startswith("7 rows reranked into")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_folder_of_jsonl(tmp_path, kind):
+    (tmp_path / "in").mkdir()
+    for name, part in (("b.jsonl", rows()[4:]), ("a.ndjson", rows()[:4]), ("c.jsonl", [])):
+        lines = [json.dumps(row, ensure_ascii=False) for row in part]
+        (tmp_path / "in" / name).write_text("\n\n".join(lines), "utf-8")  # blank lines are no rows; no newline at the end
+    assert batch(tmp_path / "in", tmp_path / "out", "--format", kind) == 0
+    found = written(tmp_path / "out", kind)
+    assert [row["id"] for row in found] == list(range(7))
+    check(found)
+
+
+def test_rows_at_fault_are_set_aside_with_the_reason(tmp_path, capsys):
+    good = rows(3)
+    lines = [
+        json.dumps(good[0]).encode(),
+        b"{",
+        b'["no", "object"]',
+        b"\xff\xfe",
+        json.dumps({"id": 9, "query": "cat"}).encode(),
+        json.dumps({"id": 10, "query": 5, "documents": ["a"]}).encode(),
+        json.dumps({"id": 11, "query": " ", "documents": ["a"]}).encode(),
+        json.dumps({"id": 12, "query": "cat", "documents": ["a", None]}).encode(),
+        json.dumps({"id": 13, "query": "cat", "documents": "a"}).encode(),
+        json.dumps(good[1]).encode(),
+        b"",
+        json.dumps(good[2]).encode(),
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out") == 1
+    assert [row["id"] for row in written(tmp_path / "out", "jsonl")] == [0, 1, 2]
+    bad = set_aside(tmp_path / "out")
+    assert [row["row"] for row in bad] == [2, 3, 4, 5, 6, 7, 8, 9]
+    words = ["JSON", "object", "UTF-8", "documents", "query", "blank", "Document 1", "no list but str"]
+    assert [word for word, row in zip(words, bad, strict=True) if word not in row["reason"]] == []
+    assert bad[4]["value"] == {"id": 10, "query": 5, "documents": ["a"]}
+    assert "3 rows reranked" in (out := capsys.readouterr().out)
+    assert "8 set aside" in out
+
+
+def test_documents_may_be_objects(tmp_path):
+    row = {"query": "cat", "documents": [{"title": "bananas"}, {"title": "a cat", "body": "soft"}]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
+    assert batch(tmp_path / "in.parquet", tmp_path / "out") == 0
+    (found,) = written(tmp_path / "out")
+    assert [json.loads(each["document"]) for each in found["reranked"]] == [row["documents"][1], row["documents"][0]]
+
+
+def test_what_was_done_is_not_done_again_after_an_outage(parquet, tmp_path, capsys):
+    with CohereLike() as vendor:
+        spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key, "retry": 1})
+        vendor.always(Status(503), lambda request: request.body["query"] == QUERIES[5])
+        assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 1
+        assert "503" in capsys.readouterr().err
+        assert len(written(tmp_path / "out")) == 4
+        with CohereLike(key=vendor.key) as better:
+            spec = json.dumps({"use": "http", "base_url": better.url, "api_key": vendor.key, "retry": 1})
+            assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 2  # another address: another job
+            assert "another job: reranker" in capsys.readouterr().err
+        vendor.reset()
+        spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key, "retry": 1})
+        assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 0
+        assert [request.body["query"] for request in vendor.requests] == QUERIES[4:]
+    assert [row["id"] for row in written(tmp_path / "out")] == list(range(7))
+    assert "7 rows reranked" in capsys.readouterr().out
+    assert list((tmp_path / "out").rglob("*.unfinished")) == []
+
+
+def test_a_row_that_the_vendor_refuses_is_set_aside_and_a_wrong_key_stops(parquet, tmp_path, capsys):
+    with CohereLike() as vendor:
+        vendor.always(Status(422), lambda request: request.body["query"] == QUERIES[1])
+        spec = {"use": "http", "base_url": vendor.url, "api_key": vendor.key}
+        assert batch(parquet, tmp_path / "out", spec=json.dumps(spec)) == 1
+        assert [row["value"]["id"] for row in set_aside(tmp_path / "out")] == [1]
+        assert [row["id"] for row in written(tmp_path / "out")] == [0, 2, 3, 4, 5, 6]
+        assert batch(parquet, tmp_path / "other", spec=json.dumps(spec | {"api_key": "wrong-key-0123456"})) == 1
+        assert "401" in capsys.readouterr().err
+        assert vendor.key not in (tmp_path / "out" / "_job.json").read_text("utf-8")
+    assert written(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "nowhere"}, "There is no"),
+        ({"source": "notes.txt"}, "no file that ends in"),
+        ({"more": ["--query-column", "question"]}, "no column 'question'; it has id, query"),
+        ({"more": ["--top-n", "0"]}, "top_n"),
+        ({"more": ["--in-flight", "0"]}, "in_flight"),
+        ({"parts": 0}, "rows_per_part"),
+        ({"target": "."}, "holds something else"),
+        ({"spec": "lexikal"}, "lexical"),
+    ],
+)
+def test_wrong_use(parquet, tmp_path, monkeypatch, capsys, change, words):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("a", "utf-8")
+    arguments = {"source": parquet, "target": "out", "more": [], "parts": 2, "spec": "lexical"} | change
+    more = arguments.pop("more")
+    assert batch(arguments.pop("source"), arguments.pop("target"), *more, **arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    sys.platform == "darwin" and not shutil.which("weed"), reason="no wheel for macOS: brew install seaweedfs"
+)
+def test_from_s3_to_s3(tmp_path, monkeypatch):
+    server = S3Server(tmp_path).start()
+    try:
+        for name, value in (KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}).items():
+            monkeypatch.setenv(name, value)
+        files = pa.fs.S3FileSystem(endpoint_override=server.url, region="us-east-1", allow_bucket_creation=True)
+        files.create_dir("mine")
+        pq.write_table(pa.Table.from_pylist(rows()), "mine/in/questions.parquet", filesystem=files)
+        assert batch("s3://mine/in", "s3://mine/out") == 0
+        assert batch("s3://mine/in", "s3://mine/out") == 0  # all is done
+        found = pq.read_table("mine/out", filesystem=files)  # as others read a folder: what is set aside is not seen
+        assert sorted(found["id"].to_pylist()) == list(range(7))
+        check(found.to_pylist())
+    finally:
+        server.kill()
+    assert os.environ["AWS_ENDPOINT_URL"] == server.url

@@ -1,0 +1,157 @@
+"""The same on Ray, in one small cluster of this process: an actor and a replica are killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+ray = pytest.importorskip("ray")
+
+from rerank_plugins import load_reranker  # noqa: E402
+from rerank_plugins.cli import main  # noqa: E402
+from rerank_plugins.scale.ray_data import RerankStage, rerank  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    {"id": number, "query": f"cat {number}", "documents": [f"{other} cat" for other in range(20)]}
+    for number in range(60)
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two CPUs, whatever the machine has; workers see this checkout, not an installed one."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}},
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+def expected(row: dict) -> list[tuple[int, float]]:
+    answer = load_reranker("lexical").rerank(row["query"], row["documents"])
+    return [(each.index, each.raw_score) for each in answer]
+
+
+def check(found: list[dict]) -> None:
+    assert sorted(row["id"] for row in found) == list(range(60))  # nothing lost, nothing doubled
+    for row in found:
+        alone = expected(ROWS[row["id"]])
+        assert [each["index"] for each in row["reranked"]] == [index for index, _ in alone]
+        assert [each["raw_score"] for each in row["reranked"]] == pytest.approx([x for _, x in alone], abs=1e-5)
+
+
+def test_a_dataset_is_reranked_and_keeps_its_columns_and_its_rows_at_fault(cluster):
+    bad = {"id": 60, "query": " ", "documents": ["a"]}
+    found = rerank(ray.data.from_items([*ROWS, bad]), "lexical", num_cpus=0.5, top_n=3).take_all()
+    (refused,) = [row for row in found if row["rerank_error"] is not None]
+    assert (refused["id"], list(refused["reranked"])) == (60, [])
+    assert "blank" in refused["rerank_error"]
+    good = [row for row in found if row["rerank_error"] is None]
+    assert sorted(row["id"] for row in good) == list(range(60))
+    for row in good:
+        assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(row)[:3]]
+        assert list(row["documents"]) == ROWS[row["id"]]["documents"]
+
+
+class Dying(RerankStage):
+    """Kills the process of its actor at one batch, once."""
+
+    def __init__(self, mark: str, **options: object) -> None:
+        super().__init__("lexical", **options)
+        self._mark = Path(mark)
+
+    def __call__(self, batch):
+        if 30 in batch["id"].to_pylist() and not self._mark.exists():
+            self._mark.touch()
+            os._exit(1)
+        return super().__call__(batch)
+
+
+def test_an_actor_that_dies_loses_nothing_and_doubles_nothing(cluster, tmp_path):
+    mark = tmp_path / "died"
+    dataset = ray.data.from_items(ROWS, override_num_blocks=12).map_batches(
+        Dying,
+        fn_constructor_kwargs={"mark": str(mark)},
+        batch_format="pyarrow",
+        batch_size=5,
+        compute=ray.data.ActorPoolStrategy(size=2),
+        num_cpus=0.5,
+    )
+    check(dataset.take_all())
+    assert mark.exists()
+
+
+def test_the_batch_command_on_ray_writes_what_one_process_writes(cluster, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
+    command = ["batch", "--input", str(tmp_path / "in.jsonl"), "-r", "lexical", "--rows-per-part", "10"]
+    assert main([*command, "--output", str(tmp_path / "one"), "--format", "parquet"]) == 0
+    ray_way = ["--ray", "--actors", "2", "--cpus-per-actor", "0.5", "--format", "parquet"]
+    assert main([*command, "--output", str(tmp_path / "ray"), *ray_way]) == 0
+    assert main([*command, "--output", str(tmp_path / "ray"), *ray_way]) == 0  # nothing is left to do
+    assert capsys.readouterr().out.count("60 rows reranked") == 3
+    one, two = (pq.read_table(tmp_path / name).to_pylist() for name in ("one", "ray"))
+    assert one == two
+    check(two)
+
+
+def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_sends_again(cluster):
+    from ray import serve
+
+    from rerank_plugins.scale.ray_serve import app
+
+    serve.start(http_options={"host": "127.0.0.1", "port": 0})
+    serve.run(app({"reranker": "lexical", "replicas": "2", "num_cpus": "0.4"}), route_prefix="/")
+    port = serve.status().proxies and _port()
+    url = f"http://127.0.0.1:{port}"
+
+    def ask(row: dict) -> list[int]:
+        body = {"model": "lexical", "query": row["query"], "documents": row["documents"]}
+        for _ in range(50):
+            try:
+                answer = httpx.post(f"{url}/v2/rerank", json=body, trust_env=False, timeout=30)
+            except httpx.TransportError:
+                continue
+            if answer.status_code == 200:
+                return [each["index"] for each in answer.json()["results"]]
+            assert answer.status_code in (429, 500, 502, 503), answer.text
+            time.sleep(0.1)
+        raise AssertionError("no answer")
+
+    try:
+        assert httpx.get(f"{url}/healthz", trust_env=False, timeout=30).json()["model"] == "lexical"
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, row) for row in ROWS]
+            _kill_a_replica()
+            for row, future in zip(ROWS, asked, strict=True):
+                assert future.result() == [index for index, _ in expected(row)]
+    finally:
+        serve.shutdown()
+
+
+def _port() -> int:
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client().http_config.port
+
+
+def _kill_a_replica() -> None:
+    from ray.util.state import list_actors
+
+    (replica, *_) = [each for each in list_actors() if "ServeReplica" in each.class_name and each.state == "ALIVE"]
+    os.kill(replica.pid, 9)

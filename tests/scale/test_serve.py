@@ -1,0 +1,412 @@
+"""The server, asked over a socket: by the clients that people have, and by those that nobody wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import cohere
+import httpx
+import pytest
+from scripted import HANG, Scripted
+from serving import served
+
+from rerank_plugins import load_reranker
+from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, TransientError
+from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
+from rerank_plugins.reranker import Reranker
+from rerank_plugins.scale.limits import Limits
+
+KEY = "serve-key-0123456789"
+QUERY = "where does the cat sleep"
+DOCUMENTS = ["bananas are yellow", "the cat can sleep on the sofa", "a cat", ""]
+ORDER = [1, 2]
+"""Of the documents that hold a word of the query."""
+LIMITS = Limits(max_documents=50, max_body_mb=0.1, max_depth=8, max_queue=4, body_timeout=0.3)
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def url():
+    with served("lexical", api_key=KEY, limits=LIMITS, models=["mine"]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, trust_env=False) as client:
+        yield client
+
+
+def told(response) -> str:
+    """Check that clients of both shapes can read an error, and return it."""
+    body = response.json()
+    assert body["message"] == body["error"]
+    assert body["error_type"]
+    return body["message"]
+
+
+def post(client, path="/v2/rerank", **body):
+    return client.post(path, json={"query": QUERY, "documents": DOCUMENTS} | body)
+
+
+# --- the clients that people have ---
+
+
+@pytest.mark.parametrize("backend", ["http", "cohere:lexical", "tei", "vllm:lexical", "infinity:lexical"])
+def test_our_own_backends_are_answered(url, backend):
+    expected = load_reranker("lexical").rerank(QUERY, DOCUMENTS)
+    with load_reranker({"use": backend, "base_url": url, "api_key": KEY}) as reranker:
+        answer = reranker.rerank(QUERY, DOCUMENTS)
+    assert [each.index for each in answer][:2] == ORDER
+    assert [each.relevance_score for each in answer] == pytest.approx([each.relevance_score for each in expected])
+
+
+@pytest.mark.parametrize("backend", ["http", "cohere:lexical", "tei"])
+def test_our_own_backends_know_a_wrong_key(url, backend):
+    reranker = load_reranker({"use": backend, "base_url": url, "api_key": "wrong-key-0123456789"})
+    with reranker, pytest.raises(AuthenticationFailed, match="missing or wrong"):
+        reranker.rerank(QUERY, DOCUMENTS)
+
+
+def test_the_cohere_sdk(url):
+    client = cohere.ClientV2(KEY, base_url=url)
+    answer = client.rerank(model="lexical", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=100)
+    assert [each.index for each in answer.results] == ORDER
+    assert answer.results[0].relevance_score > answer.results[1].relevance_score
+    first = cohere.Client(KEY, base_url=url).rerank(
+        model="lexical", query=QUERY, documents=[{"text": each} for each in DOCUMENTS], return_documents=True
+    )
+    assert first.results[0].document.text == DOCUMENTS[1]
+    with pytest.raises(cohere.errors.NotFoundError, match="another-model"):
+        client.rerank(model="another-model", query=QUERY, documents=DOCUMENTS)
+
+
+async def test_the_async_cohere_sdk(url):
+    async with cohere.AsyncClientV2(KEY, base_url=url) as client:
+        answers = await asyncio.gather(
+            *(client.rerank(model="mine", query=QUERY, documents=DOCUMENTS, top_n=1) for _ in range(3))
+        )
+    assert [answer.results[0].index for answer in answers] == [1, 1, 1]
+    assert answers[0].meta.api_version.version == "2"
+
+
+# --- what is asked, and what comes back ---
+
+
+@pytest.mark.parametrize("path", ["/v2/rerank", "/v1/rerank", "/rerank"])
+def test_coheres_shape(client, path):
+    answer = post(client, path, top_n=2, return_documents=True)
+    body = answer.json()
+    assert answer.status_code == 200
+    assert [each["index"] for each in body["results"]] == ORDER
+    assert body["results"][0]["document"] == {"text": DOCUMENTS[1]}
+    assert (body["model"], body["degraded"], body["meta"]["warnings"]) == ("lexical", False, [])
+
+
+def test_what_has_no_score_comes_last_as_zero_and_is_told(client):
+    body = post(client).json()
+    assert body["results"][-1] == {"index": 3, "relevance_score": 0.0}
+    assert body["meta"]["warnings"] == ["without a score, shown last: documents 3"]
+
+
+def test_teis_shape(client):
+    answer = client.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS, "return_text": True, "truncate": True})
+    assert [(each["index"], each["text"]) for each in answer.json()[:2]] == [(i, DOCUMENTS[i]) for i in ORDER]
+    raw = client.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS, "raw_scores": True}).json()
+    assert [each["score"] for each in raw[:2]] == [
+        each.raw_score for each in load_reranker("lexical").rerank(QUERY, DOCUMENTS)[:2]
+    ]
+    assert client.post("/v2/rerank", json={"query": QUERY, "texts": DOCUMENTS}).status_code == 422
+
+
+def test_documents_may_be_objects(client):
+    documents = [{"title": "bananas", "text": "yellow"}, {"title": "the cat", "text": "yellow"}]
+    assert post(client, documents=documents, rank_fields=["title"]).json()["results"][0]["index"] == 1
+    best = post(client, documents=documents, return_documents=True).json()["results"]
+    assert [each["relevance_score"] for each in best] == [0.0, 0.0]  # only `text` is read, as at Cohere
+    assert best[0]["document"] == documents[0]
+
+
+def test_max_tokens_per_doc_cuts_and_says_so(client):
+    documents = ["banana " * 30 + "cat sleep", "cat"]
+    body = post(client, documents=documents, max_tokens_per_doc=20).json()
+    assert [each["index"] for each in body["results"]] == [1, 0]
+    assert body["results"][1]["relevance_score"] == 0.0
+    assert "not read to their end: documents 0" in body["meta"]["warnings"]
+    assert post(client, documents=documents, max_tokens_per_doc=100).json()["results"][0]["index"] == 0
+
+
+def test_no_documents_is_an_empty_answer(client):
+    assert post(client, documents=[]).json()["results"] == []
+    assert client.post("/rerank", json={"query": QUERY, "texts": []}).json() == []
+
+
+def test_a_field_that_others_use_is_taken_with_a_warning(client):
+    assert "priority is not used by this server" in post(client, priority=1).json()["meta"]["warnings"]
+
+
+def test_a_degraded_answer_says_so():
+    reranker = load_reranker({"use": "http", "base_url": "http://127.0.0.1:9", "retry": 1, "fallback": ["lexical"]})
+    with reranker, served(reranker) as url:
+        answer = httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS}, trust_env=False)
+        metrics = httpx.get(f"{url}/metrics", trust_env=False).text
+    body = answer.json()
+    assert (answer.status_code, body["degraded"], body["model"]) == (200, True, "lexical")
+    assert body["meta"]["warnings"][0].startswith("degraded: lexical answered in place of http")
+    assert (answer.headers["x-rerank-degraded"], answer.headers["x-rerank-model"]) == ("true", "lexical")
+    assert "rerank_degraded_total 1.0" in metrics
+    assert 'rerank_attempts_total{model="http",outcome="TransientError"} 1.0' in metrics
+
+
+# --- the right status with a clear message ---
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"query": " "}, 400, "blank"),
+        ({"query": 5}, 422, "query"),
+        ({"query": None}, 422, "query"),
+        ({"documents": "one"}, 422, "documents"),
+        ({"documents": ["a", 5]}, 422, "documents.1"),
+        ({"top_n": 0}, 422, "top_n"),
+        ({"top_k": 3}, 422, "top_k"),
+        ({"model": "another"}, 404, "another"),
+        ({"model": "a" * 10_000}, 404, "not served"),
+        ({"instruction": "prefer cats"}, 400, "instruction"),
+        ({"documents": ["x"] * 51}, 413, "at most 50 documents"),
+        ({"documents": ["x" * 150_000]}, 413, "0.1 MB"),
+    ],
+)
+def test_wrong_bodies(client, change, status, words):
+    answer = post(client, **change)
+    assert answer.status_code == status
+    assert words in told(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 422),
+        (b"null", 422),
+        (b'{"query": "\xff", "documents": []}', 400),
+        (b'{"query": "\\ud800", "documents": []}', 400),
+        (b'{"query": "q", "documents": ["a"], "top_n": NaN}', 422),
+        (b'{"query": "q", "documents": ' + b"[" * 100 + b"]" * 100 + b"}", 400),
+        (b'{"query": "q", "documents": ' + b"[" * 90_000, 400),
+        (b'{"query": "q", "documents": [' + b"{}," * 30_000 + b"{}]}", 413),
+        (b'{"query": "q", "documents": [[' + b"1," * 30_000 + b"1]]}", 413),
+    ],
+)
+def test_what_is_no_json_or_much_of_it(client, body, status):
+    answer = client.post("/v2/rerank", content=body, headers=JSON)
+    assert answer.status_code == status
+    told(answer)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_web_pages_form_is_refused(client, kind):
+    answer = client.post("/v2/rerank", content=b'{"query": "q", "documents": []}', headers={"content-type": kind})
+    assert answer.status_code == 415
+
+
+def test_a_compressed_body_is_refused(client):
+    assert client.post("/rerank", content=b"\x1f\x8b", headers=JSON | {"content-encoding": "gzip"}).status_code == 415
+
+
+def test_unknown_paths_and_methods_say_what_there_is(client):
+    assert "/v2/rerank" in told(client.get("/rerank"))
+    assert client.get("/rerank").status_code == 405
+    assert client.post("/v3/rerank", json={}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": KEY},
+        {"authorization": f"Basic {KEY}"},
+        {"authorization": f"Bearer {KEY}x"},
+        {"authorization": "Bearer \xff".encode("latin-1")},
+    ],
+)
+def test_wrong_keys(url, headers):
+    answer = httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": []}, headers=headers, trust_env=False)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert KEY not in told(answer)
+
+
+def test_without_the_key_the_rest_is_closed_too(url, client):
+    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 401
+    assert set(httpx.get(f"{url}/healthz", trust_env=False).json()) == {"status", "version"}
+    health = client.get("/healthz").json()
+    assert health["status"] == "ok"
+    assert health["calls"] >= 0
+    assert "rerank_requests_total" in client.get("/metrics").text
+
+
+def test_the_page_needs_no_network(client):
+    page = client.get("/docs")
+    assert "POST /v2/rerank" in page.text
+    assert "<script" not in page.text
+    assert "http" not in page.text.replace("https://docs.cohere.com", "")
+    described = client.get("/openapi.json").json()
+    assert described["components"]["schemas"]["CohereBody"]["properties"]["model"]["enum"] == ["lexical", "mine", None]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "wait"),
+    [
+        (RateLimited("slow down", retry_after=7.0), 429, "7"),
+        (TransientError("down"), 503, "1"),
+        (DeadlineExceeded("late"), 504, "1"),
+        (BadResponse("nonsense"), 502, None),
+        (AuthenticationFailed("the server's key", status=401), 502, None),
+        (Rejected("no", status=400), 422, None),
+        (RuntimeError("the insides"), 500, None),
+    ],
+)
+def test_failures_of_the_backend(failure, status, wait, caplog):
+    with served(Reranker(Scripted(failure))) as url:
+        answer = httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS}, trust_env=False)
+        again = httpx.post(f"{url}/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS}, trust_env=False)
+    assert (answer.status_code, answer.headers.get("retry-after")) == (status, wait)
+    assert "insides" not in told(answer)
+    assert again.status_code == 200
+
+
+# --- back-pressure, slow clients, sockets ---
+
+
+def connected(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def everything(connection: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionResetError):  # there was more in the socket than the server wanted to read
+        while chunk := connection.recv(65536):
+            found += chunk
+    return found
+
+
+HEAD = f"POST /v2/rerank HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\nauthorization: Bearer {KEY}\r\n"
+BODY = b'{"query": "cat", "documents": ["a cat", "a dog"]}'
+
+
+def test_a_full_queue_asks_to_come_back_and_a_place_that_is_left_is_free_again():
+    backend = Scripted(HANG, HANG)
+    with served(Reranker(backend), limits=Limits(max_queue=2)) as url:
+        waiting = [connected(url) for _ in range(2)]
+        for each in waiting:
+            each.sendall(HEAD.encode() + f"content-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            while client.get("/healthz").json()["inside"] < 2:
+                pass
+            full = post(client)
+            assert full.status_code == 429
+            assert int(full.headers["retry-after"]) >= 1
+            assert "Come back later" in told(full)
+            for each in waiting:  # nobody reads the answers any more: the calls are cancelled
+                each.close()
+            while client.get("/healthz").json()["inside"]:
+                pass
+            assert post(client).status_code == 200
+            assert client.get("/healthz").json()["errors"] == {"CancelledError": 2}
+
+
+def test_a_body_that_drips_is_cut(url):
+    with connected(url) as slow:
+        slow.sendall(HEAD.encode() + b"content-length: 100\r\n\r\n{")
+        answer = everything(slow)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"connection: close" in answer.lower()
+
+
+def test_headers_that_drip_are_cut(url):
+    with connected(url) as slow:
+        slow.sendall(b"POST /v2/rerank HTTP/1.1\r\nhost: h\r\nx-slow: a")
+        assert everything(slow) == b""
+
+
+def test_headers_of_a_second_request_that_drip_are_cut(url):
+    with connected(url) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nx-slow: a")
+        assert b"HTTP/1.1" not in everything(slow)
+
+
+def test_a_body_of_which_no_length_is_told_is_cut_too(client):
+    answer = client.post("/v2/rerank", content=(b"x" * 1_000 for _ in range(200)), headers=JSON)
+    assert answer.status_code == 413
+    assert "0.1 MB" in told(answer)
+
+
+def test_an_endless_body_is_cut(url):
+    with connected(url) as endless:
+        endless.sendall(HEAD.encode() + b"content-length: 100000000000\r\n\r\n" + b"x" * 1_000)
+        answer = everything(endless)
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"content-length: 4\r\ncontent-length: 50\r\n\r\n",
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: xchunked\r\n\r\n",
+        b"transfer-encoding: chunked, identity\r\n\r\n",
+        b"content-length: +4\r\n\r\n",
+        b"x\x00y: 1\r\ncontent-length: 4\r\n\r\n",
+        b"content-length : 4\r\n\r\n",
+        b"x-long: " + b"a" * 200_000 + b"\r\n\r\n",
+    ],
+)
+def test_smuggled_headers_are_refused(url, headers):
+    """A request whose end two servers may see in different places is refused, or ends the connection."""
+    with connected(url) as sly:
+        sly.sendall(HEAD.encode() + headers + SMUGGLED)
+        answer = everything(sly)
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 501"))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_two_keys_are_none(url):
+    answer = httpx.post(
+        f"{url}/v2/rerank",
+        json={"query": "q", "documents": []},
+        headers=[("authorization", f"Bearer {KEY}"), ("authorization", "Bearer other")],
+        trust_env=False,
+    )
+    assert answer.status_code == 401
+
+
+def test_many_threads_at_once_get_their_own_answers(url):
+    def ask(number: int) -> tuple[int, list[int]]:
+        documents = [f"cat {each}" for each in range(5)]
+        body = {"query": str(number % 5), "documents": documents, "top_n": 1}
+        while True:
+            answer = httpx.post(f"{url}/rerank", json=body, headers={"authorization": f"Bearer {KEY}"}, trust_env=False)
+            if answer.status_code != 429:
+                return number % 5, [each["index"] for each in answer.json()["results"]]
+
+    with ThreadPoolExecutor(8) as pool:
+        for asked, got in pool.map(ask, range(40)):
+            assert got == [asked]
+
+
+def test_json_of_errors_is_json(client):
+    answer = post(client, model="a\"'<\n\u2028")
+    assert "<" in json.loads(answer.content)["message"]

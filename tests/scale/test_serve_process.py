@@ -1,0 +1,83 @@
+"""`rerank-plugins serve` as a process: how it starts, how it ends, and what a killed worker takes along."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from rerank_plugins.cli import main
+from rerank_plugins.testing.cohere_like import CohereLike
+
+BODY = {"query": "cat", "documents": ["a dog", "a cat"]}
+
+
+@contextlib.contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command and give it and its address."""
+    command = [sys.executable, "-m", "rerank_plugins", "serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment) as served:
+        try:
+            address = None
+            while address is None:
+                line = served.stderr.readline()
+                assert line, f"it ended with {served.wait()}"
+                address = re.search(r"serving at (\S+)", line)
+            yield served, address[1]
+        finally:
+            served.terminate()
+            served.wait(20)
+
+
+def test_what_is_in_flight_is_finished_at_the_end():
+    with CohereLike(key="a-key-0123456789") as vendor:
+        vendor.delay = 0.5
+        spec = f'{{"use": "http", "base_url": "{vendor.url}", "api_key": "env:VENDOR_KEY"}}'
+        with process(spec, VENDOR_KEY=vendor.key) as (served, url), ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(lambda: httpx.post(f"{url}/rerank", json=BODY, trust_env=False, timeout=20))
+            while not vendor.requests:
+                pass
+            served.send_signal(signal.SIGTERM)
+            assert asked.result().json()["results"][0]["index"] == 1
+            served.wait(20)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{url}/healthz", trust_env=False)
+
+
+@pytest.mark.slow  # 6 s: three interpreters
+def test_a_killed_worker_is_replaced_and_counters_are_those_of_all_workers():
+    with process("lexical", "--workers", "2") as (served, url):
+        ask = lambda: httpx.post(f"{url}/rerank", json=BODY, trust_env=False, timeout=20)  # noqa: E731
+        assert ask().json()["results"][0]["index"] == 1
+        workers = [each for each in psutil.Process(served.pid).children() if "spawn_main" in " ".join(each.cmdline())]
+        assert len(workers) == 2
+        workers[0].kill()
+        for _ in range(20):
+            assert ask().status_code == 200
+        while len([each for each in psutil.Process(served.pid).children() if each not in workers]) < 1:
+            pass
+        metrics = httpx.get(f"{url}/metrics", trust_env=False).text
+    counted = float(re.search(r'rerank_requests_total\{status="200"\} ([\d.]+)', metrics)[1])
+    assert counted >= 20
+
+
+def test_what_is_wrong_is_said_before_anybody_connects(capsys, monkeypatch):
+    for arguments, words in [
+        (["lexikal"], "lexical"),
+        (["lexical", "--api-key", "a-plain-key"], "env:NAME"),
+        (["lexical", "--api-key", "env:NO_SUCH"], "NO_SUCH is not set"),
+        (["lexical", "--workers", "0"], "at least 1"),
+        (["lexical", "--max-queue", "-1"], "max_queue"),
+        (["lexical", "--host", "203.0.113.1", "--port", "0"], "Nobody can listen"),
+    ]:
+        assert main(["serve", *arguments]) == 2
+        assert words in capsys.readouterr().err
