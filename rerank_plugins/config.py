@@ -35,6 +35,7 @@ from .policies.cascade import Cascade
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
 from .policies.observe import Observe
+from .policies.several import Several
 from .policies.split import Split
 from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
@@ -137,8 +138,8 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
 
 
 def backends(reranker: Reranker) -> list[Backend]:
-    """Return every backend that a reranker may ask, the first choice first."""
-    return [leaf for leaf in _leaves(reranker.scorer) if isinstance(leaf, Backend)]
+    """Return every backend that a reranker may ask, the first choice first; of cascades and fusions all of theirs."""
+    return list(_backends(reranker.scorer))
 
 
 def _build(settings: Mapping[str, Any]) -> Reranker:
@@ -323,7 +324,18 @@ def _check_scales(scorer: Scorer, threshold: Any) -> None:
         )
 
 
+def _backends(scorer: Scorer) -> Iterator[Backend]:
+    if isinstance(scorer, Backend):
+        yield scorer
+    elif isinstance(scorer, Wrapper):
+        yield from _backends(scorer.inner)
+    elif isinstance(scorer, Fallback | Several):
+        for each in scorer.entries if isinstance(scorer, Fallback) else scorer.scorers:
+            yield from _backends(each)
+
+
 def _leaves(scorer: Scorer) -> Iterator[Scorer]:
+    """Yield those whose scores an answer may hold."""
     if isinstance(scorer, Wrapper):
         yield from _leaves(scorer.inner)
     elif isinstance(scorer, Fallback):

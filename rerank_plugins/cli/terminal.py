@@ -6,10 +6,10 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["columns", "json_text", "printable", "progress"]
+__all__ = ["columns", "counted", "json_text", "printable", "progress"]
 
 
 def printable(text: str) -> str:
@@ -45,3 +45,25 @@ def progress(what: str) -> Iterator[None]:
         outcome = "done in"
     finally:
         print(f"{outcome} {time.perf_counter() - started:.1f} s", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a function that shows a person a bar (what, how many of how many); `None` where a log or a pipe reads."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    begun: dict[str, tuple[float, int]] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        since, before = begun.setdefault(what, (now, done))
+        left = (now - since) / (done - before) * (total - done) if done > before else None
+        bar = "━" * (24 * done // total)
+        told = "" if left is None else f" {left:,.0f} s left"
+        print(f"\r\x1b[K{bar:<24} {done:,}/{total:,} {printable(what)[:50]}{told}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,157 @@
+"""Collections as files: documents, queries and judgements, in the forms of BEIR and TREC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from ..rows import read as rows
+from .data import Grades
+
+__all__ = ["Collection", "read_corpus", "read_qrels", "read_queries", "read_run"]
+
+IDS = ("_id", "id", "docno", "doc_id", "docid")
+TEXTS = ("text", "contents", "body")
+_SGML = re.compile(r"<DOC>\s*.*?<DOCNO>\s*(.*?)\s*</DOCNO>(.*?)</DOC>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<[^>]+>")
+
+
+class Collection:
+    """A folder in BEIR's form: corpus.jsonl, queries.jsonl or queries.tsv, and qrels/test.tsv or qrels.txt.
+
+    (https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset, read in November 2026.)
+    """
+
+    def __init__(
+        self, folder: Path, *, corpus: Path | None = None, queries: Path | None = None, qrels: Path | None = None
+    ) -> None:
+        """Read a folder, or the files named instead of the folder's own.
+
+        Raises:
+            InputError: A file is not there, or a line of it cannot be read.
+        """
+        self.documents = read_corpus(corpus or first_of(folder, "corpus.jsonl", "docs.jsonl", "corpus.tsv", "docs.tsv"))
+        """Id → title and text, the title on a line of its own."""
+        self.queries = read_queries(queries or first_of(folder, "queries.jsonl", "queries.tsv", "topics.tsv"))
+        self.grades: Grades = read_qrels(qrels or first_of(folder, "qrels/test.tsv", "qrels.tsv", "qrels.txt"))
+
+
+def first_of(folder: Path, *names: str) -> Path:
+    """Return the first of `names` that the folder has.
+
+    Raises:
+        InputError: It has none of them.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} has no {' or '.join(names)}: a data set needs one of these. Name the file, or add it.")
+
+
+def read_corpus(path: Path) -> dict[str, str]:
+    """Return id → text of a JSONL file (`_id`, `title`, `text`), a TSV file (id, text) or TREC's `<DOC>` files."""
+    if path.suffix in (".jsonl", ".ndjson"):
+        return {name: _titled(value) for name, value in _objects(path)}
+    content = _text(path)
+    if "<DOCNO>" in content[:10_000].upper():
+        return {name: " ".join(_TAG.sub(" ", inside).split()) for name, inside in _SGML.findall(content)}
+    return dict(_pairs(path, content))
+
+
+def read_queries(path: Path) -> dict[str, str]:
+    """Return id → text of a JSONL file (`_id`, `text`) or a TSV file (id, text)."""
+    if path.suffix in (".jsonl", ".ndjson"):
+        return {name: _field(value, TEXTS, path) for name, value in _objects(path)}
+    return dict(_pairs(path, _text(path)))
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Return query → document → grade of a TREC file (query, 0, document, grade) or BEIR's (query, document, grade, a header).
+
+    Raises:
+        InputError: A line has another number of columns, or a grade that is no whole number.
+    """
+    grades: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        cells = line.split("\t") if "\t" in line else line.split()
+        if not cells or (number == 1 and not _whole(cells[-1])):
+            continue  # BEIR's header
+        if len(cells) not in (3, 4) or not _whole(cells[-1]):
+            raise InputError(
+                f"{path}, line {number}: judgements are 'query 0 document grade' (TREC) or 'query document grade' (BEIR), "
+                "with a whole number as the grade. Mend that line."
+            )
+        grades.setdefault(cells[0], {})[cells[-2]] = int(cells[-1])
+    return grades
+
+
+def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """Return query → documents and scores, best first, of a TREC run (query, Q0, document, rank, score, tag).
+
+    The score orders, as in trec_eval; where scores tie the rank column does (trec_eval would take the document's name).
+
+    Raises:
+        InputError: A line has fewer columns, or no numbers where they belong.
+    """
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        try:
+            query, _, document, rank, score = cells[:5]
+            found.setdefault(query, []).append((-float(score), float(rank), document))
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number}: a run's lines are 'query Q0 document rank score tag'. Mend that line."
+            ) from error
+    return {
+        query: [(document, -score) for score, _, document in sorted(each, key=lambda row: row[:2])]
+        for query, each in found.items()
+    }
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for row in rows(str(path), jsonl=True):
+        if not isinstance(row.value, dict):
+            raise InputError(f"{path}, line {row.line} is no JSON object with an id and a text. Mend that line.")
+        yield _field(row.value, IDS, path), row.value
+
+
+def _field(value: dict[str, Any], names: tuple[str, ...], path: Path) -> str:
+    for name in names:
+        if name in value:
+            return str(value[name])
+    raise InputError(
+        f"{path}: an object has none of the fields {', '.join(names)}: it has {', '.join(value) or 'none'}."
+    )
+
+
+def _titled(value: dict[str, Any]) -> str:
+    text = next((str(value[name]) for name in TEXTS if name in value), "")
+    return f"{value.get('title') or ''}\n{text}".strip()
+
+
+def _pairs(path: Path, content: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        name, tab, text = line.partition("\t")
+        if tab:
+            yield name, text
+        elif line.strip():
+            raise InputError(f"{path}, line {number} has no tab: lines are an id, a tab and a text. Mend that line.")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: convert it first, iconv -f latin1 -t utf-8.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+
+
+def _whole(cell: str) -> bool:
+    return cell.strip().lstrip("+-").isdigit()
