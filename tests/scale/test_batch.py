@@ -19,7 +19,7 @@ from rerank_plugins.testing.script import Status
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "object_storage"))
 
-from s3_server import KEYS, S3Server  # noqa: E402
+from s3_server import KEYS, S3Server
 
 QUERIES = [f"cat number {number}" for number in range(7)]
 DOCUMENTS = [f"{other} is a number" for other in range(10)] + ["a cat", ""]
