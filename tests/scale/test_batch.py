@@ -19,7 +19,7 @@ from rerank_plugins.testing.script import Status
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "object_storage"))
 
-from s3_server import KEYS, S3Server  # noqa: E402
+from s3_server import KEYS, S3Server
 
 QUERIES = [f"cat number {number}" for number in range(7)]
 DOCUMENTS = [f"{other} is a number" for other in range(10)] + ["a cat", ""]
@@ -82,7 +82,9 @@ def test_a_folder_of_jsonl(tmp_path, kind):
     (tmp_path / "in").mkdir()
     for name, part in (("b.jsonl", rows()[4:]), ("a.ndjson", rows()[:4]), ("c.jsonl", [])):
         lines = [json.dumps(row, ensure_ascii=False) for row in part]
-        (tmp_path / "in" / name).write_text("\n\n".join(lines), "utf-8")  # blank lines are no rows; no newline at the end
+        (tmp_path / "in" / name).write_text(
+            "\n\n".join(lines), "utf-8"
+        )  # blank lines are no rows; no newline at the end
     assert batch(tmp_path / "in", tmp_path / "out", "--format", kind) == 0
     found = written(tmp_path / "out", kind)
     assert [row["id"] for row in found] == list(range(7))
