@@ -84,6 +84,24 @@ def test_lancedb_reranks():
     assert float(first[:5]) > float(second[:5])
 
 
+def test_a_server_is_asked_through_coheres_sdk():
+    first, _ = run("serve.py").splitlines()
+    assert first.endswith("A refund takes five working days.")
+
+
+def test_a_trace_shows_both_attempts():
+    _, call, first, second = run("tracing.py").splitlines()
+    assert call.startswith("  rerank http")
+    assert first.startswith("    attempt 1  http.response.status_code=429")
+    assert second.startswith("    attempt 2  http.response.status_code=200, gen_ai.usage.input_tokens=")
+
+
+@pytest.mark.slow  # half a minute: a Ray cluster
+def test_a_dataset_is_reranked_on_ray():
+    lines = [line for line in run("ray_dataset.py").splitlines() if line.startswith("what has")]
+    assert [line.partition(" → ")[2] for line in lines] == [f"{number} is a number " for number in range(20)]
+
+
 def ran_both_ways(out: str) -> bool:
     """`compare` has failed already where the orders differ."""
     (after, before) = re.findall(r"^(?:after|before): +(.*)$", out, re.MULTILINE)

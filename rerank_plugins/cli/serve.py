@@ -46,6 +46,9 @@ def _run(arguments: argparse.Namespace) -> int:
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
+    if arguments.api_key is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
+        print(f"{NAME}: whoever reaches {arguments.host} is served: there is no --api-key", file=sys.stderr)
+
     def serve(reranker: str | dict[str, Any] | Reranker | None) -> None:
         served = Served(reranker, arguments.config, arguments.api_key, tuple(arguments.model), limits)
         served()  # what is wrong with the spec or the key is said here, once, rather than by a worker

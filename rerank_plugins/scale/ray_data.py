@@ -6,6 +6,7 @@ is written whole, under one name. Written against Ray 2.60.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -134,8 +135,8 @@ def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ours = not (address or os.environ.get("RAY_ADDRESS"))
         ray.init(address=address, log_to_driver=False, include_dashboard=False if ours else None)
-    settings = ray.data.DataContext.get_current()
-    settings.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False  # whoever runs the batch shows its own
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     dataset = ray.data.from_items([{"item": asdict(part)} for part in parts], override_num_blocks=len(parts))
     done = dataset.map_batches(
         _PartStage,

@@ -7,9 +7,9 @@ import contextlib
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
@@ -86,32 +86,72 @@ def run(
         SystemExit: The application could not start.
     """
     settings = Settings(served, served.limits, factory=True, host=host, port=port, workers=workers, grace=grace)
-    with _listening(settings) as listener:
-        told(_address(listener))
+    with _bound(settings) as bound:
+        address = _address(bound)
         if workers == 1:
-            uvicorn.Server(settings).run(sockets=[listener])
+            bound.listen(settings.backlog)
+            told(address)
+            uvicorn.Server(settings).run(sockets=[bound])
             return
         with tempfile.TemporaryDirectory(prefix="rerank-plugins-metrics-") as folder, _variable(_MULTIPROCESS, folder):
-            Path(folder).chmod(0o700)
-            Multiprocess(settings, sockets=[listener]).run()
+            _Workers(settings, bound, lambda: told(address)).run()
+
+
+class _Workers(Multiprocess):
+    """Worker processes; says when the first one listens."""
+
+    def __init__(self, settings: Settings, bound: _Bound, told: Callable[[], object]) -> None:
+        super().__init__(settings, sockets=[bound])
+        self._at, self._told = bound.getsockname()[:2], told
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        while not self.signal_queue and all(each.process.is_alive() for each in self.processes):
+            with contextlib.suppress(OSError), socket.create_connection(self._at, timeout=1):
+                self._told()
+                return
+            time.sleep(0.05)
+
+
+class _Bound(socket.socket):
+    """A socket with an address. Each worker gets its own at the same address, and the kernel deals clients out among them.
+
+    Of one socket that all share, a worker takes every client that is waiting at that moment, and the others none.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _bind, (self.family, self.getsockname()[:2], True)
+
+
+def _bind(family: int, at: tuple[str, int], shared: bool) -> _Bound:
+    made = _Bound(family, socket.SOCK_STREAM)
+    if os.name == "posix":
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(at)
+    return made
 
 
 @contextlib.contextmanager
-def _listening(settings: uvicorn.Config) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _bound(settings: uvicorn.Config) -> Iterator[_Bound]:
+    at, shared = (settings.host, settings.port), settings.workers > 1
+    if shared and not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError(
+            "This system deals clients out to one process only. Use --workers 1, and a proxy before more."
+        )
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=settings.backlog)
+        made = _bind(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, at, shared)
     except OSError as error:
         raise ConfigError(
-            f"Nobody can listen at {settings.host}:{settings.port}: {error.strerror}. Name another --host or --port."
+            f"Nobody can listen at {at[0]}:{at[1]}: {error.strerror}. Name another --host or --port."
         ) from error
-    with listener:
-        listener.set_inheritable(True)
-        yield listener
+    with made:
+        yield made
 
 
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

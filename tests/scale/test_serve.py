@@ -282,6 +282,15 @@ def test_failures_of_the_backend(failure, status, wait, caplog):
     assert again.status_code == 200
 
 
+def test_the_limits_that_are_set_by_default():
+    with served("lexical") as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        many, long = post(client, documents=["a"] * 100_000), post(client, documents=["a" * 10_000_000])
+        assert (many.status_code, long.status_code) == (413, 413)
+        assert "1,000 documents" in told(many)
+        assert "8 MB" in told(long)
+        assert post(client, documents=["a cat"] * 1_000).status_code == 200
+
+
 # --- back-pressure, slow clients, sockets ---
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -81,3 +84,33 @@ def test_what_is_wrong_is_said_before_anybody_connects(capsys, monkeypatch):
     ]:
         assert main(["serve", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+def documented(command: str) -> list[str]:
+    """Return the arguments of README's line for a command."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (line,) = re.findall(rf"^rerank-plugins {command} (.*?)(?:  +#.*)?$", readme, re.MULTILINE)
+    return shlex.split(line)
+
+
+@pytest.mark.slow  # 4 s: three interpreters
+def test_the_documented_server_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rerank.toml").write_text('[rerankers.production]\nuse = "lexical"\n', "utf-8")
+    with process(*documented("serve"), SERVE_KEY="a-key-0123456789") as (_, url):
+        assert httpx.post(f"{url}/rerank", json=BODY, trust_env=False, timeout=20).status_code == 401
+        headers = {"authorization": "Bearer a-key-0123456789"}
+        assert httpx.post(f"{url}/rerank", json=BODY, headers=headers, trust_env=False, timeout=20).status_code == 200
+
+
+def test_the_documented_batch_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("questions.jsonl").write_text(json.dumps(BODY), "utf-8")
+    assert main(["batch", *documented("batch")]) == 0
+    assert "1 rows reranked into reranked" in capsys.readouterr().out
+
+
+def test_who_serves_everybody_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("rerank_plugins.scale.server.run", lambda *_, **__: None)
+    assert main(["serve", "lexical", "--host", "0.0.0.0"]) == 0
+    assert "no --api-key" in capsys.readouterr().err
