@@ -9,7 +9,10 @@ from models import SENTENCES
 
 CONTEXT = 512
 FAMILIES = {"qwen3": "Qwen3", "mxbai": "Qwen2", "zerank": "Qwen3", "bge-gemma": "Gemma"}
-TEXT = [*SENTENCES, "yes no Yes No yes no Yes No 1 0 system user assistant <Query>: <Document>: <Instruct>: query: document:"]
+TEXT = [
+    *SENTENCES,
+    "yes no Yes No yes no Yes No 1 0 system user assistant <Query>: <Document>: <Instruct>: query: document:",
+]
 CHAT = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -20,7 +23,7 @@ _PATTERN = (
 )
 
 
-def qwen_like(folder: Path, without: str | None = None) -> None:
+def qwen_like(folder: Path, without: str | None = None, longest: int = CONTEXT) -> None:
     """Save a byte-level BPE tokenizer with Qwen's pattern, its chat marks special and its thinking marks only added."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
@@ -50,7 +53,7 @@ def qwen_like(folder: Path, without: str | None = None) -> None:
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        model_max_length=CONTEXT,
+        model_max_length=longest,
         eos_token="<|im_end|>" if without != "<|im_end|>" else None,
         pad_token="<|endoftext|>",
         chat_template=CHAT,
@@ -89,7 +92,9 @@ def gemma_like(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def language_model(folder: Path, family: str, *, without: str | None = None, tied: bool = True) -> Path:
+def language_model(
+    folder: Path, family: str, *, without: str | None = None, tied: bool = True, longest: int = CONTEXT
+) -> Path:
     """Make one of `FAMILIES` in `folder` and return it."""
     import torch
     import transformers
@@ -97,7 +102,7 @@ def language_model(folder: Path, family: str, *, without: str | None = None, tie
 
     transformers.utils.logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
-    gemma_like(folder) if family == "bge-gemma" else qwen_like(folder, without)
+    gemma_like(folder) if family == "bge-gemma" else qwen_like(folder, without, longest)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     kind = FAMILIES[family]
     torch.manual_seed(11)
@@ -109,7 +114,7 @@ def language_model(folder: Path, family: str, *, without: str | None = None, tie
         num_key_value_heads=1 if kind == "Gemma" else 2,
         head_dim=16,
         intermediate_size=64,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=longest,
         initializer_range=0.5,  # so that different texts have clearly different scores
         tie_word_embeddings=tied,
         pad_token_id=0,
@@ -121,12 +126,18 @@ def language_model(folder: Path, family: str, *, without: str | None = None, tie
     return folder
 
 
+LISTWISE_CONTEXT = 4096
+
+
 def listwise(folder: Path, *, projected: int = 24, window: int | None = None) -> Path:
-    """Make a tiny jina-reranker-v3: a Qwen3 trunk and a projector, under the names of its checkpoint."""
+    """Make a tiny jina-reranker-v3: a Qwen3 trunk and a projector, under the names of its checkpoint.
+
+    With a `window`, the first layer sees so many tokens only, as layers of v3.5 do.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
-    language_model(folder, "qwen3")
+    language_model(folder, "qwen3", longest=LISTWISE_CONTEXT)
     weights = load_file(folder / "model.safetensors")
     torch.manual_seed(3)
     size = 32
@@ -137,6 +148,10 @@ def listwise(folder: Path, *, projected: int = 24, window: int | None = None) ->
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config |= {"architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"}}
     if window:
-        config |= {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention", "full_attention"]}
+        config |= {
+            "use_sliding_window": True,
+            "sliding_window": window,
+            "layer_types": ["sliding_attention", "full_attention"],
+        }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     return folder

@@ -11,16 +11,13 @@ from pathlib import Path
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores, checked
-from ..engine.causal_load import check, context
+from ..engine.causal_load import check, context, room
 from ..engine.causal_model import CausalModel, loaded
 from ..engine.options import offered, size
 from ..engine.resident import Placement
 from ..engine.templates import TEMPLATES
 
-__all__ = ["RESERVE", "CausalLM"]
-
-RESERVE = 256
-"""Tokens of the model's context that are kept for the prompt and a short instruction (the longest prompt has 110)."""
+__all__ = ["CausalLM"]
 
 
 class CausalLM(Backend):
@@ -72,9 +69,9 @@ class CausalLM(Backend):
         size("max_tokens", max_tokens)
         size("batch_tokens", batch_tokens)
         self.folder = Path(model).expanduser()
-        check(self.folder, TEMPLATES[template].architecture, f"the template {template}")
-        self._context = context(self.folder)
-        most = max(self._context - RESERVE, self._context // 2)
+        prompt = TEMPLATES[template]
+        check(self.folder, prompt.architecture, f"the template {template}")
+        self._context, most = context(self.folder), room(self.folder)
         if max_tokens is not None and max_tokens > most:
             raise ConfigError(
                 f"max_tokens {max_tokens} is more than the {most} that {self.folder} has beside its prompt: lower it."
@@ -83,7 +80,13 @@ class CausalLM(Backend):
         self._batch_tokens = batch_tokens
         self._placement = Placement(device=device, dtype=dtype, template=template)
         self._held: CausalModel | None = None
-        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or most, instructions=True)
+        self.capabilities = Capabilities(
+            scale="logit",
+            offset=prompt.offset,
+            divisor=prompt.divisor,
+            max_tokens=max_tokens or most,
+            instructions=True,
+        )
 
     @property
     def detail(self) -> str:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from .resident import Placement
 
-__all__ = ["CausalNetwork", "Trunk", "architecture", "check", "context", "load", "trunk"]
+__all__ = ["CausalNetwork", "Trunk", "architecture", "check", "context", "load", "room", "trunk"]
 
 _FEWEST = 64
+_RESERVE = 256
+"""Tokens of the context that are kept for the prompt and a short instruction (the longest prompt has 110)."""
 
 
 class Trunk(OnDevice):
@@ -109,6 +111,16 @@ def context(folder: Path) -> int:
     if not isinstance(found, int) or found < _FEWEST:
         raise ConfigError(f"config.json in {folder} has no usable max_position_embeddings: fetch the model again.")
     return found
+
+
+def room(folder: Path) -> int:
+    """Return how many tokens of query and document the model in a folder has beside its prompt.
+
+    Raises:
+        ConfigError: As `context`.
+    """
+    most = context(folder)
+    return max(most - _RESERVE, most // 2)
 
 
 def load(folder: Path, placement: Placement, answers: Sequence[int]) -> CausalNetwork:

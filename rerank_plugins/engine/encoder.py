@@ -95,6 +95,16 @@ class Encoder:
         """Return the (start, end) characters of each token of `text`, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
 
+    def beginning(self, text: str, most: int) -> tuple[str, int, bool]:
+        """Return `text` cut to `most` tokens, how many tokens are left of it, and whether it was cut."""
+        start = text[: most * _CHARACTERS_PER_TOKEN + 1_000]
+        offsets = self.offsets(start)
+        if len(start) < len(text) and len(offsets) < most + _MARGIN:  # long runs of blanks, say: it is read whole
+            offsets = self.offsets(text)
+        if len(offsets) <= most:
+            return text, len(offsets), False
+        return text[: offsets[most - 1][1]], most, True
+
     def token(self, name: str) -> int:
         """Return the id of a token of the vocabulary.
 
@@ -103,7 +113,9 @@ class Encoder:
         """
         found = self._tokenizer.token_to_id(name)
         if found is None:
-            raise ConfigError(f"{self.path} has no token {name!r}, so this is another family's model: name that family.")
+            raise ConfigError(
+                f"{self.path} has no token {name!r}, so this is another family's model: name that family."
+            )
         return int(found)
 
     def singles(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:

@@ -57,11 +57,7 @@ class Prompts:
         template = self.template
         if template.stripped:
             query, documents = query.strip(), [document.strip() for document in documents]
-        offsets = self.encoder.offsets(query)
-        reserve = max_tokens * 3 // 4
-        asked, cut = min(len(offsets), reserve), len(offsets) > reserve
-        if cut:
-            query = query[: offsets[reserve - 1][1]]
+        query, asked, cut = self.encoder.beginning(query, max_tokens * 3 // 4)
         filled = {"query": query, "instruction": instruction or template.instruction or "", "document": ""}
         parts = template.chosen(instruction)
         at = next(place for place, part in enumerate(parts) if part.endswith("{document}"))

@@ -31,6 +31,9 @@ class Template:
     """The parts for a call with an instruction, where they differ by more than the text."""
     instruction: str | None = None
     """The text for a call without one."""
+    offset: float = 0.0
+    divisor: float = 1.0
+    """Of the `logit` scale."""
     stripped: bool = False
     """Whether white space around query and document is taken off."""
 
@@ -112,6 +115,7 @@ _MXBAI = Template(
     instructed=(*_MXBAI_BEGIN, "instruction: {instruction}\nquery: {query}", *_MXBAI_END),
     yes="1",
     no="0",
+    offset=6.0,  # half of `estimated_max`, 12 for a model that the package does not know
 )
 
 
@@ -130,6 +134,7 @@ _ZERANK = Template(
     parts=_zerank("{query}"),
     instructed=_zerank("<query>{query}</query>\n<instructions>{instruction}</instructions>"),
     yes="Yes",
+    divisor=5.0,  # "sigmoid(score / 5)", zerank-2's card
     stripped=True,
 )
 

@@ -11,7 +11,7 @@ import pytest
 from language_models import CHAT, CONTEXT, FAMILIES, language_model
 from models import SENTENCES
 
-from rerank_plugins import ConfigError, InputError, load_reranker
+from rerank_plugins import ConfigError, InputError
 from rerank_plugins.backends.causal_lm import CausalLM
 from rerank_plugins.core import RerankRequest
 from rerank_plugins.engine.prompts import common
@@ -117,7 +117,10 @@ def sentence_transformers(folder, query, documents):
     from sentence_transformers.cross_encoder.modules import LogitScore
     from transformers import AutoTokenizer
 
-    template = CHAT.replace("message.role", "{'query': 'system', 'document': 'user'}[message.role]")
+    # The generation prompt stands in the template: sentence-transformers does not ask for one.
+    template = CHAT.replace("message.role", "{'query': 'system', 'document': 'user'}[message.role]").replace(
+        "{% if add_generation_prompt %}", "{% if true %}"
+    )
     transformer = Transformer(
         str(folder),
         transformer_task="text-generation",
@@ -187,7 +190,11 @@ def test_only_the_end_of_a_document_is_cut(family, folders):
     assert cut.ids[-after:] == short.ids[-after:], "what follows the document, and is answered, is whole"
     assert template.name
     offsets = made.tokens(long)
-    kept = next(long[: offsets[end][1]] for end in range(39, 0, -1) if len(prompts(made, [long[: offsets[end][1]]])[0].ids) == size)
+    kept = next(
+        long[: offsets[end][1]]
+        for end in range(39, 0, -1)
+        if len(prompts(made, [long[: offsets[end][1]]])[0].ids) == size
+    )
     values = scored(made, [long, kept])
     assert values.values[0] == pytest.approx(values.values[1], abs=1e-4)
     assert values.truncated[0]
@@ -257,8 +264,3 @@ def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_fol
     (half / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}), "utf-8")
     with pytest.raises(ConfigError, match=r"lack model\.layers\.2"):
         scored(backend(half, "qwen3"), SENTENCES)
-
-
-def test_a_classifier_engine_points_at_the_family(folders):
-    with pytest.raises(ConfigError, match="name it by its family"):
-        load_reranker(f"sentence-transformers:{folders('qwen3')}")
