@@ -52,8 +52,26 @@ BUILTIN: dict[str, Entry] = {
     "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
     "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
     "bge": Entry("rerank_plugins.backends.families:BGE", "BAAI's rerankers, Chinese and English or multilingual"),
-    "mxbai": Entry("rerank_plugins.backends.families:Mxbai", "Mixedbread's open rerankers (v1), English"),
-    "jina": Entry("rerank_plugins.backends.families:Jina", "Jina's open rerankers (v1, v2), from their ONNX files"),
+    "mxbai": Entry(
+        "rerank_plugins.backends.families:Mxbai",
+        "Mixedbread's open rerankers: v1, English; v2, multilingual language models",
+    ),
+    "jina": Entry(
+        "rerank_plugins.backends.families:Jina",
+        "Jina's open rerankers: v1, v2 from their ONNX files; v3 reads all documents at once",
+    ),
+    "qwen3": Entry(
+        "rerank_plugins.backends.families:Qwen3",
+        "Qwen3 rerankers: language models, 0.6 to 8 B, 100+ languages",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
+    "zerank": Entry(
+        "rerank_plugins.backends.families:Zerank",
+        "ZeroEntropy's open rerankers: language models, 1.7 and 4 B",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
     "ettin": Entry(
         "rerank_plugins.backends.families:Ettin",
         "Ettin rerankers: ModernBERT, 17 M to 1 B, English",
@@ -68,6 +86,12 @@ BUILTIN: dict[str, Entry] = {
     "sentence-transformers": Entry(
         "rerank_plugins.backends.families:TorchByName",
         "any CrossEncoder checkpoint, on torch, CPU or GPU",
+        extra="sentence-transformers",
+        packages=("sentence_transformers",),
+    ),
+    "causal-lm": Entry(
+        "rerank_plugins.backends.causal_by_name:CausalByName",
+        "a language model that answers yes or no, with one of the families' templates",
         extra="sentence-transformers",
         packages=("sentence_transformers",),
     ),
@@ -97,14 +121,6 @@ BUILTIN: dict[str, Entry] = {
     "infinity": Entry("rerank_plugins.backends.infinity:Infinity", "an Infinity server, at base_url", kind="server"),
     "http": Entry("rerank_plugins.backends.http:HTTP", "any Cohere-shaped /rerank, at base_url", kind="server"),
 }
-
-
-NOT_YET = {
-    "zerank": "zeroentropy:zerank-2 (hosted)",
-    "qwen3": "vllm (a server of yours with the Qwen3 reranker)",
-    "causal-lm": "vllm (a server of yours)",
-}
-"""Names of the design whose engine is still to come, and what to use until then."""
 
 
 @functools.cache
@@ -163,10 +179,6 @@ def models() -> list[dict[str, str]]:
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> ConfigError:
     """Return the error for a name nobody knows: it lists the valid ones and the nearest."""
-    if what.startswith("backend") and name in NOT_YET:
-        return ConfigError(
-            f"The backend {name!r} is not there yet. Until then use {NOT_YET[str(name)]}, or bge, or ettin."
-        )
     names = sorted(valid)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     guess = f" Did you mean {near[0]!r}?" if near else ""

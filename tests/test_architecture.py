@@ -42,7 +42,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},
 }
-SEES_EVERYTHING_OF_OTHERS = {"families", "recipes"}
+SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "families", "recipes"}
 """The presets, which are made from the engines' backends, and their data."""
 ADAPTERS = ("adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}

@@ -14,19 +14,39 @@ from ..core.errors import ConfigError, MissingExtra
 from ..core.scorer import Backend
 from ..core.types import Capabilities
 from ..engine.by_name import ByName, is_path, is_repository
+from ..engine.causal_load import architecture, room
 from ..engine.hub import Repository, onnx_files, torch_files
 from ..engine.limits import Limits
+from ..engine.listwise_model import ARCHITECTURE
+from ..engine.templates import TEMPLATES
+from .causal_lm import CausalLM
+from .listwise import Listwise
 from .onnx import Onnx
-from .recipes import MODELS, Recipe
+from .recipes import CAUSAL, LISTWISE, MODELS, ONNX, TORCH, Recipe
 from .sentence_transformers import SentenceTransformers
 
-__all__ = ["BGE", "Ettin", "FlashRank", "Jina", "MSMarco", "Mxbai", "OnnxByName", "TorchByName"]
+__all__ = [
+    "BGE",
+    "UNKNOWN_LENGTH",
+    "Ettin",
+    "FlashRank",
+    "Jina",
+    "MSMarco",
+    "Mxbai",
+    "OnnxByName",
+    "Qwen3",
+    "TorchByName",
+    "Zerank",
+    "located",
+    "run_causal_lm",
+]
 
 _log = logging.getLogger("rerank_plugins")
 _warned: set[str] = set()
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL = "ms-marco:ms-marco-MiniLM-L6-v2"
 UNKNOWN_LENGTH = 512
+"""Tokens that a model is taken to read as long as nobody has looked into its folder."""
 
 
 def _options(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -42,7 +62,12 @@ def _torch(options: Mapping[str, Any]) -> bool:
     )
 
 
-def _where(name: str, spec: str, choose: Any, options: Mapping[str, Any]) -> Path | Repository:
+def located(name: str, spec: str, choose: Any, options: Mapping[str, Any]) -> Path | Repository:
+    """Return the folder that a model's name means, or where on the hub it is.
+
+    Raises:
+        ConfigError: It is written like neither.
+    """
     if is_path(name):
         return Path(name).expanduser()
     if not is_repository(name):
@@ -63,6 +88,18 @@ def _sentence_transformers(options: Mapping[str, Any], folder: Path) -> Backend:
     if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")) and any(folder.glob("**/*.onnx")):
         raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
     return SentenceTransformers(str(folder), **_options(options, *_ENGINE_OPTIONS, "trust_remote_code"))
+
+
+def run_causal_lm(options: Mapping[str, Any], folder: Path) -> Backend:
+    """Return the engine of a language model in a folder."""
+    return CausalLM(str(folder), **_options(options, *_ENGINE_OPTIONS, "template"))
+
+
+def _listwise(options: Mapping[str, Any], folder: Path) -> Backend:
+    return Listwise(str(folder), **_options(options, *_ENGINE_OPTIONS, "query_tokens", "document_tokens"))
+
+
+_ENGINES = {ONNX: _onnx, TORCH: _sentence_transformers, CAUSAL: run_causal_lm, LISTWISE: _listwise}
 
 
 class OnnxByName(ByName):
@@ -98,7 +135,7 @@ class OnnxByName(ByName):
         options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder, or {self.name}:org/name.")
-        where = _where(model, f"{self.name}:{model}", onnx_files, options)
+        where = located(model, f"{self.name}:{model}", onnx_files, options)
         declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
         super().__init__(model, where, partial(_onnx, options), declared)
 
@@ -143,7 +180,7 @@ class TorchByName(ByName):
                 "trust_remote_code runs code of the repository's, so it needs a model on the hub and its commit: set "
                 "revision to the 40 digits of the one that you have read."
             )
-        where = _where(model, f"{self.name}:{model}", partial(torch_files, code=trust_remote_code), options)
+        where = located(model, f"{self.name}:{model}", partial(torch_files, code=trust_remote_code), options)
         declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
         super().__init__(model, where, partial(_sentence_transformers, options), declared)
 
@@ -152,6 +189,9 @@ class Family(ByName):
     """The models of one family: `bge`, `bge:bge-reranker-base`, `bge:BAAI/bge-reranker-base`, or a folder of one."""
 
     family: ClassVar[str]
+    template: ClassVar[str | None] = None
+    """The prompt of its language models, where it has some."""
+    only_language_models: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -178,40 +218,60 @@ class Family(ByName):
             local_files_only: Ask no network.
 
         Raises:
-            ConfigError: The family has no such model, or not yet.
+            ConfigError: The family has no such model.
             MissingExtra: It needs torch, which is not installed.
         """
         options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
         recipe = None if model and is_path(model) else self._recipe(model)
         where: Path | Repository
         if recipe is None:
-            where = folder = Path(str(model)).expanduser()
-            torch = _torch(options) or not (any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx")))
+            where = Path(str(model)).expanduser()
+            kind = self._kind(where, options)
         else:
-            torch = recipe.native and (recipe.onnx is None or _torch(options))
-            where = _where(
-                recipe.repository, f"{self.name}:{recipe.name}", torch_files if torch else onnx_files, options
-            )
-        if torch:
+            kind = TORCH if recipe.engine == ONNX and recipe.native and _torch(options) else recipe.engine
+            choose = onnx_files if kind == ONNX else torch_files
+            where = located(recipe.repository, f"{self.name}:{recipe.name}", choose, options)
+        if kind != ONNX:
             _need_torch(self.name)
         elif options["runtime"] == "torch":
             raise ConfigError(f"{self.name}:{model} runs from its ONNX file only: leave runtime out.")
+        prompt = TEMPLATES[self.template] if kind == CAUSAL and self.template else None
         declared = Capabilities(
-            scale="logit",
+            scale="cosine" if kind == LISTWISE else "logit",
             max_tokens=max_tokens or (recipe.max_tokens if recipe else UNKNOWN_LENGTH),
-            offset=recipe.offset if recipe else 0.0,
-            divisor=recipe.divisor if recipe else 1.0,
+            offset=recipe.offset if recipe else prompt.offset if prompt else 0.0,
+            divisor=recipe.divisor if recipe else prompt.divisor if prompt else 1.0,
+            max_query_tokens=recipe.query_tokens if recipe else None,
+            max_document_tokens=recipe.document_tokens if recipe else None,
+            listwise=kind == LISTWISE,
+            instructions=kind in (CAUSAL, LISTWISE),
         )
         self._scale = declared
-        engine = _sentence_transformers if torch else _onnx
+        beside = {
+            "trust_remote_code": None,
+            "template": self.template,
+            "query_tokens": recipe.query_tokens if recipe else None,
+            "document_tokens": recipe.document_tokens if recipe else None,
+        }
 
         def make(folder: Path) -> Backend:
             longest = max_tokens
-            if recipe and longest is None:  # what both the recipe and the files allow
-                longest = min(recipe.max_tokens, Limits.read(folder).max_tokens)
-            return engine(options | {"max_tokens": longest, "trust_remote_code": None}, folder)
+            if recipe and longest is None and kind != LISTWISE:  # what both the recipe and the files allow
+                most = room(folder) if kind == CAUSAL else Limits.read(folder).max_tokens
+                longest = min(recipe.max_tokens, most)
+            return _ENGINES[kind](options | beside | {"max_tokens": longest}, folder)
 
         super().__init__(recipe.name if recipe else str(model), where, make, declared)
+
+    def _kind(self, folder: Path, options: Mapping[str, Any]) -> str:
+        """Return what runs the model in a folder."""
+        named = architecture(folder) if folder.is_dir() else ""
+        if self.only_language_models or (self.template and named.endswith("ForCausalLM")):
+            return CAUSAL
+        if named == ARCHITECTURE:
+            return LISTWISE
+        onnx = any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx"))
+        return TORCH if _torch(options) or not onnx else ONNX
 
     def _placed(self, folder: Path) -> Backend:
         inner = super()._placed(folder)
@@ -225,13 +285,11 @@ class Family(ByName):
             known[0] if model is None else next((each for each in known if model in (each.name, each.repository)), None)
         )
         if found is None:
-            names = ", ".join(recipe.name for recipe in known if not recipe.instead)
+            names = ", ".join(recipe.name for recipe in known)
             raise ConfigError(
                 f"{self.family} has no model {model!r}. Choose one of: {names}; or name a folder, or any hub's model as "
                 "sentence-transformers:org/name or onnx:org/name."
             )
-        if found.instead:
-            raise ConfigError(f"{self.family}:{found.name} is not there yet. Until then use {found.instead}.")
         if not found.commercial and found.name not in _warned:
             _warned.add(found.name)
             _log.warning(
@@ -248,19 +306,37 @@ def _need_torch(name: str) -> None:
 
 
 class BGE(Family):
-    """BAAI: XLM-R, `<s> q </s></s> d </s>`."""
+    """BAAI: XLM-R, `<s> q </s></s> d </s>`; and a Gemma."""
 
     family = "bge"
+    template = "bge-gemma"
 
 
 class Mxbai(Family):
-    """Mixedbread v1: DeBERTa-v2."""
+    """Mixedbread v1: DeBERTa-v2; v2: Qwen2."""
 
     family = "mxbai"
+    template = "mxbai"
+
+
+class Qwen3(Family):
+    """Qwen3-Reranker: "yes" against "no"."""
+
+    family = "qwen3"
+    template = "qwen3"
+    only_language_models = True
+
+
+class Zerank(Family):
+    """ZeroEntropy: Qwen3, the logit of "Yes"."""
+
+    family = "zerank"
+    template = "zerank"
+    only_language_models = True
 
 
 class Jina(Family):
-    """Jina v1 (JinaBERT) and v2 (XLM-R): their ONNX files, since their code is remote."""
+    """Jina v1 (JinaBERT) and v2 (XLM-R) from their ONNX files, since their code is remote; v3 (Qwen3), listwise."""
 
     family = "jina"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LATER", "MODELS", "ONNX", "TORCH", "Recipe"]
+__all__ = ["CAUSAL", "LISTWISE", "MODELS", "ONNX", "TORCH", "Recipe"]
 
-ONNX, TORCH, LATER = "onnx", "sentence-transformers", "not yet"
+ONNX, TORCH, CAUSAL, LISTWISE = "onnx", "sentence-transformers", "causal-lm", "listwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,20 @@ class Recipe:
     offset: float = 0.0
     divisor: float = 1.0
     """Of the `logit` scale."""
-    instead: str | None = None
-    """It needs an engine that is not there yet: what to use until then."""
+    template: str | None = None
+    """Of a language model that answers yes or no, the name of its prompt in `engine.templates`."""
+    query_tokens: int | None = None
+    document_tokens: int | None = None
+    """Of a listwise model, what it reads of the query and of each document."""
     native: bool = True
     """Whether the torch engine can run it: a native architecture with safetensors."""
 
     @property
     def engine(self) -> str:
         """What runs it unless the spec says otherwise."""
-        return LATER if self.instead else ONNX if self.onnx else TORCH
+        if self.template:
+            return CAUSAL
+        return LISTWISE if self.document_tokens else ONNX if self.onnx else TORCH
 
     @property
     def commercial(self) -> bool:
@@ -49,7 +54,7 @@ class Recipe:
         """Return it as a line of a table."""
         return {
             "spec": f"{self.family}:{self.name}",
-            "engine": f"not yet: {self.instead}" if self.instead else self.engine,
+            "engine": self.engine,
             "tokens": str(self.max_tokens),
             "languages": self.languages,
             "licence": self.licence,
@@ -74,24 +79,57 @@ def _ettin(size: str) -> Recipe:
     return Recipe("ettin", name, f"cross-encoder/{name}", 7999, "English", "Apache-2.0")
 
 
-def _later(family: str, name: str, owner: str, longest: int, languages: str, licence: str, instead: str) -> Recipe:
-    return Recipe(family, name, f"{owner}/{name}", longest, languages, licence, instead=instead)
+def _mxbai_v2(size: str, estimated_max: float) -> Recipe:
+    """`sigmoid(score - estimated_max / 2)`: mxbai-rerank 0.1.6, estimated_max_cfg and sigmoid_normalize."""
+    name = f"mxbai-rerank-{size}-v2"
+    repository = f"mixedbread-ai/{name}"
+    return Recipe(
+        "mxbai", name, repository, 8192, "100+ languages", "Apache-2.0", offset=estimated_max / 2, template="mxbai"
+    )
+
+
+def _qwen3(size: str) -> Recipe:
+    name = f"Qwen3-Reranker-{size}"
+    return Recipe("qwen3", name, f"Qwen/{name}", 8192, "100+ languages", "Apache-2.0", template="qwen3")
+
+
+def _zerank(name: str, licence: str) -> Recipe:
+    repository = f"zeroentropy/{name}"
+    return Recipe("zerank", name, repository, 32_512, "multilingual", licence, divisor=5.0, template="zerank")
+
+
+def _jina_listwise(name: str, query: int, document: int) -> Recipe:
+    """The sizes that its `rerank` cuts at (modeling.py of jina-reranker-v3; of v3.5 as infinity's port reads them off)."""
+    return Recipe(
+        "jina",
+        name,
+        f"jinaai/{name}",
+        131_072,
+        "multilingual",
+        "CC-BY-NC-4.0",
+        query_tokens=query,
+        document_tokens=document,
+    )
 
 
 MODELS: tuple[Recipe, ...] = (
     Recipe("bge", "bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", 8192, "multilingual", "Apache-2.0"),
     Recipe("bge", "bge-reranker-base", "BAAI/bge-reranker-base", 512, "Chinese, English", "MIT", _FILE),
     Recipe("bge", "bge-reranker-large", "BAAI/bge-reranker-large", 512, "Chinese, English", "MIT"),
-    _later("bge", "bge-reranker-v2-gemma", "BAAI", 8192, "multilingual", "Gemma", "bge:bge-reranker-v2-m3"),
+    Recipe(
+        "bge",
+        "bge-reranker-v2-gemma",
+        "BAAI/bge-reranker-v2-gemma",
+        7936,
+        "multilingual",
+        "Gemma",
+        template="bge-gemma",
+    ),
     _mxbai("base"),
     _mxbai("xsmall"),
     _mxbai("large"),
-    _later(
-        "mxbai", "mxbai-rerank-base-v2", "mixedbread-ai", 8192, "100+ languages", "Apache-2.0", "mixedbread (hosted)"
-    ),
-    _later(
-        "mxbai", "mxbai-rerank-large-v2", "mixedbread-ai", 8192, "100+ languages", "Apache-2.0", "mixedbread (hosted)"
-    ),
+    _mxbai_v2("base", 9.0),
+    _mxbai_v2("large", 12.0),
     Recipe(
         "jina",
         "jina-reranker-v1-turbo-en",
@@ -122,7 +160,14 @@ MODELS: tuple[Recipe, ...] = (
         _FILE,
         native=False,
     ),
-    _later("jina", "jina-reranker-v3", "jinaai", 131_072, "multilingual", "CC-BY-NC-4.0", "jina-api (hosted)"),
+    _jina_listwise("jina-reranker-v3", 512, 2048),
+    _jina_listwise("jina-reranker-v3.5", 1024, 8192),
+    _qwen3("0.6B"),
+    _qwen3("4B"),
+    _qwen3("8B"),
+    _zerank("zerank-1-small", "Apache-2.0"),
+    _zerank("zerank-1", "CC-BY-NC-4.0"),
+    _zerank("zerank-2", "CC-BY-NC-4.0"),
     _ettin("32m"),
     _ettin("17m"),
     _ettin("68m"),

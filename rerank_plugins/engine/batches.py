@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["plan"]
+__all__ = ["packs", "plan"]
 
 MOST_PADDING = 0.125
 """Share of the longest text by which the shortest of its batch may be shorter."""
@@ -28,4 +28,20 @@ def plan(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
                 batch.append(position)
                 continue
         batches.append([position])
+    return batches
+
+
+def packs(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Return batches of positions, longest texts first, each at most `batch_tokens` in all: for engines that do not pad.
+
+    A text longer than `batch_tokens` goes alone.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        if not batches or lengths[position] > room:
+            batches.append([])
+            room = batch_tokens
+        batches[-1].append(position)
+        room -= lengths[position]
     return batches

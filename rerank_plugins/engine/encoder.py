@@ -42,13 +42,17 @@ class _Template:
 class Encoder:
     """A `tokenizer.json`, set once and never changed after: safe under threads (peers.md B5)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, marks: Sequence[str] = ()) -> None:
         """Read the file.
+
+        Args:
+            path: `tokenizer.json`.
+            marks: Added tokens that are not seen in a text although the tokenizer does not call them special.
 
         Raises:
             ConfigError: It is not there, or is no tokenizer.
         """
-        from tokenizers import Tokenizer
+        from tokenizers import AddedToken, Tokenizer
 
         if not path.is_file():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
@@ -58,6 +62,11 @@ class Encoder:
             raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.path = path
+        known = {each.content: each for each in self._tokenizer.get_added_tokens_decoder().values()}
+        for mark in marks:
+            if mark in known and not known[mark].special:
+                self._tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
         # A text that holds "[SEP]" or "</s>" is text.
         self._tokenizer.encode_special_tokens = True
         self._single = self._learn("a")
@@ -86,10 +95,33 @@ class Encoder:
         """Return the (start, end) characters of each token of `text`, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
 
+    def beginning(self, text: str, most: int) -> tuple[str, int, bool]:
+        """Return `text` cut to `most` tokens, how many tokens are left of it, and whether it was cut."""
+        start = text[: most * _CHARACTERS_PER_TOKEN + 1_000]
+        offsets = self.offsets(start)
+        if len(start) < len(text) and len(offsets) < most + _MARGIN:  # long runs of blanks, say: it is read whole
+            offsets = self.offsets(text)
+        if len(offsets) <= most:
+            return text, len(offsets), False
+        return text[: offsets[most - 1][1]], most, True
+
+    def token(self, name: str) -> int:
+        """Return the id of a token of the vocabulary.
+
+        Raises:
+            ConfigError: There is no such token.
+        """
+        found = self._tokenizer.token_to_id(name)
+        if found is None:
+            raise ConfigError(
+                f"{self.path} has no token {name!r}, so this is another family's model: name that family."
+            )
+        return int(found)
+
     def singles(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
         """Return each text alone, cut to `max_tokens` with its special tokens."""
         room = max_tokens - self._single.size
-        return [_assembled(self._single, (ids[:room],), truncated=len(ids) > room) for ids in self._ids(texts, room)]
+        return [_assembled(self._single, (ids[:room],), truncated=len(ids) > room) for ids in self.texts(texts, room)]
 
     def pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Encoded]:
         """Return the query joined with each document; the document is cut so that all is within `max_tokens`.
@@ -99,16 +131,16 @@ class Encoder:
         """
         room = max_tokens - self._pair.size
         most = min(max_tokens * 3 // 4, room * 7 // 8)  # a window of a few tokens keeps one for the document
-        (asked,) = self._ids([query], most)
+        (asked,) = self.texts([query], most)
         cut_query, asked = len(asked) > most, asked[:most]
         left = room - len(asked)
         return [
             _assembled(self._pair, (asked, ids[:left]), truncated=cut_query or len(ids) > left)
-            for ids in self._ids(documents, left)
+            for ids in self.texts(documents, left)
         ]
 
-    def _ids(self, texts: Sequence[str], room: int) -> list[list[int]]:
-        """Return the ids of each text; of a very long one only its beginning, as long as that fills `room` and more."""
+    def texts(self, texts: Sequence[str], room: int) -> list[list[int]]:
+        """Return the ids of each text, no special tokens; of a very long one only its beginning that fills `room` and more."""
         most = room * _CHARACTERS_PER_TOKEN + 1_000
         found = self._batch([text[:most] for text in texts])
         # Beginnings that gave too few tokens (long runs of blanks, say) are read whole.

@@ -15,43 +15,26 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from .torch_model import Placement
+    from .resident import Placement
 
-__all__ = ["Network", "check", "load"]
+__all__ = ["Network", "OnDevice", "check", "device_of", "dtype_of", "load", "quiet"]
 
 _TRANSFORMER = "Transformer"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-class Network:
-    """A loaded model: ids, mask and types in, logits out."""
+class OnDevice:
+    """A loaded model on its device, and what that device says."""
 
-    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype, *, modular: bool) -> None:
-        """Keep the model, which is in evaluation mode and on its device."""
-        self._module = module
-        self._modular = modular
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep where it is and what it computes in."""
         self.device = device
         self.dtype = str(dtype).removeprefix("torch.")
-        inner = module.transformers_model if modular else module
-        takes = inspect.signature(inner.forward).parameters
-        # A tokenizer may type its tokens for a model that has one type only (XLM-R): ones would be out of range.
-        self._types = "token_type_ids" in takes and (getattr(inner.config, "type_vocab_size", 0) or 0) > 1
 
     @property
     def on_gpu(self) -> bool:
         """Whether it runs on a GPU."""
         return self.device.type != "cpu"
-
-    def run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> np.ndarray:
-        """Return logits, (rows, labels) or (rows,), float32, of (rows, tokens) each."""
-        import torch
-
-        given = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._types else {})
-        with torch.inference_mode():
-            feed = {name: torch.from_numpy(value).to(self.device) for name, value in given.items()}
-            output = self._module(feed)["scores"] if self._modular else self._module(**feed).logits
-            found: np.ndarray = output.float().cpu().numpy()
-            return found
 
     def exhausted(self, error: Exception) -> bool:
         """Tell whether `error` says that the GPU's memory is too small."""
@@ -65,6 +48,31 @@ class Network:
 
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+class Network(OnDevice):
+    """A loaded model: ids, mask and types in, logits out."""
+
+    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype, *, modular: bool) -> None:
+        """Keep the model, which is in evaluation mode and on its device."""
+        super().__init__(device, dtype)
+        self._module = module
+        self._modular = modular
+        inner = module.transformers_model if modular else module
+        takes = inspect.signature(inner.forward).parameters
+        # A tokenizer may type its tokens for a model that has one type only (XLM-R): ones would be out of range.
+        self._types = "token_type_ids" in takes and (getattr(inner.config, "type_vocab_size", 0) or 0) > 1
+
+    def run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> np.ndarray:
+        """Return logits, (rows, labels) or (rows,), float32, of (rows, tokens) each."""
+        import torch
+
+        given = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._types else {})
+        with torch.inference_mode():
+            feed = {name: torch.from_numpy(value).to(self.device) for name, value in given.items()}
+            output = self._module(feed)["scores"] if self._modular else self._module(**feed).logits
+            found: np.ndarray = output.float().cpu().numpy()
+            return found
 
 
 def check(folder: Path, *, remote_code: bool = False) -> None:
@@ -87,8 +95,8 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     architecture = str((config.get("architectures") or [""])[0])
     if architecture.endswith("ForCausalLM"):
         raise ConfigError(
-            f"{folder} is a {architecture}, which scores by the words it would write; that engine (causal-lm) is not "
-            "there yet. Take a model with a sequence-classification head."
+            f"{folder} is a {architecture}, which scores by the words it would write: name it by its family (qwen3, "
+            "mxbai, zerank, bge), whose prompt it needs, or as causal-lm with a template."
         )
     if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
         return
@@ -125,10 +133,10 @@ def load(folder: Path, placement: Placement) -> Network:
     import torch
 
     check(folder, remote_code=placement.remote_code)
-    device = _device(placement.device)
-    dtype = _dtype(placement.dtype, device)
+    device = device_of(placement.device)
+    dtype = dtype_of(placement.dtype, device)
     parts = modular(folder)
-    with _quiet():
+    with quiet():
         try:
             module = (_modules if parts else _classifier)(folder, device, dtype, placement.remote_code)
         except ConfigError:
@@ -175,7 +183,12 @@ def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code
     return found.eval()
 
 
-def _device(asked: str | None) -> torch.device:
+def device_of(asked: str | None) -> torch.device:
+    """Return the device that a spec asks for; of itself an NVIDIA GPU, else the CPU.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
     import torch
 
     if asked in (None, "auto"):
@@ -189,7 +202,12 @@ def _device(asked: str | None) -> torch.device:
     return device
 
 
-def _dtype(asked: str | None, device: torch.device) -> torch.dtype:
+def dtype_of(asked: str | None, device: torch.device) -> torch.dtype:
+    """Return what to compute in: as the spec asks, of itself float32 on a CPU and bfloat16 on a GPU that has it.
+
+    Raises:
+        ConfigError: float16 on a CPU.
+    """
     import torch
 
     if device.type == "cpu":
@@ -211,7 +229,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Load without the libraries' bars and reports: what they would say is raised as an error."""
     from transformers import utils
 

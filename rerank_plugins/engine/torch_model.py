@@ -1,23 +1,20 @@
 """A folder with a cross-encoder in safetensors form, loaded once in a process and run by one worker, on CPU or GPU.
 
-Only this file and `torch_load` know torch, and only inside functions.
+Only the `torch_…` files, `resident` and the engines of language models know torch, and only inside functions.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..core.loop import Workers
 from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
 from .limits import Limits
+from .resident import Placement, Resident, resident
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,30 +28,15 @@ GPU_TOKENS = 16_384
 """Tokens of one batch, padding included, unless the spec says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where and how a model is to run; `None` is for `torch_load` to choose."""
-
-    device: str | None = None
-    dtype: str | None = None
-    remote_code: bool = False
-
-
-class TorchModel:
-    """One model in memory. Made by `loaded`, which gives the same object to everybody who asks for the same."""
+class TorchModel(Resident["Network"]):
+    """One cross-encoder in memory. Made by `loaded`, which gives the same object to everybody who asks for the same."""
 
     def __init__(self, folder: Path, placement: Placement) -> None:
         """Prepare; nothing is loaded before the first use."""
-        self.folder = folder
-        self.placement = placement
-        self.pid = os.getpid()
+        super().__init__(folder, placement)
         self.limits = Limits.read(folder)
-        # One worker: torch uses every core by itself, and two callers at once would fight for them. Batches of
-        # concurrent calls take turns.
-        self.workers = Workers(1, f"rerank-{folder.name}")
-        # Two: who asks for the tokenizer does not wait for the weights.
-        self._encoder_lock, self._network_lock = threading.Lock(), threading.Lock()
-        self._network: Network | None = None
+        # Not the network's lock: who asks for the tokenizer does not wait for the weights.
+        self._encoder_lock = threading.Lock()
         self._encoder: Encoder | None = None
         self._safe: int | None = None
 
@@ -66,24 +48,11 @@ class TorchModel:
                 self._encoder = Encoder(self.folder / "tokenizer.json")
             return self._encoder
 
-    @property
-    def network(self) -> Network:
-        """The model itself, loaded when first asked for (on the worker: this takes a moment)."""
-        with self._network_lock:
-            if self._network is None:
-                from .torch_load import load
+    def load(self) -> Network:
+        """Read the weights."""
+        from .torch_load import load
 
-                self._network = load(self.folder, self.placement)
-            return self._network
-
-    @property
-    def dtype(self) -> str | None:
-        """What it computes in: told from the start where the spec says it, else once it is loaded."""
-        if self._network is not None:
-            return self._network.dtype
-        if self.placement.dtype in (None, "auto"):
-            return "float32" if self.placement.device == "cpu" and self.placement.dtype is None else None
-        return self.placement.dtype
+        return load(self.folder, self.placement)
 
     async def map(
         self, rows: Sequence[Encoded], batch_tokens: int | None, each: Callable[[list[int], np.ndarray], None]
@@ -138,35 +107,10 @@ def _padded(rows: Sequence[Encoded], positions: Sequence[int], pad: int) -> tupl
     return ids, mask, types
 
 
-_Key = tuple[Path, Placement]
-_table: weakref.WeakValueDictionary[_Key, TorchModel] = weakref.WeakValueDictionary()
-_table_lock = threading.Lock()
-_abandoned: list[Any] = []
-
-
 def loaded(folder: Path, placement: Placement) -> TorchModel:
-    """Return the process's one model of a folder, device and dtype; dropped from memory when nobody holds it any more.
-
-    A hub's revision is a folder of its own, so the folder stands for model and revision.
+    """Return the process's one cross-encoder of a folder, device and dtype; see `resident`.
 
     Raises:
         ConfigError: The folder's settings cannot be read.
     """
-    key = folder.resolve(), placement
-    with _table_lock:
-        model = _table.get(key)
-        if model is None:
-            model = _table[key] = TorchModel(folder, placement)
-        return model
-
-
-def _after_fork() -> None:
-    # torch's threads and a GPU's context are not made for a fork. The child loads anew, and never frees what it got.
-    global _table_lock
-    _table_lock = threading.Lock()
-    _abandoned.extend(_table.values())
-    _table.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    return resident(TorchModel, folder, placement)

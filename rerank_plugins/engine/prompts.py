@@ -1,0 +1,92 @@
+"""A family's prompt around each document, in token ids: what is fixed stays whole, and only texts are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from ..core.errors import InputError
+from .encoder import Encoder
+from .templates import OTHER_MARKS, Template
+
+__all__ = ["Prompt", "Prompts", "common"]
+
+_LEAST = 16
+"""Tokens of a document that have to fit beside everything else, or nothing was read of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What goes through a model for one document."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class Prompts:
+    """A tokenizer and a template."""
+
+    def __init__(self, path: Path, template: Template) -> None:
+        """Read `tokenizer.json`.
+
+        Raises:
+            ConfigError: It is not there, is no tokenizer, or lacks a token of the template.
+        """
+        self.template = template
+        self.encoder = Encoder(path, (*template.marks, *OTHER_MARKS))
+        self._marks = {mark: self.encoder.token(mark) for mark in template.marks}
+        self.answers = [self.encoder.token(each) for each in (template.yes, template.no) if each is not None]
+
+    def build(
+        self, query: str, documents: Sequence[str], instruction: str | None, max_tokens: int, context: int
+    ) -> list[Prompt]:
+        """Return the prompt of each document.
+
+        Args:
+            query: Has three quarters of `max_tokens` at most; past that it is cut too, and every result says so.
+            documents: Cut at their ends so that query and document are within `max_tokens`.
+            instruction: Never cut; `None` is the template's own.
+            max_tokens: Of query and document together; the rest of the prompt comes on top.
+            context: Of the whole prompt.
+
+        Raises:
+            InputError: The instruction leaves no room for a document.
+        """
+        template = self.template
+        if template.stripped:
+            query, documents = query.strip(), [document.strip() for document in documents]
+        query, asked, cut = self.encoder.beginning(query, max_tokens * 3 // 4)
+        filled = {"query": query, "instruction": instruction or template.instruction or "", "document": ""}
+        parts = template.chosen(instruction)
+        at = next(place for place, part in enumerate(parts) if part.endswith("{document}"))
+        lead = parts[at].format(**filled)
+        fixed = [self._part(part, filled) for part in parts]
+        size = sum(map(len, fixed))
+        if context - size < _LEAST:
+            raise InputError(
+                f"Prompt, instruction and query take {size} of the {context} tokens that the model reads, which leaves "
+                "no room for a document: shorten the instruction."
+            )
+        most = len(fixed[at]) + min(max_tokens - asked, context - size)
+        before = list(chain.from_iterable(fixed[:at]))
+        after = list(chain.from_iterable(fixed[at + 1 :]))
+        # The document is tokenized together with what stands right before it, as its maker does: words join there.
+        return [
+            Prompt([*before, *ids[:most], *after], truncated=cut or len(ids) > most)
+            for ids in self.encoder.texts([lead + document for document in documents], most)
+        ]
+
+    def _part(self, part: str, filled: dict[str, str]) -> list[int]:
+        if part in self._marks:
+            return [self._marks[part]]
+        text = part.format(**filled)
+        return self.encoder.texts([text], len(text))[0]
+
+
+def common(rows: Sequence[list[int]]) -> int:
+    """Return how many ids all rows begin with; each keeps at least one of its own."""
+    first, last = min(rows), max(rows)  # whatever these two share stands in every row between them
+    shared = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return min(shared, min(map(len, rows)) - 1)

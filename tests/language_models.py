@@ -1,0 +1,157 @@
+"""Tiny random rerankers of the true decoder architectures, with tokenizers of their kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from models import SENTENCES
+
+CONTEXT = 512
+FAMILIES = {"qwen3": "Qwen3", "mxbai": "Qwen2", "zerank": "Qwen3", "bge-gemma": "Gemma"}
+TEXT = [
+    *SENTENCES,
+    "yes no Yes No yes no Yes No 1 0 system user assistant <Query>: <Document>: <Instruct>: query: document:",
+]
+CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# Qwen's own pattern (tokenizer.json of Qwen2.5 and Qwen3).
+_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def qwen_like(folder: Path, without: str | None = None, longest: int = CONTEXT) -> None:
+    """Save a byte-level BPE tokenizer with Qwen's pattern, its chat marks special and its thinking marks only added."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [*TEXT, "yes\nno\nYes\nNo\n" * 50], BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|embed_token|>", "<|rerank_token|>")
+    tokenizer.add_special_tokens([each for each in special if each != without])
+    tokenizer.add_tokens(
+        [
+            AddedToken(each, special=False, normalized=False)
+            for each in ("<think>", "</think>", "<tool_call>")
+            if each != without
+        ]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=longest,
+        eos_token="<|im_end|>" if without != "<|im_end|>" else None,
+        pad_token="<|endoftext|>",
+        chat_template=CHAT,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+
+
+def gemma_like(folder: Path) -> None:
+    """Save a tokenizer of Gemma's kind: BPE over "▁" with bytes to fall back on, new lines added, `<bos>` in front."""
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.processors import TemplateProcessing
+    from tokenizers.trainers import BpeTrainer
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
+    tokenizer.train_from_iterator(
+        [*TEXT, *["Yes", "No"] * 50], BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_tokens([AddedToken("\n" * count, special=False, normalized=False) for count in (1, 2)])
+    tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=CONTEXT,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+
+
+def language_model(
+    folder: Path, family: str, *, without: str | None = None, tied: bool = True, longest: int = CONTEXT
+) -> Path:
+    """Make one of `FAMILIES` in `folder` and return it."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    gemma_like(folder) if family == "bge-gemma" else qwen_like(folder, without, longest)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    kind = FAMILIES[family]
+    torch.manual_seed(11)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=tokenizer.get_vocab_size(with_added_tokens=True),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1 if kind == "Gemma" else 2,
+        head_dim=16,
+        intermediate_size=64,
+        max_position_embeddings=longest,
+        initializer_range=0.5,  # so that different texts have clearly different scores
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model.eval().save_pretrained(folder)
+    return folder
+
+
+LISTWISE_CONTEXT = 4096
+
+
+def listwise(folder: Path, *, projected: int = 24, window: int | None = None) -> Path:
+    """Make a tiny jina-reranker-v3: a Qwen3 trunk and a projector, under the names of its checkpoint.
+
+    With a `window`, the first layer sees so many tokens only, as layers of v3.5 do.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    language_model(folder, "qwen3", longest=LISTWISE_CONTEXT)
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(3)
+    size = 32
+    weights["projector.0.weight"] = torch.randn(size // 2, size) / 4
+    weights["projector.2.weight"] = torch.randn(projected, size // 2) / 4
+    weights.pop("lm_head.weight", None)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config |= {"architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"}}
+    if window:
+        config |= {
+            "use_sliding_window": True,
+            "sliding_window": window,
+            "layer_types": ["sliding_attention", "full_attention"],
+        }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
