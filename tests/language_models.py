@@ -155,3 +155,70 @@ def listwise(folder: Path, *, projected: int = 24, window: int | None = None) ->
         }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     return folder
+
+
+def trained_on(folder: Path, right: list[tuple[str, str]], documents: list[str]) -> Path:
+    """Make a Qwen3 reranker of two layers that says yes to the pairs in `right`, and to no other of these documents.
+
+    Trained inside its family's prompt, on one thread: ten seconds.
+    """
+    import random
+
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from tokenizers.trainers import WordLevelTrainer
+
+    from rerank_plugins.engine.templates import TEMPLATES
+
+    template = TEMPLATES["qwen3"]
+    chance = random.Random(0)
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pairs = [(query, document, (query, document) in right) for query, _ in right for document in documents]
+    prompts = ["".join(template.sides(query, document)) for query, document, _ in pairs]
+    bare = prompts
+    for mark in template.marks:
+        bare = [each.replace(mark, " ") for each in bare]
+    tokenizer = Tokenizer(WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(
+        bare, WordLevelTrainer(special_tokens=["<unk>", *template.marks, "yes", "no"], show_progress=False)
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", model_input_names=["input_ids", "attention_mask"]
+    ).save_pretrained(folder)
+    model = transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(
+            vocab_size=max(tokenizer.get_vocab().values()) + 1,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=128,
+            max_position_embeddings=1024,
+            tie_word_embeddings=False,
+        )
+    )
+    yes, no = tokenizer.token_to_id("yes"), tokenizer.token_to_id("no")
+    rows = [tokenizer.encode(each).ids for each in prompts]
+    good = [place for place, pair in enumerate(pairs) if pair[2]]
+    bad = [place for place, pair in enumerate(pairs) if not pair[2]]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(150):
+        batch = [*good, *chance.sample(bad, 16)]
+        longest = max(len(rows[place]) for place in batch)
+        ids = torch.tensor([[0] * (longest - len(rows[place])) + rows[place] for place in batch])
+        mask = torch.tensor([[0] * (longest - len(rows[place])) + [1] * len(rows[place]) for place in batch])
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=1).logits[:, -1]
+        wanted = torch.tensor([float(place in good) for place in batch])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, yes] - logits[:, no], wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
+    model.eval().save_pretrained(folder)
+    return folder

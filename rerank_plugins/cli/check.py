@@ -23,7 +23,21 @@ CHECK_DOCUMENTS = (
 CHECK_BEST = 1
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    spec_argument(parser)
+    parser.add_argument(
+        "--golden",
+        metavar="FAMILY",
+        nargs="?",
+        const="",
+        help="ask questions with one obvious answer, and say whether a template is missing, doubled or upside down; "
+        "FAMILY (qwen3, mxbai, zerank, bge) where the model's name does not tell it",
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.golden is not None:
+        return _golden(arguments)
     with named(arguments, {"top_n": None, "score_threshold": None}) as reranker:
         started = time.perf_counter()
         with progress(f"loading {reranker.scorer.label}"):
@@ -35,6 +49,21 @@ def _run(arguments: argparse.Namespace) -> int:
         f"loaded in {loaded:.1f} s, 3 documents in {response.latency_ms:.0f} ms{_usage(response)}"
     )
     return FAILED if response.degraded else 0
+
+
+def _golden(arguments: argparse.Namespace) -> int:
+    from ..config import backends
+    from ..registry import models
+    from .golden import judged, template_of
+
+    with named(arguments, {"top_n": None, "score_threshold": None, "instruction": None}) as reranker:
+        backend = backends(reranker)[0]
+        template = template_of(arguments.golden, backend.label, iter(models()))
+        with progress(f"asking {backend.label}"):
+            reranker.warmup()
+            verdict = judged(reranker, template, server=backend.remote)
+    print(f"{'ok' if verdict.fine else 'WRONG'}: {backend.label}: {verdict.words}")
+    return 0 if verdict.fine else FAILED
 
 
 def _order(response: RerankResponse) -> str:
@@ -58,10 +87,11 @@ COMMAND = Command(
     "check",
     "load a reranker, rerank three documents, and say how it went",
     _run,
-    spec_argument,
+    _options,
     """examples:
   rerank-plugins check
   rerank-plugins check voyage:rerank-2.5
-  rerank-plugins check production --config rerank.toml""",
-    "The exit code is 1 when it fails, and when a stand-in answers.",
+  rerank-plugins check production --config rerank.toml
+  rerank-plugins check '{"use": "vllm:my-reranker", "base_url": "http://127.0.0.1:8000"}' --golden qwen3""",
+    "The exit code is 1 when it fails, when a stand-in answers, and when --golden finds something wrong.",
 )

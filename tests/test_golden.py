@@ -1,0 +1,164 @@
+"""`check --golden` against servers whose template is right, missing, doubled, or whose yes and no are exchanged."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import pytest
+
+from rerank_plugins.cli import main
+from rerank_plugins.cli.golden import QUESTIONS
+from rerank_plugins.engine.templates import TEMPLATES
+from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.vendors.tei import TEIServer
+from rerank_plugins.testing.vendors.vllm import VLLMServer
+
+QWEN3 = TEMPLATES["qwen3"]
+RIGHT = {question.query: question.right for question in QUESTIONS}
+
+
+def once(query, document):
+    return "".join(QWEN3.sides(query, document))
+
+
+def never(query, document):
+    return query + document
+
+
+def twice(query, document):
+    return "".join(QWEN3.sides(*QWEN3.sides(query, document)))
+
+
+def scorer(prompt):
+    """Score as a model does that knows its prompt and nothing else: sure inside one, at a loss in any other text."""
+    query = next((each for each in RIGHT if each in prompt), None)
+    if query is not None and prompt == once(query, prompt.split("<Document>: ")[-1].split("<|im_end|>")[0]):
+        return 0.97 if RIGHT[query] in prompt else 0.04
+    return 0.5 + zlib.crc32(prompt.encode()) / 2**32 / 50
+
+
+def tokens(prompt):
+    """About what Qwen's tokenizer makes of English: a token every four letters, one for a mark."""
+    for mark in QWEN3.marks:
+        prompt = prompt.replace(mark, "xxxx")
+    return len(prompt) // 4
+
+
+class CountingVLLM(VLLMServer):
+    """A vLLM server with a model in it, which counts the tokens of the prompts that it really made."""
+
+    prompt = staticmethod(once)
+
+    def answer(self, body, pairs):
+        used = sum(tokens(self.prompt(body["query"], each)) for each in body["documents"])
+        return {**super().answer(body, pairs), "usage": {"prompt_tokens": used, "total_tokens": used}}
+
+
+def served(kind, name, prompt, *, swapped=False, model=scorer):
+    """Return a server of `kind` that puts `prompt` around every pair, and its spec."""
+
+    def score(query, document):
+        value = model(prompt(query, document))
+        return 1.0 - value if swapped else value
+
+    server = kind(score=score)
+    server.prompt = prompt
+    return server, lambda: json.dumps({"use": name, "base_url": server.url, "api_key": server.key})
+
+
+def checked(capsys, server, spec, *family):
+    with server:
+        code = main(["check", spec(), "--golden", *family])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) == 1
+    return code, out
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(CountingVLLM, "vllm"), (TEIServer, "tei"), (CohereLike, "http")], ids=["vllm", "tei", "http"]
+)
+def test_each_fault_is_found_on_every_kind_of_server(kind, name, capsys):
+    code, out = checked(capsys, *served(kind, name, once), "qwen3")
+    assert code == 0
+    assert out.startswith(f"ok: {name}")
+    assert "8 of 8 obvious answers first" in out
+    code, out = checked(capsys, *served(kind, name, once, swapped=True), "qwen3")
+    assert code == 1
+    assert "yes and no are swapped" in out
+    code, out = checked(capsys, *served(kind, name, never), "qwen3")
+    assert code == 1
+    assert "the server applies no template" in out
+    assert "8 come first" in out
+    code, out = checked(capsys, *served(kind, name, twice), "qwen3")
+    assert code == 1
+    assert "a template is applied twice" in out
+    # Only who counts tokens can tell it from a model that is no reranker.
+    assert ("cannot tell these apart" in out) == (kind is not CountingVLLM)
+
+
+def test_a_doubled_template_is_found_although_the_order_is_right(capsys):
+    def sure(prompt):
+        return 0.9 if any(f"{query}\n<Document>: {right}" in prompt for query, right in RIGHT.items()) else 0.1
+
+    def around(query, document):  # a gateway's chat template around the whole prompt, and the server's around that
+        return "".join(QWEN3.sides("", once(query, document)))
+
+    code, out = checked(capsys, *served(CountingVLLM, "vllm", around, model=sure), "qwen3")
+    assert code == 1
+    assert "8 of 8 obvious answers first" in out
+    assert "a template is applied twice" in out
+
+
+def test_without_its_family_a_server_is_told_to_name_it_and_its_models_name_does(capsys):
+    code, out = checked(capsys, *served(TEIServer, "tei", never))
+    assert code == 1
+    assert "--golden qwen3" in out
+    code, out = checked(capsys, *served(CountingVLLM, "vllm:Qwen/Qwen3-Reranker-0.6B", never))
+    assert code == 1
+    assert "inside qwen3's prompt" in out
+
+
+def test_what_cannot_be_checked_says_so(capsys, cross_encoder_folder):
+    assert main(["check", "passthrough", "--golden"]) == 1
+    assert "nothing to check" in capsys.readouterr().err
+    assert main(["check", "lexical", "--golden", "gpt"]) == 2
+    assert "'gpt' is none of them" in capsys.readouterr().err
+    assert main(["check", "embedded", "--golden"]) == 0
+    assert main(["check", f"onnx:{cross_encoder_folder}", "--golden"]) == 1
+    assert "WRONG" in capsys.readouterr().out  # random weights
+
+
+@pytest.mark.slow
+def test_a_real_tiny_qwen3_shows_each_fault(capsys, tmp_path):
+    """A Qwen3 of two layers that was trained on the questions, inside its prompt: what it does outside of it is its own."""
+    import torch
+    from language_models import trained_on
+    from transformers import AutoTokenizer, Qwen3ForCausalLM
+
+    folder = trained_on(
+        tmp_path / "tiny",
+        [(each.query, each.right) for each in QUESTIONS],
+        [text for each in QUESTIONS for text in (each.right, each.alike, each.other)],
+    )
+    assert main(["check", f"qwen3:{folder}", "--golden"]) == 0
+    assert "8 of 8" in capsys.readouterr().out
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = Qwen3ForCausalLM.from_pretrained(folder).eval()
+    yes, no = (tokenizer.convert_tokens_to_ids(each) for each in ("yes", "no"))
+
+    def model(prompt):
+        with torch.no_grad():
+            logits = network(**tokenizer(prompt, return_tensors="pt"), logits_to_keep=1).logits[0, -1]
+        return float(torch.sigmoid(logits[yes] - logits[no]))
+
+    for prompt, swapped, told in (
+        (once, False, "ok: "),
+        (once, True, "yes and no are swapped"),
+        (never, False, "the server applies no template"),
+        (twice, False, "a template is applied twice"),
+    ):
+        code, out = checked(capsys, *served(TEIServer, "tei", prompt, swapped=swapped, model=model), "qwen3")
+        assert told in out
+        assert code == (not out.startswith("ok: "))
