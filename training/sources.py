@@ -1,0 +1,74 @@
+"""The training sources: passages and queries of `shared/train`, and which queries are for fitting and which for choosing.
+
+A query belongs to the development split if the hash of its source and its first relevant passage says so (one in ten):
+no passage that answers a development query is ever a training positive.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+LEFT_OUT = {"xquad"}
+"""Its paragraphs are the distractors of a test collection."""
+QUESTIONS = {"squad", "squad_du", "selqa", "medquad", "covidqa", "pubmedqa", "scitldr"}
+"""Sources whose queries people wrote; the others' are headings, terms and definitions."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query of a source: its text, the relevant passages, those that may be, and given negatives (positions)."""
+
+    name: str
+    text: str
+    positives: tuple[int, ...]
+    unsure: frozenset[int]
+    negatives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Passages as the reranker reads them (title, newline, text), and the queries of both splits in a fixed order."""
+
+    name: str
+    passages: list[str]
+    train: list[Query]
+    dev: list[Query]
+
+
+def names(folder: Path) -> list[str]:
+    """Return the sources in a folder that may be trained on."""
+    found = sorted(path.name.split(".")[0] for path in folder.glob("*.queries.jsonl.gz"))
+    return [name for name in found if name not in LEFT_OUT]
+
+
+def read(folder: Path, name: str) -> Source:
+    """Read a source; its queries are shuffled by a seed of its name, so that the first n are a sample."""
+    with gzip.open(folder / f"{name}.passages.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    place = {row["pid"]: position for position, row in enumerate(rows)}
+    splits: dict[bool, list[Query]] = {False: [], True: []}
+    with gzip.open(folder / f"{name}.queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            positives = tuple(place[pid] for pid in row["pos"] if pid in place)
+            # Identifiers and version numbers ("R-12259-19638-…") ask nothing.
+            if not positives or not re.search(r"[A-Za-z]{3}", row["query"]):
+                continue
+            query = Query(
+                name=f"{name}/{row['qid']}",
+                text=row["query"],
+                positives=positives,
+                unsure=frozenset(place[pid] for pid in row["ignore"] if pid in place),
+                negatives=tuple(place[pid] for pid in row["neg"] if pid in place),
+            )
+            splits[hashlib.sha256(f"{name}/{positives[0]}".encode()).digest()[0] % 10 == 0].append(query)
+    for queries in splits.values():
+        random.Random(name).shuffle(queries)
+    texts = [f"{row.get('title') or ''}\n{row['text']}".strip() for row in rows]
+    return Source(name, texts, splits[False], splits[True])
