@@ -2,17 +2,16 @@
 
 A Qwen3 of 0.53 billion parameters (24 layers, 1,024 wide, the vocabulary of Qwen3; random weights: no hub is needed) is
 made in a temporary folder. 8 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of
-Python's own manual; the prompt is Qwen3-Reranker's. sentence-transformers runs them as one left-padded batch. Each
-contender has a process of its own, so that its peak memory is its own; they answer in turn. `python
-benchmarks/causal_lm.py [float32 | bfloat16]`; prints medians, the spread, their ratio, peak memory and the largest
-difference of scores.
+Python's own manual, drawn anew for every round, since what padding costs depends on the draw; the prompt is
+Qwen3-Reranker's. sentence-transformers runs them as one left-padded batch. Each contender has a process of its own, so
+that its peak memory is its own; they answer in turn. `python benchmarks/causal_lm.py [float32 | bfloat16]`; prints each
+round, the sums, their ratio, peak memory and the largest difference of scores.
 """
 
 import json
 import pydoc_data.topics
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROUNDS, COUNT = 3, 8
+ROUNDS, COUNT = 5, 8
 QUERY = "how does the import system find and load a module"
 CHAT = (
     "{{ '<|im_start|>system\\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -136,7 +135,8 @@ def contender(name: str, folder: str, dtype: str) -> None:
 
 
 def main(dtype: str) -> None:
-    documents = texts(COUNT, seed=1)
+    import numpy as np
+
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: a child begins with the peak of its parent.
         subprocess.run([sys.executable, __file__, "model", folder, dtype], check=True)
@@ -151,7 +151,7 @@ def main(dtype: str) -> None:
             for name in ("theirs", "ours")
         }
 
-        def asked(name: str) -> dict:
+        def asked(name: str, documents: list[str]) -> dict:
             worker = workers[name]
             worker.stdin.write(json.dumps(documents) + "\n")
             worker.stdin.flush()
@@ -159,30 +159,25 @@ def main(dtype: str) -> None:
 
         told: dict[str, list[dict]] = {name: [] for name in workers}
         for name in workers:
-            asked(name)
-        for _ in range(ROUNDS):
+            asked(name, texts(COUNT, seed=0)[:2])
+        for seed in range(1, ROUNDS + 1):
+            documents = texts(COUNT, seed)
             for name in workers:
-                told[name].append(asked(name))
+                told[name].append(asked(name, documents))
+            pair = [told[name][-1]["seconds"] * 1000 for name in workers]
+            words = sorted(len(each.split()) for each in documents)
+            print(f"{pair[0]:8.0f} ms {pair[1]:8.0f} ms   x{pair[0] / pair[1]:.2f}   {words} words", flush=True)
         for worker in workers.values():
             worker.stdin.close()
             worker.wait()
-    print(
-        f"{COUNT} documents of {sorted(len(each.split()) for each in documents)} words, {dtype}, {ROUNDS} rounds in turn"
-    )
-    base = statistics.median(each["seconds"] for each in told["theirs"])
+    sums = {name: sum(each["seconds"] for each in told[name]) for name in workers}
+    print(f"{ROUNDS} times {COUNT} documents, {dtype}")
     titles = {"theirs": "sentence-transformers, one left-padded batch", "ours": "qwen3, shared prefix, no padding"}
     for name, title in titles.items():
-        seconds = [each["seconds"] for each in told[name]]
-        middle = statistics.median(seconds)
-        print(
-            f"{title:46}{middle * 1000:8.0f} ms [{min(seconds) * 1000:.0f}-{max(seconds) * 1000:.0f}]   "
-            f"x{base / middle:.2f}   peak {told[name][-1]['peak']:.0f} MB"
-        )
-    pairs = zip(told["theirs"][-1]["values"], told["ours"][-1]["values"], strict=True)
-    values = told["theirs"][-1]["values"]
-    print(
-        f"largest difference of scores {max(abs(a - b) for a, b in pairs):.5f}, spread {max(values) - min(values):.3f}"
-    )
+        speed, peak = sums["theirs"] / sums[name], max(each["peak"] for each in told[name])
+        print(f"{title:46}{sums[name] * 1000 / ROUNDS:8.0f} ms a call   x{speed:.2f}   peak {peak:.0f} MB")
+    theirs, ours = (np.array([each["values"] for each in told[name]]) for name in workers)
+    print(f"largest difference of scores {np.abs(theirs - ours).max():.5f}, standard deviation {theirs.std():.3f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from language_models import language_model, listwise
 
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.contract import BackendContract, HostedContract
@@ -37,6 +38,21 @@ class TestFamily(BackendContract):
     @pytest.fixture
     def spec(self, cross_encoder_folder: Path) -> dict[str, str]:
         return {"use": f"bge:{cross_encoder_folder}", "runtime": "torch"}
+
+
+@pytest.mark.slow
+class TestCausalLM(BackendContract):
+    @pytest.fixture(scope="class")
+    def spec(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+        folder = language_model(tmp_path_factory.mktemp("contract") / "qwen3", "qwen3")
+        return {"use": f"qwen3:{folder}", "device": "cpu"}
+
+
+@pytest.mark.slow
+class TestListwiseModel(BackendContract):
+    @pytest.fixture(scope="class")
+    def spec(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+        return {"use": f"jina:{listwise(tmp_path_factory.mktemp('contract') / 'jina')}", "device": "cpu"}
 
 
 class TestFlashRank(BackendContract):
