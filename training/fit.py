@@ -93,13 +93,23 @@ def ndcg(scores: np.ndarray, asked: Asked, k: int = 10) -> float:
 def calibrated(scores: Iterable[np.ndarray], labels: Iterable[np.ndarray]) -> tuple[float, float]:
     """Return offset and divisor of a logistic regression (Platt 1999), by Newton's method."""
     raw, told = np.concatenate(list(scores)).astype(np.float64), np.concatenate(list(labels)).astype(np.float64)
-    inputs, weights = np.stack([raw, np.ones_like(raw)]), np.array([10.0, -10.0 * raw.mean()])
-    for _ in range(100):
+    middle, spread = raw.mean(), raw.std()
+    inputs, weights = np.stack([(raw - middle) / spread, np.ones_like(raw)]), np.array([0.0, 0.0])
+    for _ in range(50):
         chance = 1 / (1 + np.exp(-weights @ inputs))
         slope = inputs @ (chance - told) + 1e-3 * weights
         step = np.linalg.solve((inputs * chance * (1 - chance)) @ inputs.T + 1e-3 * np.eye(2), slope)
-        weights = weights - np.clip(step, -5, 5)
-    return -weights[1] / weights[0], 1 / weights[0]
+        weights = weights - np.clip(step, -1, 1)
+    return middle - spread * weights[1] / weights[0], spread / weights[0]
+
+
+def reliability(chances: np.ndarray, told: np.ndarray) -> Iterator[str]:
+    """Yield, for ranges of relevance_score, how many pairs, the mean score and the share that is relevant."""
+    edges = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0]
+    for low, high in itertools.pairwise(edges):
+        here = (chances >= low) & (chances < high)
+        if here.any():
+            yield f"{low:4}-{high:4} {here.sum():7} {chances[here].mean():.3f} {told[here].mean():.3f}"
 
 
 def main() -> None:
@@ -126,6 +136,10 @@ def main() -> None:
         print(*mix, *(f"{value:.4f}" for value in tried[mix]), f"{np.mean(tried[mix]):.4f}")
     sure = [(case.scores(*best), np.array(case.asked.labels)) for case in held["dev"]]
     offset, divisor = calibrated([raw[told >= 0] for raw, told in sure], [told[told >= 0] > 0 for raw, told in sure])
+    raw = np.concatenate([values[labels >= 0] for values, labels in sure])
+    chances = 1 / (1 + np.exp(-(raw - offset) / divisor))
+    print("relevance_score, pairs, mean, share relevant")
+    print("\n".join(reliability(chances, np.concatenate([labels[labels >= 0] > 0 for _, labels in sure]))))
     mixed = Mix(*best, FLOOR, SATURATION, BY_LENGTH, LENGTH, round(float(offset), 4), round(float(divisor), 5))
     file = given.work / "score.json"
     entries = json.loads(file.read_text("utf-8")) if file.exists() else {}

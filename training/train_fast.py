@@ -33,7 +33,7 @@ def beginning(means: dict[str, np.ndarray]) -> np.ndarray:
     guess = inputs @ np.linalg.lstsq(inputs[often] * weight, mean[often] * weight, rcond=None)[0]
     full = (means["sums"] + 10 * guess) / (counts + 10)[:, None]
     full /= np.linalg.norm(full, axis=1, keepdims=True)
-    _, _, directions = np.linalg.svd(full[often], full_matrices=False)
+    _, _, directions = np.linalg.svd(full[often] if often.sum() > WIDTH else full, full_matrices=False)
     return (full @ directions[:WIDTH].T).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Embeddings without a download: all-MiniLM-L6-v2, from the file that `embedded` reranks with. Yours go in its place."""
+"""Embeddings without a download: MiniLM, in the form that `embedded` reranks with. Yours go in its place."""
 
 import asyncio
 import threading

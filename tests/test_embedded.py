@@ -1,0 +1,138 @@
+"""The models in the wheel: their files, their order and scores, and the arithmetic that joins them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+
+from rerank_plugins import load_reranker
+from rerank_plugins.backends.embedded import FOLDER, Embedded
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.core.loop import run_sync
+from rerank_plugins.core.types import RerankRequest
+from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.evidence import Asked, Background, Mix, Passage
+from rerank_plugins.engine.runtimes import open_session
+from rerank_plugins.engine.vectors import Table
+
+QUERY = "what makes the tides?"
+DOCUMENTS = [
+    "Cars have wheels, and most of them have four.",
+    "Tides are caused by the gravity of the moon and of the sun, which pull at the oceans.",
+    "The moon is made of rock; it has no air and no water.",
+    "High tide comes twice a day, since the earth turns under two bulges of water that the moon raises.",
+    "The tide of opinion turned against the minister.",
+]
+PINNED = {
+    "embedded": {1: 0.1308, 3: 0.02631, 2: 0.0028, 4: 0.002448, 0: 0.0001109},
+    "embedded:fast": {1: 0.02928, 3: 0.0262, 4: 0.02065, 2: 0.004089, 0: 0.001895},
+}
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
+
+
+def test_the_files_are_those_of_the_card():
+    card = (FOLDER / "CARD.md").read_text("utf-8")
+    for name in ("model.onnx", "fast.npy", "background.npy", "score.json", "tokenizer.json"):
+        assert f"| `{name}` | {digest(name)} |" in card
+
+
+@pytest.mark.parametrize("spec", PINNED)
+def test_order_and_scores_are_pinned(spec: str):
+    with load_reranker(spec) as reranker:
+        found = reranker.rerank(QUERY, DOCUMENTS)
+        assert {each.index: each.relevance_score for each in found} == pytest.approx(PINNED[spec], rel=2e-2)
+        assert [each.index for each in found] == list(PINNED[spec])
+        mix = reranker.scorer.capabilities
+        top = found[0]
+        assert top.relevance_score == pytest.approx(1 / (1 + math.exp(-(top.raw_score - mix.offset) / mix.divisor)))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_text_has_the_same_vectors_alone_and_in_company(runtime: str):
+    rows = Encoder(FOLDER / "tokenizer.json").singles([*DOCUMENTS, "a", " ".join(DOCUMENTS * 4)], 256)
+    longest = max(len(row.ids) for row in rows)
+    ids = np.array([row.ids + [0] * (longest - len(row.ids)) for row in rows])
+    mask = np.array([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
+    session = open_session(runtime, "float32", FOLDER / "model.onnx", 1)
+    together = session.run({"input_ids": ids, "attention_mask": mask})
+    for row, vectors in zip(rows, together, strict=True):
+        one = np.array([row.ids])
+        alone = session.run({"input_ids": one, "attention_mask": np.ones_like(one)})[0]
+        assert np.abs(alone - vectors[: len(row.ids)]).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def known() -> tuple[Encoder, Background, Table]:
+    return Encoder(FOLDER / "tokenizer.json"), Background.read(FOLDER), Table.read(FOLDER / "fast.npy")
+
+
+def passages(known, texts: list[str]) -> list[Passage]:
+    encoder, background, table = known
+    return [
+        Passage.of(row.ids, table.vectors(row.ids), background, truncated=row.truncated)
+        for row in encoder.singles(texts, 256)
+    ]
+
+
+def asked(known, query: str, **changed: float) -> Asked:
+    encoder, background, table = known
+    (row,) = encoder.singles([query], 128)
+    mix = {name: getattr(Mix.read(FOLDER, "fast"), name) for name in Mix.__slots__} | changed
+    return Asked(row.ids, table.vectors(row.ids), background, Mix(**mix))
+
+
+def test_one_by_one_and_in_blocks_are_the_same(known):
+    texts = [f"{DOCUMENTS[number % 5]} {'the moon ' * (number % 7)}{number}" for number in range(150)]
+    held, question = passages(known, texts), asked(known, "what does the moon make?")
+    assert question.scores(held) == pytest.approx([question.score(each) for each in held], abs=1e-6)
+    assert question.scores([]) == []
+
+
+def test_a_words_inflections_are_one_term_and_rare_ones_weigh_more(known):
+    only = asked(known, "tides of the moons", cosine=0.0, lexical=1.0)
+    none = asked(known, "tides of the moons", cosine=0.0, lexical=0.0)
+    held = passages(known, ["tide", "moon tide", "the of", "wheel"])
+    lexical = np.array(only.scores(held)) - np.array(none.scores(held))
+    assert lexical[1] > lexical[0] > lexical[2] == lexical[3] == 0.0
+    assert lexical[1] < 1.0
+
+
+def test_a_word_asked_for_twice_counts_twice(known):
+    held = passages(known, ["moon", "tide"])
+
+    def lexical(query: str) -> list[float]:
+        parts = [np.array(asked(known, query, cosine=0.0, lexical=share).scores(held)) for share in (1.0, 0.0)]
+        return list(parts[0] - parts[1])
+
+    moon, tide = lexical("moon tide")
+    more, less = lexical("moon moon tide")
+    assert more > moon
+    assert less < tide
+
+
+@pytest.mark.parametrize("spec", PINNED)
+def test_a_query_of_unknown_characters_has_finite_scores(spec: str):
+    with load_reranker(spec) as reranker:
+        assert all(math.isfinite(each.raw_score) for each in reranker.rerank("\u1234\u1235", ["\u1236", *DOCUMENTS]))
+
+
+def test_fast_runs_no_network():
+    fast = Embedded("fast")
+    fast._held = type(fast.onnx_model)(fast.folder, fast.onnx_model.file, "onnxruntime", "float32")
+    run_sync(fast.awarmup())
+    answer = run_sync(fast.ascore(RerankRequest(query=QUERY, documents=tuple(DOCUMENTS))))
+    assert answer.model == "Embedded:fast [numpy float32]"
+    assert fast.onnx_model._session is None
+
+
+def test_there_are_two_and_a_cache_knows_them_apart():
+    assert Embedded().fingerprint != Embedded("fast").fingerprint
+    assert repr(Mix.read(FOLDER, "embedded")) in Embedded().fingerprint
+    with pytest.raises(ConfigError, match="'embedded' or 'embedded:fast'"):
+        load_reranker("embedded:large")
