@@ -13,12 +13,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import ConfigError, InputError, RerankError
-from . import check, export, fetch, listing, rerank
+from . import calibrate, check, export, fetch, listing, rerank
 from .command import EXIT_CODES, FAILED, INTERRUPTED, NAME, WRONG_USE
 
 __all__ = ["main"]
 
-COMMANDS = (rerank.COMMAND, listing.COMMAND, fetch.COMMAND, check.COMMAND, export.COMMAND)
+COMMANDS = (rerank.COMMAND, listing.COMMAND, fetch.COMMAND, check.COMMAND, export.COMMAND, calibrate.COMMAND)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
