@@ -17,7 +17,13 @@ MODULES = sorted(
     for file in ROOT.rglob("*.py")
     if file.name != "__main__.py"
 )
-PAGES = {"rerank_plugins.backends", "rerank_plugins.engine", "rerank_plugins.policies", "rerank_plugins.testing"}
+PAGES = {
+    "rerank_plugins.backends",
+    "rerank_plugins.calibration",
+    "rerank_plugins.engine",
+    "rerank_plugins.policies",
+    "rerank_plugins.testing",
+}
 """Packages that only hold modules: nothing is imported from them themselves."""
 PROMISED = {
     "rerank_plugins": {"load_reranker", "Reranker", "RerankResponse", "RerankResult", "Usage", "RerankError"},
