@@ -1,6 +1,6 @@
 """Spec → Reranker. The one file that knows every policy and their order.
 
-Inside out: backend → observe → limit → retry → breaker → split → cache → truncate or chunk, one such stack per backend; then
+Inside out: backend → observe → limit → retry → breaker → split → cache → truncate or chunk → calibrate, one such stack per backend; then
 cascade and fuse over stacks; then fallback; then one deadline; then diversity. (A retry around a split would send every part again for the one that failed; a cache
 around a fallback would file a stand-in's scores under the failed backend's name; a limit around a retry would not see what is
 sent again.)
@@ -23,14 +23,17 @@ from .forms import (
     HOSTED_OPTIONS,
     LOCAL_OPTIONS,
     cached,
+    calibrated,
     cascaded,
     diversified,
     fitted,
     fused,
     guarded,
+    identified,
     limited,
     retried,
 )
+from .policies.calibrate import Calibrate
 from .policies.cascade import Cascade
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
@@ -42,7 +45,7 @@ from .reranker import Reranker, check_threshold
 from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
 from .values import choice, known, seconds, text
 
-__all__ = ["backends", "load_reranker", "shared", "with_threshold"]
+__all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
 
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a fallback entry that is a string takes from the spec around it."""
@@ -64,6 +67,7 @@ OPTIONS = (
     "fuse",
     "diversify",
     "long_documents",
+    "calibration",
     *HOSTED_OPTIONS,
     *LOCAL_OPTIONS,
 )
@@ -142,6 +146,23 @@ def backends(reranker: Reranker) -> list[Backend]:
     return list(_backends(reranker.scorer))
 
 
+def identity(reranker: Reranker) -> dict[str, Any]:
+    """Return whose raw scores `reranker` gives, as plain data; all of it is known once it is warmed up.
+
+    Raises:
+        ConfigError: Not one backend alone, made from plain data, with scores.
+    """
+    spec, asked = reranker.spec, backends(reranker)
+    if spec is None or len(asked) != 1 or "use" not in spec or spec.get("fuse") is not None:
+        raise ConfigError(
+            "A calibration is of one backend's scores: name that backend alone, as plain data. The stages of a cascade, what "
+            "is fused and what stands in have one each."
+        )
+    if reranker.scorer.capabilities.scale == "ordinal":
+        raise ConfigError(f"{asked[0].label} only orders documents: there are no scores to calibrate.")
+    return identified(asked[0], spec)
+
+
 def _build(settings: Mapping[str, Any]) -> Reranker:
     scorer = _scorer(settings)
     threshold = settings.get("score_threshold")
@@ -190,7 +211,10 @@ def _stack(settings: Mapping[str, Any]) -> Scorer:
         scorer = Split(scorer, backend.max_in_flight)
     if (cache := settings.get("cache")) not in (None, False) and not backend.instant:
         scorer = cached(scorer, backend, cache, settings)
-    return fitted(scorer, settings.get("long_documents", "truncate"))
+    scorer = fitted(scorer, settings.get("long_documents", "truncate"))
+    if (calibration := settings.get("calibration")) is not None:
+        scorer = calibrated(scorer, backend, calibration, settings)
+    return scorer
 
 
 def _backend(settings: Mapping[str, Any]) -> Backend:
@@ -296,7 +320,16 @@ def _check_options(settings: Mapping[str, Any]) -> None:
             raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}.")
         raise unknown("option", key, OPTIONS)
     if settings.get("cascade") is not None:
-        for key in ("use", "long_documents", "api_key", "base_url", "max_in_flight", "price", *LOCAL_OPTIONS):
+        for key in (
+            "use",
+            "long_documents",
+            "calibration",
+            "api_key",
+            "base_url",
+            "max_in_flight",
+            "price",
+            *LOCAL_OPTIONS,
+        ):
             if key in settings:
                 raise ConfigError(
                     f"A cascade has no {key} of its own: write it into the stage that it is for, as a mapping."
@@ -311,10 +344,11 @@ def _check_options(settings: Mapping[str, Any]) -> None:
 
 def _check_scales(scorer: Scorer, threshold: Any) -> None:
     scales: dict[str, str] = {}
-    for leaf in _leaves(scorer):
+    for leaf in _leaves(scorer, whole=(Calibrate,)):
         if not leaf.instant:
             check_threshold(threshold, leaf.capabilities, leaf.label)
-            scales.setdefault(leaf.capabilities.scale, leaf.label)
+            calibrated_or = "probability" if leaf.capabilities.curve is not None else leaf.capabilities.scale
+            scales.setdefault(calibrated_or, leaf.label)
     if not scales:
         check_threshold(threshold, scorer.capabilities, scorer.label)
     if len(scales) > 1:
@@ -334,15 +368,15 @@ def _backends(scorer: Scorer) -> Iterator[Backend]:
             yield from _backends(each)
 
 
-def _leaves(scorer: Scorer) -> Iterator[Scorer]:
-    """Yield those whose scores an answer may hold."""
-    if isinstance(scorer, Wrapper):
-        yield from _leaves(scorer.inner)
+def _leaves(scorer: Scorer, whole: tuple[type[Scorer], ...] = ()) -> Iterator[Scorer]:
+    """Yield the scorers whose scores may be the answer; those of a type of `whole` as they are."""
+    if isinstance(scorer, Wrapper) and not isinstance(scorer, whole):
+        yield from _leaves(scorer.inner, whole)
     elif isinstance(scorer, Fallback):
         for entry in scorer.entries:
-            yield from _leaves(entry)
+            yield from _leaves(entry, whole)
     elif isinstance(scorer, Cascade):
         for stage in scorer.scorers if scorer.gate is not None else scorer.scorers[-1:]:
-            yield from _leaves(stage)
+            yield from _leaves(stage, whole)
     else:
         yield scorer

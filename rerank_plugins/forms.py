@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .calibration.file import read
+from .calibration.identity import difference, identity
 from .core.errors import ConfigError
 from .core.scorer import Backend, Scorer
 from .policies.breaker import FAILURES, RESET_S, Breaker
 from .policies.cache import Cache
+from .policies.calibrate import Calibrate
 from .policies.cascade import Cascade
 from .policies.chunk import AGGREGATES, Chunk
 from .policies.diversify import LAMBDA, TOP_N, Diversify, term_overlap
@@ -28,11 +31,13 @@ __all__ = [
     "HOSTED_OPTIONS",
     "LOCAL_OPTIONS",
     "cached",
+    "calibrated",
     "cascaded",
     "diversified",
     "fitted",
     "fused",
     "guarded",
+    "identified",
     "limited",
     "retried",
 ]
@@ -95,10 +100,38 @@ def _cache_path(value: Any) -> Path:
 
 def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
     """Return what, beside the texts, a score may depend on: every option but those of the way there."""
-    own = without_keys(settings.get(backend.name, {}))
-    options = {key: settings[key] for key in LOCAL_OPTIONS if key in settings} | own
+    options = _options(backend, settings)
     told = {key: each for key, each in options.items() if key not in (*HOSTED_OPTIONS, "local_files_only")}
     return json.dumps([__version__, backend.fingerprint, told], sort_keys=True, default=str)
+
+
+def _options(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    own = without_keys(settings.get(backend.name, {}))
+    return {key: settings[key] for key in LOCAL_OPTIONS if key in settings} | own
+
+
+def identified(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whose scores the stack of `settings` gives, as a calibration's file names them."""
+    return identity(backend, _options(backend, settings), settings.get("long_documents", "truncate"))
+
+
+def calibrated(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, Any]) -> Scorer:
+    """Return `scorer` with the relevance that the file at `value` makes of its raw scores."""
+    if scorer.instant or scorer.capabilities.scale == "ordinal":
+        raise ConfigError(f"{backend.label} only orders documents: there are no scores to calibrate. Leave it out.")
+    found = read(value)
+
+    def check(*, loaded: bool = True) -> None:
+        what = difference(found.of, identified(backend, settings), loaded=loaded)
+        if what is not None:
+            of = ":".join(dict.fromkeys(str(each) for each in (found.of["backend"], found.of["model"]) if each))
+            raise ConfigError(
+                f"The calibration {value} was fitted to the scores of {of}, and this is {backend.label}: {what}. Leave "
+                "`calibration` out, or make one for this reranker with `rerank-plugins calibrate`."
+            )
+
+    check(loaded=False)
+    return Calibrate(scorer, found.curve, check)
 
 
 def retried(scorer: Scorer, value: Any) -> Scorer:

@@ -23,12 +23,13 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "engine": {"core"},
     "backends": {"core", "engine"},
     "policies": {"core"},
+    "calibration": {"core"},
     "registry": {"core"},
     "spec": {"core", "registry"},
     "telemetry": {"__init__", "core"},  # the version
     "reranker": {"core", "config", "telemetry"},  # config only to say in a pickle who makes it anew
     "values": {"core", "registry"},
-    "forms": {"__init__", "core", "policies", "spec", "values"},  # the version
+    "forms": {"__init__", "calibration", "core", "policies", "spec", "values"},  # the version
     "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},
     "rows": {"core"},
     "adapting": {"config", "core", "reranker", "spec"},
@@ -37,7 +38,19 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "lancedb": {"adapting", "core", "reranker"},
     "evaluation": {"config", "core", "registry", "reranker", "rows", "spec"},
     "scale": {"__init__", "config", "core", "registry", "reranker", "rows", "spec"},  # the version
-    "cli": {"__init__", "config", "core", "engine", "evaluation", "registry", "reranker", "rows", "scale", "spec"},
+    "cli": {
+        "__init__",
+        "calibration",
+        "config",
+        "core",
+        "engine",
+        "evaluation",
+        "registry",
+        "reranker",
+        "rows",
+        "scale",
+        "spec",
+    },
     "testing": {"config", "core", "reranker", "spec"},
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},

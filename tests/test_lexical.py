@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.backends.lexical import Lexical, words
+from rerank_plugins.backends.lexical import Lexical, asked_words, words
 
 K1, B = 1.2, 0.75
 
@@ -21,8 +21,8 @@ def scores(query: str, *documents: str) -> list[float]:
 def test_the_formula_by_hand():
     """Query "red tea"; three documents of 4, 2 and 6 words; "red" stands in two of them, "tea" in one, twice."""
     found = scores("red tea", "red tea tea cup", "red car", "a dog ran off by night")
-    red = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
-    tea = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    red = math.log(1 + (2 * 3 - 2 + 0.5) / (2 + 0.5))
+    tea = math.log(1 + (2 * 3 - 1 + 0.5) / (1 + 0.5))
 
     def part(weight: float, tf: int, length: int) -> float:
         return weight * tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / 4))
@@ -54,7 +54,7 @@ def test_the_bound_is_not_reached_even_by_repetition():
 
 
 def test_rare_words_count_more_and_longer_documents_less():
-    common, rare = scores("the heron", "the pond", "heron pond", "the dog", "the cat")[:2]
+    common, rare = scores("grey heron", "grey pond", "heron pond", "grey dog", "grey cat")[:2]
     assert rare > common
     short, long = scores("heron", "heron pond", "heron pond and a lot of other words that follow")
     assert short > long
@@ -93,6 +93,18 @@ def test_words():
     assert words("Bananas, and the TIDE\u2014walked") == ["banana", "and", "the", "tid", "walk"]
     assert words("is was use one") == ["is", "was", "use", "one"]  # too short to lose a letter
     assert words("潮汐 tide-pool_x") == ["潮", "汐", "tid", "pool", "x"]
+
+
+def test_what_a_question_is_asked_with_does_not_count():
+    assert asked_words("What is the height of the Tides?") == ["height", "tid"]
+    assert asked_words("The Who") == ["the", "who"]
+    useful, chatty = scores("what is the tide?", "tide", "what is the, what is the")
+    assert useful > chatty == 0.0
+
+
+def test_a_word_that_all_candidates_hold_still_counts():
+    short, long = scores("tide", "tide", "tide and a long text about something else")
+    assert short > long > 0.1
 
 
 def test_it_has_no_models_and_no_options():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores, checked
+from ..engine.digest import digest
 from ..engine.logits import logits
 from ..engine.options import offered, size
 from ..engine.torch_load import check
@@ -83,6 +84,11 @@ class SentenceTransformers(Backend):
         """The label, and size and age of the weights: another model may come to stand in the same folder."""
         told = [file.stat() for file in sorted(self.folder.glob("**/*.safetensors"))]
         return " ".join([self.label, *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
+
+    @property
+    def revision(self) -> str:
+        """A hash of the weights."""
+        return digest(sorted(self.folder.glob("**/*.safetensors")))
 
     @property
     def torch_model(self) -> TorchModel:

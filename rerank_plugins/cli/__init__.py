@@ -13,12 +13,12 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import ConfigError, InputError, RerankError
-from . import batch, check, compare, export, fetch, listing, rerank, serve
+from . import batch, calibrate, check, compare, export, fetch, listing, rerank, serve
 from .command import EXIT_CODES, FAILED, INTERRUPTED, NAME, WRONG_USE
 
 __all__ = ["main"]
 
-COMMANDS = tuple(each.COMMAND for each in (rerank, listing, fetch, check, compare, export, serve, batch))
+COMMANDS = tuple(each.COMMAND for each in (rerank, listing, fetch, check, compare, calibrate, export, serve, batch))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -143,6 +143,11 @@ class Backend(Scorer):
         return self.label
 
     @property
+    def revision(self) -> str | None:
+        """What tells the model's weights from others of its name, on every machine; `None`: not known, or not yet."""
+        return None
+
+    @property
     def label(self) -> str:
         """`name:model`, and how it is run."""
         name = self.name or type(self).__name__

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from .curve import Curve
 from .errors import BadResponse
 
 __all__ = ["Attempt", "Capabilities", "RerankRequest", "Scale", "Scores", "Span", "Usage"]
@@ -30,6 +31,8 @@ class Capabilities:
     """`logit` only: the raw score that means a relevance of 0.5."""
     divisor: float = 1.0
     """`logit` only: how many raw units make one logit."""
+    curve: Curve | None = None
+    """Calibration: makes of a raw score the probability of relevance, in place of what the scale makes of it."""
     max_documents: int | None = None
     """Documents in one call; the core sends more than that in parts."""
     max_tokens: int | None = None
@@ -53,8 +56,12 @@ class Capabilities:
         """Return the `relevance_score` in [0, 1] of a raw score, by the declared scale (`ordinal` has none of its own).
 
         `unit` as it is, `logit` sigmoid((raw - offset) / divisor), `cosine` (raw + 1) / 2. Computed in float64, where a
-        half-precision sigmoid would make good documents tie at 1.0.
+        half-precision sigmoid would make good documents tie at 1.0. Of a calibrated scorer, what its curve makes of both.
         """
+        declared = self._declared(raw)
+        return declared if self.curve is None else self.curve.probability(raw, declared)
+
+    def _declared(self, raw: float) -> float:
         if self.scale == "logit":
             logit = (raw - self.offset) / self.divisor
             if logit >= 0:

@@ -88,6 +88,11 @@ class ByName(Backend):
         """The engine's."""
         return self._inner.fingerprint if self._inner else super().fingerprint
 
+    @property
+    def revision(self) -> str | None:
+        """The engine's."""
+        return self._inner.revision if self._inner else None
+
     def tokens(self, text: str) -> Sequence[tuple[int, int]] | None:
         """Ask the engine; `None` as long as the model is not at hand."""
         return self._inner.tokens(text) if self._inner else None

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
+from .digest import digest
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
 from .options import offered, size
 from .runtimes import choose
@@ -73,6 +74,12 @@ class OnnxBackend(Backend):
         """The label, and size and age of the model's file: another model may come to stand in the same folder."""
         told = model_file(self.folder).stat()
         return f"{self.label} {told.st_size} {told.st_mtime_ns}"
+
+    @property
+    def revision(self) -> str:
+        """A hash of the model's file, and of weights that it keeps beside it."""
+        file = model_file(self.folder)
+        return digest([file, *sorted(file.parent.glob(f"{file.name}[._]data*"))])
 
     @property
     def onnx_model(self) -> OnnxModel:

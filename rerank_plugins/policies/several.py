@@ -29,6 +29,7 @@ class Several(Scorer):
             scale=scores.scale,
             offset=scores.offset,
             divisor=scores.divisor,
+            curve=scores.curve,
             listwise=True,
             instructions=any(each.capabilities.instructions for each in self.scorers),
         )

@@ -1,0 +1,105 @@
+"""`rerank-plugins calibrate`: a file that makes a reranker's scores probabilities."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import BackendError
+from .command import Command, named, spec_argument
+from .terminal import progress
+
+if TYPE_CHECKING:
+    from ..calibration.fit import Judged
+    from ..reranker import Reranker
+
+__all__ = ["COMMAND"]
+
+BARE = ("top_n", "score_threshold", "calibration", "fallback", "diversify")
+"""Options that change which scores come back, or whose they are."""
+CANDIDATES = 100
+FEW = 100
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    spec_argument(parser)
+    parser.add_argument(
+        "--data", required=True, metavar="FILE", help="JSONL of query, candidates, labels; or a BEIR folder"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="where the calibration is written (JSON)")
+    parser.add_argument("--method", default="auto", choices=("auto", "platt", "isotonic", "temperature"))
+    parser.add_argument("--plot", metavar="FILE", help="a reliability plot, .svg or .html")
+    parser.add_argument(
+        "--relevant-from", type=float, default=1.0, metavar="GRADE", help="least label that is relevant: 1"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=CANDIDATES, metavar="N", help="of a BEIR folder, a query: 100"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the folds: 0")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..calibration.file import Calibration, write
+    from ..calibration.fit import fit
+    from ..calibration.plot import plot
+    from ..config import identity
+
+    with named(arguments, dict.fromkeys(BARE)) as reranker:
+        identity(reranker)  # what cannot be calibrated is refused before anything is asked
+        with progress(f"asking {reranker.scorer.label}"):
+            judged = _judged(reranker, arguments)
+        capabilities = reranker.scorer.capabilities
+        curve, held_out = fit(judged, capabilities, arguments.method, seed=arguments.seed)
+        label, of = reranker.scorer.label, identity(reranker)
+    write(Calibration(of=of, curve=curve, held_out=held_out), Path(arguments.out).expanduser())
+    if arguments.plot:
+        plot(held_out, label, Path(arguments.plot).expanduser())
+    _tell(label, curve.method, held_out)
+    print(f"use it: {{'use': {label.partition(' [')[0]!r}, 'calibration': {arguments.out!r}}}")
+    return 0
+
+
+def _judged(reranker: Reranker, arguments: argparse.Namespace) -> list[Judged]:
+    from ..calibration.pairs import questions
+
+    judged: list[Judged] = []
+    for number, each in enumerate(questions(Path(arguments.data).expanduser(), arguments.candidates)):
+        response = reranker.rerank(each.query, each.candidates)
+        if response.degraded:
+            raise BackendError(f"A stand-in answered, whose scores are not to be calibrated: {response.reason}.")
+        judged += [
+            (str(number), found.raw_score, each.labels[found.index] >= arguments.relevant_from)
+            for found in response
+            if found.raw_score is not None  # a blank one
+        ]
+    return judged
+
+
+def _tell(label: str, method: str, held_out: Mapping[str, Any]) -> None:
+    print(
+        f"{label}: {method}, fitted to {held_out['pairs']} scores of {held_out['queries']} queries, "
+        f"{held_out['relevant']} relevant; held out in {held_out['folds']} folds by query (seed {held_out['seed']}):"
+    )
+    print(f"{'':8}{'ECE':>8}{'ECE, equal count':>18}{'Brier':>8}   ({held_out['bins']} bins)")
+    for name in ("before", "after"):
+        told = held_out[name]
+        print(f"{name:8}{told['ece']:8.4f}{told['ece_equal_count']:18.4f}{told['brier']:8.4f}")
+    if held_out["relevant"] < FEW:
+        print(
+            f"Only {held_out['relevant']} documents are relevant: with fewer than {FEW}, figures and curve are rough."
+        )
+
+
+COMMAND = Command(
+    "calibrate",
+    "make a reranker's scores probabilities, from judged data",
+    _run,
+    _options,
+    """examples:
+  rerank-plugins calibrate embedded --data judged.jsonl --out embedded.json --plot embedded.svg
+  rerank-plugins calibrate cohere:rerank-v4.0-fast --data ./beir-folder --out cohere.json --method platt""",
+    'A line of the data: {"query": "…", "candidates": ["…", "…"], "labels": [1, 0]}; what a retriever finds, not only\n'
+    "what is judged. Needs 'rerank-plugins[calibration]' to fit; to use the file, nothing.",
+)

@@ -1,0 +1,54 @@
+"""Scores that mean the same under every reranker: the probability that a document is relevant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..core.curve import Curve
+from ..core.scorer import Scorer, Wrapper
+from ..core.types import RerankRequest, Scores
+
+__all__ = ["Calibrate"]
+
+
+class Calibrate(Wrapper):
+    """Gives the answers of one backend a fitted curve for their `relevance_score`; raw scores, and the order, stay.
+
+    It stands above the cache, which keeps raw scores: a new calibration asks the backend nothing again. Spans keep the
+    backend's own score.
+    """
+
+    def __init__(self, inner: Scorer, curve: Curve, check: Callable[[], None]) -> None:
+        """Wrap `inner`.
+
+        Args:
+            inner: Whose raw scores the curve was fitted to.
+            curve: From raw score to probability.
+            check: Raises `ConfigError` where the model turns out to be another; called when it has been loaded.
+        """
+        super().__init__(inner)
+        self.curve = curve
+        self.capabilities = replace(inner.capabilities, curve=curve)
+        self._check: Callable[[], None] | None = check
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask the inner scorer; its answer's relevance is the curve's."""
+        scores = await self.inner.ascore(request)
+        self._checked()
+        if scores.degraded:
+            return scores
+        if scores.model != self.label:  # a backend of somebody else's may let another answer
+            reason = f"{scores.model} answered in place of {self.label}, whose calibration is not for it"
+            return replace(scores, degraded=True, reason=reason)
+        return replace(scores, capabilities=replace(scores.capabilities, curve=self.curve))
+
+    async def awarmup(self) -> None:
+        """Load the model, and see that it is the one that the curve was fitted to."""
+        await super().awarmup()
+        self._checked()
+
+    def _checked(self) -> None:
+        if self._check is not None:
+            self._check()
+            self._check = None
