@@ -176,3 +176,11 @@ def test_more_candidates_hold_no_fewer_answers():
     held = [float(share) for _, share, _ in rows]
     assert held == sorted(held)
     assert all(0 < float(mean) <= 1 for _, _, mean in rows)
+
+
+def test_llama_indexs_evaluator_takes_the_postprocessor():
+    rows = run("llama_index_evaluation.py", "passthrough", "lexical").splitlines()
+    figures = {row[:14].strip(): [float(each) for each in re.findall(r"\d\.\d+", row)] for row in rows}
+    assert figures["passthrough"] == figures["BM25 alone"]
+    assert figures["lexical"] != figures["BM25 alone"]
+    assert all(0.5 < value <= 1 for value in figures["lexical"])

@@ -40,7 +40,7 @@ class Budget:
             return f"its p95 of {_number(row.p95_ms)} ms is over your {_number(self.ms)} ms"
         if self.usd is not None and row.usd_per_1000 is None:
             return "what it costs is not known (give its spec a `price`)"
-        if self.usd is not None and row.usd_per_1000 is not None and row.usd_per_1000 > self.usd:
+        if self.usd is not None and row.usd_per_1000 is not None and row.usd_per_1000 > self.usd * (1 + 1e-9):
             return f"its ${row.usd_per_1000:.2f} per 1,000 queries are over your ${self.usd:.2f}"
         return None
 

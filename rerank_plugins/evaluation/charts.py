@@ -60,9 +60,9 @@ def _against(
         for row in rows
         if price(row) is not None
     ]
-    x = {"field": "x", "type": "quantitative", "title": title, "scale": {"type": scale, "nice": True}}
+    x = {"field": "x", "type": "quantitative", "title": title, "scale": {"type": scale, "nice": True, "padding": 16}}
     if scale == "log":
-        x["axis"] = {"format": "~s", "tickCount": 5}
+        x["axis"] = {"format": ",~g", "tickCount": 5}
     layers: list[dict[str, Any]] = [
         _first(comparison),
         {
@@ -144,10 +144,10 @@ def _lift(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
 
 def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
     points = [
-        {**_named(comparison, row), "x": str(depth), "y": value, "last": depth == max(row.depths)}
-        for row in rows
-        for depth, value in row.depths.items()
+        {**_named(comparison, row), "x": str(depth), "y": value} for row in rows for depth, value in row.depths.items()
     ]
+    quality = _quality(comparison, rows, [value for row in rows for value in row.depths.values()])
+    low, high = quality["scale"]["domain"]
     return _chart(
         f"{comparison.main} by the number of candidates that each reranker gets.",
         points,
@@ -159,7 +159,7 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
                 "sort": [str(depth) for depth in comparison.depths],
                 "axis": {"labelAngle": 0},
             },
-            "y": _quality(comparison, rows, [value for row in rows for value in row.depths.values()]),
+            "y": quality,
             "tooltip": [_cell("reranker"), _cell("x", "candidates"), _cell("y", comparison.main, ".3f")],
         },
         [
@@ -170,12 +170,30 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
                 "encoding": {"color": _colour(comparison)},
             },
             {
-                "transform": [{"filter": "datum.last"}],
-                "mark": {"type": "text", "dx": 12, "fontWeight": "bold", "color": TEXT, "aria": False},
-                "encoding": {"text": {"field": "number"}},
+                "data": {"values": _ends(points, str(comparison.depths[-1]), (high - low) / 20)},
+                "mark": {"type": "text", "dx": 10, "align": "left", "fontWeight": "bold", "color": TEXT, "aria": False},
+                "encoding": {"text": {"field": "number"}, "tooltip": None},
             },
         ],
     )
+
+
+def _ends(points: Sequence[dict[str, Any]], depth: str, near: float) -> list[dict[str, Any]]:
+    """Return the numbers at the ends of the lines; those of lines that end nearly together as one label."""
+    ends: list[list[dict[str, Any]]] = []
+    for point in sorted((each for each in points if each["x"] == depth), key=lambda each: each["y"]):
+        if ends and point["y"] - ends[-1][0]["y"] < near:
+            ends[-1].append(point)
+        else:
+            ends.append([point])
+    return [
+        {
+            "x": depth,
+            "y": sum(each["y"] for each in end) / len(end),
+            "number": ", ".join(each["number"] for each in end),
+        }
+        for end in ends
+    ]
 
 
 def _chart(

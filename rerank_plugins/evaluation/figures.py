@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,4 +169,4 @@ def _cost(answers: Sequence[Answer]) -> float | None:
         return None
     costs = [0.0 if each.cost_usd is None and not each.requests else each.cost_usd for each in answers]
     known = [each for each in costs if each is not None]
-    return sum(known) / len(known) * 1000.0 if len(known) == len(costs) else None
+    return 1000.0 * math.fsum(known) / len(known) if len(known) == len(costs) else None

@@ -19,6 +19,7 @@ VEGA_LITE = "6.4"
 QUESTIONS = 500
 """On the page; the figures are of all."""
 SNIPPET = 180
+NUMBER = ' class="number"'
 CAPTIONS = {
     "lift": "The change against the retriever's own order, with its 95 % interval. One that touches the dashed line proves nothing.",
     "latency": "Filled: nothing here is better and faster (the Pareto front, grey). Dashed: the retriever alone; dotted: your budget.",
@@ -45,6 +46,9 @@ def html(comparison: Comparison) -> str:
         raise MissingExtra("The HTML report", extra="evaluation", package="vl-convert-python") from error
 
     drawn = charts(comparison)
+    known = [row for row in comparison.rows if row.lift is not None]
+    best = max(known, key=lambda row: row.lift.mean if row.lift is not None else 0.0)
+    opened = next((row for row in known if row.label == comparison.advice.choice), best)
     parts = {
         "TITLE": f"{escape(comparison.dataset.name)}: which reranker, and is it worth it?",
         "FACTS": escape(_facts(comparison)),
@@ -55,7 +59,7 @@ def html(comparison: Comparison) -> str:
         "UNPRICED": escape(_unpriced(comparison)),
         "TABLE": _table(comparison),
         "OPTIONS": "".join(
-            f'<option value="{at}">{escape(row.label)}</option>'
+            f'<option value="{at}"{" selected" if row is opened else ""}>{escape(row.label)}</option>'
             for at, row in enumerate(comparison.rows)
             if row.error is None
         ),
@@ -126,7 +130,9 @@ def _table(comparison: Comparison) -> str:
         columns += [f'<td class="number">{escape(value)}</td>' for value in values[1:]]
         chosen = ' class="chosen"' if row is not None and row.label == comparison.advice.choice else ""
         body.append(f"<tr{chosen}>{''.join(columns)}<td>{on}</td></tr>")
-    heads = "".join(f'<th scope="col">{escape(each)}</th>' for each in head)
+    heads = "".join(
+        f'<th scope="col"{"" if each in ("reranker", "Pareto front") else NUMBER}>{escape(each)}</th>' for each in head
+    )
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
