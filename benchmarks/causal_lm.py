@@ -4,7 +4,7 @@ A Qwen3 of 0.53 billion parameters (24 layers, 1,024 wide, the vocabulary of Qwe
 made in a temporary folder. 8 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of
 Python's own manual, drawn anew for every round, since what padding costs depends on the draw; the prompt is
 Qwen3-Reranker's. sentence-transformers runs them as one left-padded batch. Each contender has a process of its own, so
-that its peak memory is its own; they answer in turn. `python benchmarks/causal_lm.py [float32 | bfloat16]`; prints each
+that its peak memory is its own; they answer in turn. `python benchmarks/causal_lm.py [float32 | bfloat16 [LAYERS]]`; prints each
 round, the sums, their ratio, peak memory and the largest difference of scores.
 """
 
@@ -47,7 +47,7 @@ def texts(count: int, seed: int) -> list[str]:
     return made
 
 
-def model(folder: Path, dtype: str) -> None:
+def model(folder: Path, dtype: str, layers: str) -> None:
     """Write weights and a byte-level tokenizer with Qwen's pattern and marks."""
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
@@ -76,7 +76,7 @@ def model(folder: Path, dtype: str) -> None:
     config = Qwen3Config(
         vocab_size=151_936,
         hidden_size=1024,
-        num_hidden_layers=24,
+        num_hidden_layers=int(layers),
         num_attention_heads=16,
         num_key_value_heads=8,
         head_dim=128,
@@ -134,12 +134,12 @@ def contender(name: str, folder: str, dtype: str) -> None:
         print(json.dumps({"seconds": seconds, "values": values, "peak": peak}), flush=True)
 
 
-def main(dtype: str) -> None:
+def main(dtype: str = "bfloat16", layers: str = "24") -> None:
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: a child begins with the peak of its parent.
-        subprocess.run([sys.executable, __file__, "model", folder, dtype], check=True)
+        subprocess.run([sys.executable, __file__, "model", folder, dtype, layers], check=True)
         workers = {
             name: subprocess.Popen(
                 [sys.executable, __file__, name, folder, dtype],
@@ -183,8 +183,8 @@ def main(dtype: str) -> None:
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments[:1] == ["model"]:
-        model(Path(arguments[1]), arguments[2])
+        model(Path(arguments[1]), *arguments[2:])
     elif arguments[:1] in (["theirs"], ["ours"]):
         contender(*arguments)
     else:
-        main(*(arguments or ["bfloat16"]))
+        main(*arguments)

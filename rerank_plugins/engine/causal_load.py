@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["CausalNetwork", "Trunk", "architecture", "check", "context", "load", "room", "trunk"]
 
 _FEWEST = 64
+_TRANSFORMERS = 5
+"""Its models hand our arguments on to attention."""
 _RESERVE = 256
 """Tokens of the context that are kept for the prompt and a short instruction (the longest prompt has 110)."""
 
@@ -140,8 +142,15 @@ def trunk(folder: Path, placement: Placement, kind: Any) -> tuple[torch.device, 
     """Return device, dtype, and the model that `kind.from_pretrained` reads, still on the CPU, with our attention.
 
     Raises:
-        ConfigError: A device or dtype that this machine has not, or weights that lack something.
+        ConfigError: A device or dtype that this machine has not, weights that lack something, or an old transformers.
     """
+    import transformers
+
+    if int(transformers.__version__.partition(".")[0]) < _TRANSFORMERS:
+        raise ConfigError(
+            f"Language models need transformers {_TRANSFORMERS}, and {transformers.__version__} is installed: "
+            f"pip install 'transformers>={_TRANSFORMERS}'"
+        )
     device = device_of(placement.device)
     dtype = dtype_of(placement.dtype, device)
     register()
