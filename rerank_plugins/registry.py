@@ -48,7 +48,10 @@ def _installed(module: str) -> bool:
 
 
 BUILTIN: dict[str, Entry] = {
-    "embedded": Entry("rerank_plugins.backends.embedded:Embedded", "the model in the wheel: late interaction, English"),
+    "embedded": Entry(
+        "rerank_plugins.backends.embedded:Embedded",
+        "the model in the wheel: late interaction, English; `embedded:fast`",
+    ),
     "lexical": Entry("rerank_plugins.backends.lexical:Lexical", "BM25 over the candidates"),
     "passthrough": Entry("rerank_plugins.backends.passthrough:Passthrough", "the order given"),
     "bge": Entry("rerank_plugins.backends.families:BGE", "BAAI's rerankers, Chinese and English or multilingual"),
