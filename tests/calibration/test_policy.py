@@ -9,7 +9,7 @@ import pytest
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins import ConfigError, Reranker, load_reranker
 from rerank_plugins.calibration.file import Calibration, read, write
 from rerank_plugins.config import identity
 from rerank_plugins.core.curve import Curve
@@ -144,10 +144,10 @@ def test_what_is_known_only_when_loaded_is_checked_then(made, cross_encoder_fold
         of = identity(reranker)
     assert (of["runtime"], of["dtype"]) == ("torch", "float32")
     write(Calibration(of={**of, "dtype": "bfloat16"}, curve=PLATT, held_out={}), path)
-    with load_reranker({"use": spec, "calibration": str(path)}) as reranker:
-        for ask in (reranker.warmup, lambda: reranker.rerank(QUERY, DOCUMENTS)):
-            with pytest.raises(ConfigError, match="its dtype is bfloat16, and here it is float32"):
-                ask()
+    # Where another reranker of the process holds the model already, it is known at once, and refused at once.
+    for ask in (Reranker.warmup, lambda reranker: reranker.rerank(QUERY, DOCUMENTS)):
+        with pytest.raises(ConfigError, match="its dtype is bfloat16, and here it is float32"):
+            ask(load_reranker({"use": spec, "calibration": str(path)}))
 
 
 @pytest.mark.parametrize("use", ["passthrough", "vllm"])
