@@ -1,13 +1,15 @@
 """What a cascade costs in nDCG@10 and spares in time, and what fusing with the retriever's order gives, collection by collection.
 
-python benchmarks/stages.py FOLDER… [--queries N]: BM25's top 100 under `embedded`; under the cascade `lexical` → `embedded`
+python benchmarks/stages.py FOLDER… [--queries N] [--cache FILE]: BM25's top 100 under `embedded`; under the cascade `lexical` → `embedded`
 (30 of 100); and under `embedded` fused with BM25's order (rrf). Milliseconds are medians over the first queries of each
-folder, passages not seen before, the two rerankers asked in turn: on a busy machine their ratio still holds.
+folder, passages not seen before, the two rerankers asked in turn: on a busy machine their ratio still holds. FILE keeps scores, so that a run can be
+stopped and taken up again.
 """
 
 import argparse
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -25,7 +27,13 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--queries", type=int, help="of each folder; all unless given")
     parser.add_argument("--timed", type=int, default=10, help="queries of each folder that are timed: 10")
+    parser.add_argument("--cache", help="file that keeps scores; forgotten afterwards unless given")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report(given, {"kind": "disk", "path": given.cache or f"{folder}/scores.sqlite3", "max_entries": 10**6})
+
+
+def report(given: argparse.Namespace, cache: dict) -> None:
     print(f"cascade: {CASCADE}\nfused: {FUSED}")
     print(
         f"{'':14}{'BM25':>8}{'embedded':>10}{'cascade':>9}{'':>8}{'fused':>8}  {'over BM25 [95 %]':24}{'ms':>7}{'ms':>7}"
@@ -34,15 +42,15 @@ def main() -> None:
     for folder in given.folders:
         collection = Collection(folder)
         names = list(collection.queries)[: given.queries]
-        row = [*quality(collection, names), *milliseconds(collection, names[: given.timed])]
+        row = [*quality(collection, names, cache), *milliseconds(collection, names[: given.timed])]
         rows.append(row)
         tell(folder.name, row)
     tell("mean", [sum(column) / len(rows) for column in zip(*rows, strict=True)])
 
 
-def quality(collection: Collection, names: list[str]) -> list[float]:
+def quality(collection: Collection, names: list[str], cache: dict) -> list[float]:
     """Return nDCG@10 of BM25, embedded, the cascade and the fusion; and the fusion's lift over BM25 with its interval."""
-    rerankers = [load_reranker({**each, "cache": True}) for each in ({"use": "embedded"}, CASCADE, FUSED)]
+    rerankers = [load_reranker({**each, "cache": cache}) for each in ({"use": "embedded"}, CASCADE, FUSED)]
     figures = [[] for _ in range(4)]
     for name in names:
         found = [at for at, _ in collection.search(collection.queries[name], 100)]

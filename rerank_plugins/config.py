@@ -330,7 +330,7 @@ def _check_options(settings: Mapping[str, Any]) -> None:
             "price",
             *LOCAL_OPTIONS,
         ):
-            if key in settings:
+            if settings.get(key) is not None:
                 raise ConfigError(
                     f"A cascade has no {key} of its own: write it into the stage that it is for, as a mapping."
                 )

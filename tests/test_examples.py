@@ -160,6 +160,27 @@ def test_examples_are_short(file):
     assert lines < 60
 
 
+def benchmark(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES.parent / "benchmarks" / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+
+
+def test_one_threshold_under_two_rerankers():
+    """The command behind README's figures of calibration, on a few queries and one reranker."""
+    folder = str(EXAMPLES / "data" / "nq_qed")
+    out = benchmark("calibration.py", folder, "--queries", "40", "--rerankers", "lexical", "lexical")
+    assert "points apart: raw 0.0, calibrated 0.0" in out
+    (error,) = re.findall(r"^all +lexical +[\d.]+ +\d+ +[\d.]+ +\d+ +([\d.]+)", out, re.MULTILINE)
+    assert float(error) < 0.05
+
+
+@pytest.mark.slow  # the embedded model over some thousand passages
+def test_a_cascade_and_a_fusion_are_measured():
+    """The command behind README's figures of both, on a few queries."""
+    out = benchmark("stages.py", str(EXAMPLES / "data" / "nq_qed"), "--queries", "8", "--timed", "1")
+    assert re.search(r"^mean +0\.\d+ +0\.\d+ +[01]\.\d+ .* times as fast$", out, re.MULTILINE)
+
+
 def test_more_candidates_hold_no_fewer_answers():
     """The command behind README's figures, on a few queries."""
     command = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +14,7 @@ from .measure import BINS, measure
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CHOICES", "FOLDS", "Choice", "Judged", "fit", "fitted_curve"]
+__all__ = ["CHOICES", "FOLDS", "Choice", "Judged", "fit", "fittable", "fitted_curve"]
 
 Choice = Literal["auto", "platt", "isotonic", "temperature"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -21,6 +22,16 @@ FOLDS = 5
 
 Judged = tuple[str, float, bool]
 """The query, a raw score, and whether that document is relevant to it."""
+
+
+def fittable() -> None:
+    """See, before any score is paid for, that a curve can be fitted.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise MissingExtra("Fitting a calibration", extra="calibration", package="scikit-learn")
 
 
 def fit(
@@ -42,11 +53,9 @@ def fit(
         InputError: Fewer than two queries, no relevant or no other document, or scores that order the wrong way.
         MissingExtra: scikit-learn is not installed.
     """
-    try:
-        import numpy as np
-        from sklearn.model_selection import GroupKFold
-    except ImportError as error:
-        raise MissingExtra("Fitting a calibration", extra="calibration", package="scikit-learn") from error
+    fittable()
+    import numpy as np
+    from sklearn.model_selection import GroupKFold
 
     queries = [query for query, _, _ in judged]
     raws = np.array([raw for _, raw, _ in judged], dtype=np.float64)

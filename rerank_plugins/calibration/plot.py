@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,20 @@ from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
 
-__all__ = ["plot"]
+__all__ = ["plot", "plottable"]
+
+
+def plottable(path: Path) -> None:
+    """See, before anything is paid for, that a plot can be drawn there.
+
+    Raises:
+        ConfigError: The ending is neither `.svg` nor `.html`.
+        MissingExtra: matplotlib is not installed.
+    """
+    if path.suffix not in (".svg", ".html"):
+        raise ConfigError(f"The plot is written as .svg or .html, and {path.name} is neither: change its ending.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("A reliability plot", extra="calibration", package="matplotlib")
 
 
 def plot(held_out: Mapping[str, Any], title: str, path: Path) -> None:
@@ -21,16 +35,11 @@ def plot(held_out: Mapping[str, Any], title: str, path: Path) -> None:
         path: `.svg`, or `.html` with the picture in it.
 
     Raises:
-        ConfigError: Another ending.
-        MissingExtra: matplotlib is not installed.
+        ConfigError, MissingExtra: As `plottable`.
     """
-    if path.suffix not in (".svg", ".html"):
-        raise ConfigError(f"The plot is written as .svg or .html, and {path.name} is neither: change its ending.")
-    try:
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("A reliability plot", extra="calibration", package="matplotlib") from error
+    plottable(path)
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 7), layout="constrained")
     FigureCanvasSVG(figure)

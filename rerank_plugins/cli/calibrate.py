@@ -42,10 +42,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..calibration.file import Calibration, write
-    from ..calibration.fit import fit
-    from ..calibration.plot import plot
+    from ..calibration.fit import fit, fittable
+    from ..calibration.plot import plot, plottable
     from ..config import identity
 
+    fittable()
+    if arguments.plot:
+        plottable(Path(arguments.plot))
     with named(arguments, dict.fromkeys(BARE)) as reranker:
         identity(reranker)  # what cannot be calibrated is refused before anything is asked
         with progress(f"asking {reranker.scorer.label}"):
