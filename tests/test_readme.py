@@ -56,10 +56,33 @@ def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
     lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
+    lines = [line for line in lines if " compare " not in line]  # the next test's
     assert len(lines) == 4
     for line in lines:
         assert cli.main(shlex.split(line)[1:]) == 0, line
     assert "A reranker scores" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # half a minute: the embedded model over 1,200 pairs
+def test_the_comparison_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    """Everything but the times, which are the machine's."""
+    section = README.split("## Which reranker, and is it worth it?")[1].split("\n## ")[0]
+    command = re.search(r"^rerank-plugins (compare .*)$", section, re.MULTILINE)[1]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    assert cli.main(shlex.split(command)) == 0
+    out = capsys.readouterr().out
+
+    def quality(text: str) -> dict[str, list[str]]:
+        rows = re.findall(r"^(BM25|lexical|embedded) +(\d\.\d{3} +[-+].*)$", text, re.MULTILINE)
+        return {label: told.split()[: 6 if label == "BM25" else 8] for label, told in rows}
+
+    assert len(quality(section)) == 3
+    assert quality(out) == quality(section)
+    (decision,) = re.findall(r"^Use embedded: .* retriever\.", section, re.MULTILINE)
+    assert decision in out
+    assert (tmp_path / "report.html").stat().st_size > 900_000
 
 
 def test_lancedbs_block_puts_the_right_passage_first(capsys):

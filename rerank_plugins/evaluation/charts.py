@@ -63,6 +63,8 @@ def _against(
     x = {"field": "x", "type": "quantitative", "title": title, "scale": {"type": scale, "nice": True, "padding": 16}}
     if scale == "log":
         x["axis"] = {"format": ",~g", "tickCount": 5}
+    else:  # room to the left of 0 is no price
+        x["axis"] = {"labelExpr": "datum.value < 0 ? '' : datum.label"}
     layers: list[dict[str, Any]] = [
         _first(comparison),
         {

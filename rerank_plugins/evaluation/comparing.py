@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError, InputError
+from ..core.errors import InputError
 from ..core.loop import run_sync
 from ..reranker import Reranker
 from .advice import Advice, Budget, advised
@@ -93,6 +93,7 @@ def compare(
         ConfigError: A spec is wrong, a key missing; nothing was asked yet.
         MissingExtra: ir-measures is not installed.
         InputError: No reranker, or a number out of its range.
+        BackendError: No reranker at all could be measured; the first one's error.
     """
     if not rerankers:
         raise InputError("There is nothing to compare: name at least one reranker.")
@@ -118,8 +119,8 @@ def compare(
         for one, given in zip(asked, rerankers, strict=True):
             if not isinstance(given, Reranker):
                 one.reranker.close()
+    if all(one.error is not None for one in asked):
+        raise next(one.error for one in asked if one.error is not None)
     first = first_stage(dataset, metrics)
     rows = tuple(figures_of(one, dataset, at, metrics, first) for one in asked)
-    if all(row.error is not None for row in rows):
-        raise ConfigError(f"No reranker could be measured: {rows[0].error}")
     return Comparison(dataset, metrics.main, k, first, rows, budget, advised(first, rows, budget, metrics.main), at)

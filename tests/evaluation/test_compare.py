@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_plugins import ConfigError, InputError, load_reranker
+from rerank_plugins import AuthenticationFailed, ConfigError, InputError, load_reranker
 from rerank_plugins.cli import main
 from rerank_plugins.evaluation import Dataset, Question, compare, read
 from rerank_plugins.evaluation.data import Candidate
@@ -287,6 +287,11 @@ def test_one_that_is_down_is_given_up_and_the_others_are_measured(tmp_path, caps
     assert [row.error is None for row in comparison.rows] == [False, False, True]
     assert comparison.advice.choice == "lexical"
     assert "http:acme (2) was given up, and says nothing here: " in str(comparison.advice)
+
+
+def test_where_nothing_could_be_measured_the_error_is_the_vendors():
+    with CohereLike() as server, pytest.raises(AuthenticationFailed):
+        compare(made(3), [spec(server, api_key="wrong")])
 
 
 def test_wrong_calls():
