@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import ConfigError, MissingExtra
+from ..core.fork import Lock
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["Session", "choose", "open_session"]
 
+_one_at_a_time = Lock()
 LARGE = 1024
 """Tokens of a batch from which on memory is handed back after it."""
 
@@ -108,8 +110,13 @@ class _Onnxruntime:
 
 class _OpenVINO:
     def __init__(self, file: Path, dtype: str, streams: int) -> None:
+        import numpy as np
         import openvino as ov
 
+        # What it makes at its first look at a tensor's data, two threads at once can end in: one holds Python's lock and
+        # waits for what the other makes, which waits for Python's lock (seen once, 2026.4). So it is made here, alone.
+        with _one_at_a_time:
+            ov.Tensor(np.zeros((1, 1), dtype=np.int64)).data.copy()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": streams,
