@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +14,10 @@ pytest.register_assert_rewrite("rerank_plugins.testing")
 
 # Before any library reads them: models come from this machine, and a library that asks a hub is a bug.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+# What is started in the background of a shell ignores Ctrl-C, and so would every process that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from models import cross_encoder_folder  # noqa: E402, F401 (a fixture)
 
