@@ -26,7 +26,7 @@ def dataset() -> Dataset:
     questions, grades = [], {}
     for number in range(30):
         texts = [f"{EVIL} text {at}" for at in range(12)]
-        texts[3 if number % 2 else 7] = f"honey {number}"
+        texts[3 if number % 2 else 7] = f"{EVIL} honey {number}"
         found = tuple(Candidate(f"{number}-{at}", text) for at, text in enumerate(texts))
         questions.append(Question(str(number), f"honey {number} {EVIL}", found))
         grades[str(number)] = {f"{number}-{0 if number % 2 else 7}": 1}
