@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -35,13 +34,10 @@ async def test_2500_documents_take_one_round_trip_and_keep_the_order_of_one_call
             await reranker.arerank(QUERY, MANY[:10])  # imports, connection
             server.reset()
             server.delay = 0.5
-            started = time.perf_counter()
             answer = await reranker.arerank(QUERY, MANY)
-            took = time.perf_counter() - started
         assert [result.index for result in answer] == oracle
         assert sorted(len(request.documents) for request in server.requests) == [500, 1000, 1000]
-        assert server.most_concurrent == 3
-        assert took < 2 * server.delay, "the parts were not sent together"
+        assert server.most_concurrent == 3, "the parts were not sent together"
         assert answer.usage.requests == 3
 
 
