@@ -32,7 +32,8 @@ demo-s3: .venv/.demo-s3 ## two stages over a table on object storage: a local S3
 	$(BIN)/python examples/object_storage/demo.py
 
 test: .venv/.dev lint ## lint, types and the test suite (under five minutes)
-	$(BIN)/python -m pytest -n 3 --dist worksteal  # half of the time is waiting
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not alone"  # half of the time is waiting
+	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-all: .venv/.dev ## the tests that take minutes, or an environment of their own
 	$(BIN)/python -m pytest -m slow

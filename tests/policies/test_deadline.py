@@ -86,6 +86,7 @@ def _in_a_notebook(reranker: Reranker) -> RerankResponse:
 SLOW = {"hanging": Hang(), "dripping": Drip(), "slow headers": SlowHeaders(), "7 s": Status(429, {"retry-after": "7"})}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("face", [_sync, _async, _in_a_notebook])
 @pytest.mark.parametrize("step", SLOW.values(), ids=SLOW.keys())
 def test_passthrough_answers_when_the_deadline_has_passed(server: CohereLike, step: Step, face) -> None:
@@ -110,6 +111,7 @@ def test_passthrough_answers_when_the_deadline_has_passed(server: CohereLike, st
     assert answer.reason.startswith("passthrough answered in place of http")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("face", [_sync, _async, _in_a_notebook])
 @pytest.mark.parametrize("step", [Hang(), Drip(), SlowHeaders()], ids=["hanging", "dripping", "slow headers"])
 def test_without_a_stand_in_it_is_an_error(server: CohereLike, step: Step, face) -> None:

@@ -64,6 +64,7 @@ def test_calls_on_one_loop_share_a_connection(name: str) -> None:
         asyncio.run(calls(server))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", SERVERS)
 def test_importing_the_sdk_does_not_stop_the_event_loop(name: str) -> None:
     """In a new process, since the import happens once: the loop beats on while the SDK is imported."""
