@@ -39,7 +39,7 @@ def wordpiece(folder: Path, *, longest: int = 128) -> None:
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=longest).save_pretrained(folder)
 
 
-def cross_encoder(folder: Path, *, labels: int = 1, longest: int = 128) -> Path:
+def cross_encoder(folder: Path, *, labels: int = 1, longest: int = 128, hidden: int = 32) -> Path:
     """Make a BERT cross-encoder of two layers, as PyTorch and as ONNX, and return its folder."""
     import torch
     from tokenizers import Tokenizer
@@ -53,10 +53,10 @@ def cross_encoder(folder: Path, *, labels: int = 1, longest: int = 128) -> Path:
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=size,
-        hidden_size=32,
+        hidden_size=hidden,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        num_attention_heads=hidden // 16,
+        intermediate_size=2 * hidden,
         max_position_embeddings=longest,
         num_labels=labels,
         initializer_range=0.5,  # so that different texts have clearly different scores

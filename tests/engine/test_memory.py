@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from models import cross_encoder
 
 CALLS = """
 import gc, json, sys
@@ -53,3 +54,29 @@ def test_ten_calls_leave_no_grown_memory(spec, cross_encoder_folder):
     assert ran.returncode == 0, ran.stderr[-2000:]
     first, *others = json.loads(ran.stdout.splitlines()[-1])
     assert others[-1] <= 1.1 * first
+
+
+SHAPES = """
+import json, random, sys
+import psutil
+from rerank_plugins import load_reranker
+
+chance, seen = random.Random(0), []
+with load_reranker({"use": f"onnx:{sys.argv[1]}", "dtype": "bfloat16"}) as reranker:
+    for call in range(24):
+        documents = ["tide " * chance.randrange(20, 500) for _ in range(50)]
+        reranker.rerank("how do the tides work", documents)
+        seen.append(psutil.Process().memory_info().rss / 2**20)
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_new_lengths_do_not_fill_the_memory(tmp_path):
+    """OpenVINO makes code for each shape of input, and keeps little of it."""
+    folder = cross_encoder(tmp_path, longest=512, hidden=384)
+    command = [sys.executable, "-W", "ignore", "-c", SHAPES, str(folder)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    seen = json.loads(ran.stdout.splitlines()[-1])
+    assert seen[-1] - seen[11] < 24.0, seen  # megabytes in the second half; 35 with all the code kept
