@@ -1,6 +1,6 @@
 """Make the card's table: nDCG@10 of everything, on the development split and on test collections, all queries.
 
-    python training/evaluate.py WORK shared/eval/* [--shipped shipped] [--card rerank_plugins/backends/embedded_model/CARD.md]
+    python training/evaluate.py WORK shared/eval/*/ [--shipped shipped] [--card rerank_plugins/backends/embedded_model/CARD.md]
 
 Wants `features.py`'s files for the names `untrained` and --shipped of `dev` and of every collection. With --card the table between the
 card's markers is made anew. Intervals: 95 %, bootstrap over queries.

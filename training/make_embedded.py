@@ -5,7 +5,8 @@ In: the package's `model.safetensors` (checked by SHA-256) and `tokenizer.json`.
 - `model.onnx`: the encoder. `input_ids` and `attention_mask`, int64 [batch, sequence], give `token_vectors`, float32
   [batch, sequence, 384]: the last layer's, each of length one. Weights are stored as integers (nine bits in the
   layers, eight in the word table) with a step of one byte for every 96 of them (128 in the word table) and a float16
-  scale a row, positions as float16; all are multiplied out when a runtime loads the file (constant folding) and computed with in float32.
+  scale a row, positions as float16; rows of the word table that no text has are left out. All are multiplied out
+  when a runtime loads the file (constant folding) and computed with in float32.
 - `tokenizer.json`: as it came, without truncation and padding.
 - `config.json`: what a reader of such a folder asks for.
 
@@ -50,7 +51,10 @@ def source() -> Path:
     return folder
 
 
-_POWERS = np.float32(0.5) ** np.arange(8, dtype=np.float32)
+_HALVES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) / 2
+"""For each byte its eight bits, as 0 and one half."""
+UNUSED = (104, 999)
+"""The part of the vocabulary that no text has: `[unused99]` to `[unused993]`. Its rows are left out."""
 
 
 class Graph:
@@ -79,18 +83,6 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
-    def bits(self, flags: np.ndarray) -> str:
-        """Add zeros and ones [rows, blocks, size], eight to a byte; unpacked by arithmetic that every runtime folds."""
-        rows, blocks, size = flags.shape
-        packed = np.packbits(flags.astype(np.uint8), axis=-1, bitorder="little")
-        value = self.op("Cast", self.constant(packed[..., None]), to=TensorProto.FLOAT)
-        halves = [
-            self.op("Floor", self.op("Mul", value, self.constant(powers)))
-            for powers in (_POWERS, _POWERS * np.float32(0.5))
-        ]
-        each = self.op("Sub", halves[0], self.op("Add", halves[1], halves[1]))
-        return self.op("Reshape", each, self.constant(np.array([rows, blocks, size], dtype=np.int64)))
-
     def half(self, table: np.ndarray) -> str:
         """Add a table in float16: eight bits for the positions cost more accuracy than for all the words."""
         if self.seen is None:
@@ -101,7 +93,12 @@ class Graph:
         """Add the word table, in eight bits, and take the rows `which` of it: only those are ever made float."""
         if self.seen is None:
             return self.op("Gather", self.constant(table), which)
-        codes, steps, scales = quantised(table, 127, None)
+        first, end = UNUSED
+        kept = np.delete(table, np.s_[first:end], axis=0)
+        moved = self.op("Sub", which, self.constant(np.array(end - first, dtype=np.int64)))
+        low = self.op("Min", which, self.constant(np.array(first - 1, dtype=np.int64)))
+        which = self.op("Max", moved, low)
+        codes, steps, scales = quantised(kept, 127, None)
         taken = [
             self.op("Cast", self.op("Gather", self.constant(part), which), to=TensorProto.FLOAT)
             for part in (codes.astype(np.int8), steps, scales)
@@ -110,17 +107,23 @@ class Graph:
         return self.op("Reshape", made, self.constant(np.array([0, 0, table.shape[1]], dtype=np.int64)))
 
     def weight(self, matrix: np.ndarray, name: str) -> str:
-        """Add a layer's weight matrix, in nine bits."""
+        """Add a layer's weight matrix [out, in], in nine bits; what comes out is [in, out].
+
+        Runtimes that fold constants keep every step's result until the last: the fewer steps of a matrix's full size,
+        the less memory it takes to load the file.
+        """
         if self.seen is None:
-            return self.constant(matrix)
-        codes, steps, scales = quantised(matrix, 255, self.seen[name])
-        high = self.op("Cast", self.constant((codes >> 1).astype(np.int8)), to=TensorProto.FLOAT)
-        number = self.op("Add", self.op("Add", high, high), self.bits(codes & 1))
-        scale = self.op(
-            "Mul", *(self.op("Cast", self.constant(part), to=TensorProto.FLOAT) for part in (steps, scales))
-        )
-        shape = self.constant(np.array(matrix.shape, dtype=np.int64))
-        return self.op("Reshape", self.op("Mul", number, scale), shape)
+            return self.op("Transpose", self.constant(matrix), perm=[1, 0])
+        out, columns = matrix.shape
+        codes, steps, scales = (np.moveaxis(part, 0, -1) for part in quantised(matrix, 255, self.seen[name]))
+        eights = np.ascontiguousarray(codes).reshape(-1, BLOCK, out // 8, 8)  # [blocks, block, out / 8, 8]
+        low = np.packbits((eights & 1).astype(np.uint8), axis=-1, bitorder="little")[..., 0]
+        bits = self.op("Gather", self.constant(_HALVES), self.op("Cast", self.constant(low), to=TensorProto.INT32))
+        high = self.op("Cast", self.constant((eights >> 1).astype(np.int8)), to=TensorProto.FLOAT)
+        parts = (steps.reshape(-1, 1, out // 8, 8), 2 * scales.reshape(1, 1, out // 8, 8))
+        scale = self.op("Mul", *(self.op("Cast", self.constant(part), to=TensorProto.FLOAT) for part in parts))
+        shape = self.constant(np.array([columns, out], dtype=np.int64))
+        return self.op("Reshape", self.op("Mul", self.op("Add", high, bits), scale), shape)
 
 
 def quantised(matrix: np.ndarray, most: int, seen: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -173,7 +176,7 @@ def build(weights: dict[str, np.ndarray], seen: dict[str, np.ndarray] | None = N
         bias = np.concatenate([weights[f"{name}.bias"] for name in names])
         graph.read[names[0]] = value
         stored = graph.weight(matrix, names[0])
-        product = graph.op("MatMul", value, graph.op("Transpose", stored, perm=[1, 0]))
+        product = graph.op("MatMul", value, stored)
         return graph.op("Add", product, graph.constant(bias))
 
     # Positions and the one token type are added up once: this encoder only ever sees one text.
