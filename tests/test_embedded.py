@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_a_text_has_the_same_vectors_alone_and_in_company(runtime: str):
         one = np.array([row.ids])
         alone = session.run({"input_ids": one, "attention_mask": np.ones_like(one)})[0]
         assert np.abs(alone - vectors[: len(row.ids)]).max() < 1e-4
+
+
+def test_no_text_has_a_token_whose_row_the_file_leaves_out():
+    encoder = Encoder(FOLDER / "tokenizer.json")
+    vocabulary = json.loads((FOLDER / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    left_out = sorted((at, token) for token, at in vocabulary.items() if 104 <= at < 999)  # make_embedded.UNUSED
+    assert len(left_out) == 895
+    (row,) = encoder.singles([" ".join(token for _, token in left_out)], 100_000)
+    assert not {at for at, _ in left_out} & set(row.ids)
 
 
 @pytest.fixture(scope="module")
