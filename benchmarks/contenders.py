@@ -95,7 +95,7 @@ def rerankers(folder: str) -> Rank:
 
 
 def flag_embedding(folder: str) -> Rank:
-    from FlagEmbedding import FlagReranker
+    from flag_embedding import FlagReranker
 
     model = FlagReranker(folder, use_fp16=False, devices="cpu", max_length=LONGEST)
     return lambda query, documents: model.compute_score([(query, document) for document in documents])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from checkpoints import checkpoint
@@ -12,6 +13,7 @@ from models import SENTENCES, cross_encoder
 from rerank_plugins import load_reranker
 from rerank_plugins.engine.export import export
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUERY = "how do the tides work"
 LONG = " ".join(SENTENCES * 12)
 DOCUMENTS = [*SENTENCES, LONG, "tides", f"{SENTENCES[2]} {SENTENCES[1]}"]
@@ -32,9 +34,10 @@ def special_tokens(folder):
 @pytest.mark.slow  # its import takes seconds
 @pytest.mark.parametrize("kind", ["xlm-r", "bert"])
 @pytest.mark.parametrize("query", [QUERY, " ".join(SENTENCES * 6)], ids=["query", "query longer than its room"])
-def test_flag_reranker(kind, query, tmp_path):
+def test_flag_reranker(kind, query, tmp_path, monkeypatch):
     """FlagEmbedding's FlagReranker: float32, documents and queries cut as it cuts them, one label."""
-    from FlagEmbedding import FlagReranker
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from flag_embedding import FlagReranker
 
     folder = checkpoint(tmp_path / kind, kind)
     longest = 96
