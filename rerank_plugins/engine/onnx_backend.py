@@ -43,7 +43,8 @@ class OnnxBackend(Backend):
             batch_tokens: Tokens of one batch, padding included; `None` is 512.
             device: `cpu`.
             runtime: One of `runtimes`, or `auto`.
-            dtype: `float32`, or `auto` for the fastest that keeps the order; see `runtimes.choose`.
+            dtype: `float32`; `auto` for the fastest that keeps the order; on OpenVINO `bfloat16` and `int8`. See
+                `runtimes.choose`.
 
         Raises:
             ConfigError: A missing file, or a value that is not offered.

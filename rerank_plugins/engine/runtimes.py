@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import ConfigError, MissingExtra
 from ..core.fork import Lock
+from .int8 import GROUP, compress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,24 +39,26 @@ def choose(runtime: str | None, dtype: str | None, offered: tuple[str, ...]) -> 
 
     Args:
         runtime: `onnxruntime`, `openvino`, or `auto` (`None`): onnxruntime, unless `dtype` calls for OpenVINO.
-        dtype: `float32` (`None`), exact; `bfloat16`; or `auto`, bfloat16 where OpenVINO and a CPU that computes it are
-            there. float32 stands in for `bfloat16` on a CPU without it.
+        dtype: `float32` (`None`), exact; `bfloat16`; `int8`, see `int8`; or `auto`, bfloat16 where OpenVINO and a CPU
+            that computes it are there. float32 stands in for `bfloat16` on a CPU without it.
         offered: The runtimes that the backend can use.
 
     Raises:
         ConfigError: A value that is not offered.
         MissingExtra: OpenVINO is asked for and not installed.
     """
-    dtypes = ("float32", "auto", "bfloat16") if "openvino" in offered else ("float32", "auto")
+    dtypes = ("float32", "auto", "bfloat16", "int8") if "openvino" in offered else ("float32", "auto")
     for name, value, allowed in (("runtime", runtime, (*offered, "auto")), ("dtype", dtype, dtypes)):
         if value is not None and value not in allowed:
-            more = " int8 changes the order of results and is not made here." if value == "int8" else ""
-            raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(allowed)}.{more}")
-    asked = runtime == "openvino" or (dtype == "bfloat16" and runtime != "onnxruntime")
-    if dtype == "bfloat16" and runtime == "onnxruntime":
-        raise ConfigError("onnxruntime computes no bfloat16 on a CPU: take runtime 'openvino', or dtype 'float32'.")
+            raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(allowed)}.")
+    only_openvino = dtype in ("bfloat16", "int8")
+    if only_openvino and runtime == "onnxruntime":
+        raise ConfigError(f"onnxruntime computes no {dtype} here: take runtime 'openvino', or dtype 'float32'.")
+    asked = runtime == "openvino" or only_openvino
     if asked and find_spec("openvino") is None:
         raise MissingExtra("runtime 'openvino'", extra="openvino", package="openvino")
+    if dtype == "int8":
+        return "openvino", "int8"
     fast = dtype in ("auto", "bfloat16") and "openvino" in offered and runtime != "onnxruntime"
     if fast and find_spec("openvino") is not None and _computes_bfloat16():
         return "openvino", "bfloat16"
@@ -121,15 +124,18 @@ class _OpenVINO:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
-            "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype != "float32" and _computes_bfloat16() else "f32",
             # Left alone, it quantises activations in groups even where float32 is asked for.
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if dtype == "int8" else "0",
             # It keeps the code that it makes for each shape of input, 5,000 of them if left alone: half a gigabyte after
             # 1,200 documents, and no faster (MiniLM-L6's shape, 2026.4, two cores).
             "CPU_RUNTIME_CACHE_CAPACITY": "32",
         }
         core = ov.Core()
-        self._compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
+        model = core.read_model(str(file))
+        if dtype == "int8":
+            compress(model)
+        self._compiled = core.compile_model(model, "CPU", settings)
         self.inputs = frozenset(node.get_any_name() for node in self._compiled.inputs)
         self._idle: list[Any] = []
         self._lock = threading.Lock()

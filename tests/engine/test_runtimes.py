@@ -38,10 +38,24 @@ def test_auto_takes_bfloat16_where_the_cpu_has_it(fast, cross_encoder_folder, mo
         assert ("openvino bfloat16" if fast else "onnxruntime float32") in reranker.rerank(QUERY, SENTENCES).model
 
 
+def test_int8_is_taken_by_name_only_and_close(cross_encoder_folder):
+    use = f"onnx:{cross_encoder_folder}"
+    exact = scores({"use": use})
+    with load_reranker({"use": use, "dtype": "int8"}) as reranker:
+        together = reranker.rerank(QUERY, SENTENCES)
+        assert "openvino int8" in together.model
+        alone = reranker.rerank(QUERY, [together[-1].document])
+    found = [result.raw_score for result in sorted(together, key=lambda result: result.index)]
+    assert found == pytest.approx(exact, abs=0.05 * (max(exact) - min(exact)))
+    assert found != pytest.approx(exact, abs=1e-5)
+    assert alone[0].raw_score == pytest.approx(together[-1].raw_score, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"dtype": "int8"}, "int8 changes the order"),
+        ({"dtype": "int4"}, "choose one of: float32, auto, bfloat16, int8"),
+        ({"runtime": "onnxruntime", "dtype": "int8"}, "no int8"),
         ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "no bfloat16"),
         ({"runtime": "torch"}, "choose one of: onnxruntime, openvino, auto"),
     ],
