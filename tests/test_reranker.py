@@ -7,7 +7,9 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,6 +227,12 @@ def test_no_documents_no_request(documents):
         [1.0, b"2"],
         [1.0, [2.0]],
         [1.0, 2j],
+        [1.0, Decimal("sNaN")],
+        pytest.param([1.0, 10**400], id="too large"),
+        np.zeros((2, 2)),
+        None,
+        0.5,
+        {"a": 1.0, "b": 2.0},
     ],
     ids=str,
 )
