@@ -83,7 +83,7 @@ class RerankRequest:
     retrieval_scores: tuple[float, ...] | None = None
     """The retriever's own scores, aligned with `documents`, where the caller has them."""
     fields: tuple[Mapping[str, Any] | None, ...] | None = None
-    """The mapping behind each document that was given as one, aligned with `documents`."""
+    """The fields of each document that was given as a mapping, as plain JSON, aligned with `documents`."""
     positions: tuple[int, ...] | None = None
     """Where each document stood in the caller's list; `None` if the same place."""
 
