@@ -245,7 +245,7 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
         backend.__init__(**given)  # type: ignore[misc]
     except RerankError:
         raise
-    except (TypeError, ValueError, AttributeError) as error:  # a wrong type that the backend itself does not look for
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
         raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
     if isinstance(backend, HostedBackend) and backend.transport is None:
         from .transport import HTTPXTransport

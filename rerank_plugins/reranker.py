@@ -14,6 +14,7 @@ from .core.loop import run_sync
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.types import Attempt, Capabilities, RerankRequest, Scores
+from .fields import as_json, as_text, sendable
 from .telemetry import watching
 
 __all__ = ["RerankResponse", "RerankResult", "Reranker"]
@@ -221,6 +222,8 @@ class _Batch:
             raise InputError(f"The query has to be a text, and this is a {type(query).__name__}.")
         if not query.strip():
             raise InputError("The query is blank: there is nothing to compare the documents with.")
+        if instruction is not None and not isinstance(instruction, str):
+            raise InputError(f"The instruction has to be a text, and this is a {type(instruction).__name__}.")
         if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
             raise InputError(f"documents has to be a list of texts or mappings, not one {type(documents).__name__}.")
         self.documents = list(documents)
@@ -240,9 +243,10 @@ class _Batch:
             self.slots.append(slot)
         fields = None
         if any(isinstance(self.documents[index], Mapping) for index in first):
-            fields = tuple(each if isinstance(each := self.documents[index], Mapping) else None for index in first)
+            given = (self.documents[index] for index in first)
+            fields = tuple(as_json(each) if isinstance(each, Mapping) else None for each in given)
         self.request = RerankRequest(
-            query=_sendable(query),
+            query=sendable(query),
             documents=tuple(slots),
             instruction=instruction,
             retrieval_scores=None if retrieved is None else tuple(retrieved[index] for index in first),
@@ -292,41 +296,13 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
 
 def _text(document: Any, index: int) -> str:
     if isinstance(document, str):
-        return _sendable(document)
+        return sendable(document)
     if isinstance(document, Mapping):
-        return _sendable(_yaml(document, index))
+        return as_text(document, index)
     raise InputError(
         f"Document {index} is a {type(document).__name__}: documents are texts or mappings of fields. "
         "Leave it out, or turn it into a text."
     )
-
-
-def _yaml(fields: Mapping[str, Any], index: int) -> str:
-    """Return the fields as YAML in their own order, the form Cohere's pages advise for structured documents.
-
-    https://docs.cohere.com/docs/rerank-overview#example-with-structured-data (read in November 2026)
-    """
-    import yaml
-
-    if all(value is None or (isinstance(value, str) and not value.strip()) for value in fields.values()):
-        return ""
-    try:
-        return yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True, width=10**9)
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"Document {index} has a field that is no plain data ({error}): use texts, numbers, lists and mappings."
-        ) from error
-
-
-def _sendable(text: str) -> str:
-    """Return `text` with every lone surrogate replaced by U+FFFD: UTF-8, and so every wire and tokenizer, refuses them."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def check_top_n(top_n: int | None) -> None:

@@ -223,6 +223,8 @@ def test_file(file, monkeypatch):
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0.5}, "max_in_flight"),
         ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "cannot be made with these options"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": "8"}, "max_in_flight"),
+        ({"use": "acme", "api_key": KEY, "max_in_flight": float("inf")}, "acme cannot be made with these options"),
+        ({"use": "embedded", "embedded": {"cache_mb": float("inf")}}, "embedded cannot be made with these options"),
         ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url has to begin with"),
         ({"use": "acme", "api_key": KEY, "base_url": "http://[::1"}, "base_url"),
         ({"use": "http"}, "http needs a base_url"),

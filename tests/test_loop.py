@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rerank_plugins import Reranker, load_reranker
+from rerank_plugins import BackendError, Reranker, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
 from rerank_plugins.core.loop import run_sync
 from rerank_plugins.policies.fallback import Fallback
@@ -97,6 +97,66 @@ def test_the_sync_face_on_our_own_loop_is_refused_rather_than_waited_for_ever() 
 
     with pytest.raises(RuntimeError, match="await the async one"):
         run_sync(inside())
+
+
+class Lazy(LocalBackend):
+    """Gives what is computed only as it is read; notes where."""
+
+    def __init__(self, *broken: str) -> None:
+        super().__init__()
+        self.broken = broken
+        self.seen: set[str] = set()
+
+    def score(self, query: str, documents: Sequence[str]) -> Iterator[float]:  # type: ignore[override]
+        for document in documents:
+            self.seen.add(threading.current_thread().name)
+            if document in self.broken:
+                raise LookupError(document)
+            yield 0.5
+
+
+async def test_a_generator_is_read_on_the_worker_and_its_error_is_ours() -> None:
+    backend = Lazy()
+    assert len(await Reranker(backend).arerank(QUERY, DOCUMENTS)) == 3
+    assert backend.seen == {"rerank-lazy_0"}
+    with pytest.raises(BackendError, match="LookupError"):
+        await Reranker(Lazy(DOCUMENTS[1])).arerank(QUERY, DOCUMENTS)
+    await backend.aclose()
+
+
+class Fails(LocalBackend):
+    """Raises what it was made with, once."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.errors = [error]
+
+    def score(self, query: str, documents: Sequence[str]) -> Sequence[float]:
+        if self.errors:
+            raise self.errors.pop()
+        return [0.5] * len(documents)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(StopIteration(3), BackendError), (SystemExit(3), SystemExit), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["StopIteration", "SystemExit", "KeyboardInterrupt"],
+)
+def test_what_ends_an_event_loop_ends_one_call_and_no_other(error: BaseException, told: type[BaseException]) -> None:
+    reranker, found = Reranker(Fails(error)), list[object]()
+
+    def ask() -> None:
+        try:
+            reranker.rerank(QUERY, DOCUMENTS)
+        except BaseException as caught:
+            found.append(type(caught))
+        found.append(len(reranker.rerank(QUERY, DOCUMENTS)))
+
+    thread = threading.Thread(target=ask, daemon=True)  # a call that waits for ever must not stop the tests
+    thread.start()
+    thread.join(30)
+    assert found == [told, 3]
+    reranker.close()
 
 
 trace: ContextVar[str] = ContextVar("trace", default="lost")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
+import enum
+import json
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins import BadResponse, ConfigError, InputError, Reranker, RerankResponse, RerankResult, Usage
-from rerank_plugins.core import Capabilities, LocalBackend, RerankRequest, Scorer, Scores, Span
+from rerank_plugins.core import Capabilities, LocalBackend, RerankRequest, Scorer, Scores, SDKBackend, Span
 from rerank_plugins.policies.observe import Observe
 
 
@@ -225,6 +231,12 @@ def test_no_documents_no_request(documents):
         [1.0, b"2"],
         [1.0, [2.0]],
         [1.0, 2j],
+        [1.0, Decimal("sNaN")],
+        pytest.param([1.0, 10**400], id="too large"),
+        np.zeros((2, 2)),
+        None,
+        0.5,
+        {"a": 1.0, "b": 2.0},
     ],
     ids=str,
 )
@@ -232,6 +244,27 @@ def test_anything_else_is_a_bad_response(answer):
     with pytest.raises(BadResponse, match="given") as caught:
         Reranker(Given(answer)).rerank("query", letters(2))
     assert caught.value.backend == "Given:given"
+
+
+class ThroughSDK(SDKBackend):
+    key_required = False
+
+    def open(self):
+        return object()
+
+    def translate(self, error):
+        return error
+
+    async def ask(self, client, request):
+        return Scores(values=(1.0,), model=self.label, capabilities=self.capabilities)
+
+
+def test_an_author_who_asks_an_sdk_is_checked_too():
+    reranker = Reranker(ThroughSDK())
+    assert indexes(reranker.rerank("query", letters(1))) == [0]
+    with pytest.raises(BadResponse, match="1 scores for 2 documents"):
+        reranker.rerank("query", letters(2))
+    reranker.close()
 
 
 # --- law 5: nothing spoiled ---
@@ -365,9 +398,53 @@ def test_mappings_become_yaml_in_the_order_of_their_fields():
     assert request.fields == (None, document)
 
 
-def test_a_field_that_is_no_plain_data_is_named():
-    with pytest.raises(InputError, match="Document 1 has a field"):
-        Reranker(Fixed()).rerank("query", ["a", {"thing": object()}])
+class Kind(enum.StrEnum):
+    NEWS = "news"
+
+
+def test_fields_of_derived_types_and_the_same_list_twice_are_plain_text():
+    scorer, tags = ByLength(scale="logit"), ["a"]
+    document = {
+        "kind": Kind.NEWS,
+        "price": np.float64(1.5),
+        "seen": np.int64(3),
+        "tags": tags,
+        "more": OrderedDict(tags=tags),
+    }
+    Reranker(scorer).rerank("query", [document])
+    assert scorer.requests[0].documents == ("kind: news\nprice: 1.5\nseen: 3\ntags:\n- a\nmore:\n  tags:\n  - a\n",)
+
+
+def test_the_fields_of_a_request_are_what_json_can_hold():
+    scorer = ByLength(scale="logit")
+    day = dt.date(2026, 11, 25)
+    document = {
+        "a": "\ud800b",
+        "b": math.nan,
+        "c": np.int64(3),
+        "d": day,
+        4: (Kind.NEWS, None, True),
+        "e": {"f": {0.5}},
+    }
+    Reranker(scorer).rerank("query", [document])
+    assert scorer.requests[0].fields == (
+        {"a": "\ufffdb", "b": None, "c": 3, "d": "2026-11-25", "4": ["news", None, True], "e": {"f": [0.5]}},
+    )
+    assert json.loads(json.dumps(scorer.requests[0].fields, allow_nan=False)) == list(scorer.requests[0].fields)
+
+
+@pytest.mark.parametrize("value", [object(), Decimal("1234.5"), 1j, ["deep", {"x": object()}]])
+def test_a_field_that_is_no_plain_data_is_named_and_not_shown(value):
+    with pytest.raises(InputError, match=r"Document 1 has a field .*of type (object|Decimal|complex)") as caught:
+        Reranker(Fixed()).rerank("query", ["a", {"thing": value}])
+    assert "1234" not in str(caught.value)
+
+
+def test_a_field_that_holds_itself_is_refused():
+    circle: dict = {}
+    circle["round"] = [circle]
+    with pytest.raises(InputError, match="holds itself"):
+        Reranker(Fixed()).rerank("query", [circle])
 
 
 # --- retrieval scores, instruction ---
@@ -394,6 +471,12 @@ def test_an_instruction_is_followed_or_refused():  # law 9
     with pytest.raises(InputError, match="cannot follow an instruction"):
         Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="any")
     Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="")  # nothing asked, nothing refused
+
+
+@pytest.mark.parametrize("instruction", [5, b"bytes", ["a"]])
+def test_an_instruction_is_a_text(instruction):
+    with pytest.raises(InputError, match="instruction has to be a text"):
+        Reranker(Fixed(1.0, instructions=True)).rerank("query", letters(1), instruction=instruction)
 
 
 # --- the answer ---

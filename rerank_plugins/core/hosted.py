@@ -16,7 +16,7 @@ from .noting import note, noting
 from .price import Price
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
-from .types import RerankRequest, Scores, Span, Usage, aligned
+from .types import RerankRequest, Scores, Span, Usage, aligned, checked
 from .wire import HTTPResponse, Transport, error_for, join_url, parse_json, whole_number
 
 __all__ = ["HostedBackend", "Remote", "SDKBackend"]
@@ -266,7 +266,8 @@ class SDKBackend(Remote):
         with noting():
             try:
                 scores: Scores = await self._in_time(lambda: self.ask(client, request))
-                return replace(scores, usage=self._price.of_usage(scores.usage))
+                values = checked(scores.values, len(request.documents), self.label)
+                return replace(scores, values=values, usage=self._price.of_usage(scores.usage))
             except RerankError:
                 raise
             except Exception as error:

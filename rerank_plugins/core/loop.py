@@ -46,7 +46,13 @@ class _Background:
     def _serve(loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         asyncio.set_event_loop(loop)
         loop.call_soon(ready.set)
-        loop.run_forever()
+        while True:
+            try:
+                return loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # Raised by a backend, it ends a loop. Its caller still waits for the answer, and so would everybody
+                # after: go on, and the caller gets it from the future.
+                continue
 
     def stop(self) -> None:
         """Close what lives on the loop, and the loop, so that the interpreter exits without complaints."""
@@ -164,7 +170,7 @@ class Workers:
         with self._lock:
             if self._pool is None:
                 self._pool = concurrent.futures.ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
-            return self._pool.submit(contextvars.copy_context().run, work, *arguments)
+            return self._pool.submit(contextvars.copy_context().run, _finished, work, *arguments)
 
     def close(self) -> None:
         """Let the threads end after what they are doing; the next job starts new ones."""
@@ -176,6 +182,13 @@ class Workers:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._pool = None
+
+
+def _finished(work: Callable[..., T], *arguments: Any) -> T:
+    try:
+        return work(*arguments)
+    except StopIteration as error:  # a future refuses to hold one: whoever awaits it would wait for ever
+        raise RuntimeError(f"{getattr(work, '__qualname__', work)} raised StopIteration") from error
 
 
 _abandoned: list[

@@ -170,16 +170,16 @@ class LocalBackend(Backend):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Run `score` on the backend's worker thread and check what it gives."""
         try:
-            values = await self._workers.run(self.score, request.query, request.documents)
+            values = await self._workers.run(self._checked, request.query, request.documents)
         except RerankError:
             raise
         except Exception as error:
             raise failed(self.label, error) from error
-        return Scores(
-            values=checked(values, len(request.documents), self.label),
-            model=self.label,
-            capabilities=self.capabilities,
-        )
+        return Scores(values=values, model=self.label, capabilities=self.capabilities)
+
+    def _checked(self, query: str, documents: Sequence[str]) -> tuple[float, ...]:
+        # On the worker too: what `score` gives may be computed only as it is read (a generator, a map).
+        return checked(self.score(query, documents), len(documents), self.label)
 
     async def aclose(self) -> None:
         """Let the worker thread end."""

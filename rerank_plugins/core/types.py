@@ -83,7 +83,7 @@ class RerankRequest:
     retrieval_scores: tuple[float, ...] | None = None
     """The retriever's own scores, aligned with `documents`, where the caller has them."""
     fields: tuple[Mapping[str, Any] | None, ...] | None = None
-    """The mapping behind each document that was given as one, aligned with `documents`."""
+    """The fields of each document that was given as a mapping, as plain JSON, aligned with `documents`."""
     positions: tuple[int, ...] | None = None
     """Where each document stood in the caller's list; `None` if the same place."""
 
@@ -212,6 +212,11 @@ def checked(values: Iterable[Any], count: int, backend: str) -> tuple[float, ...
     Raises:
         BadResponse: Another number of values, or one that is no finite number.
     """
+    if not isinstance(values, Iterable):
+        raise BadResponse(
+            f"{backend} gave {type(values).__name__} for {count} documents; a list of scores belongs there.",
+            backend=backend,
+        )
     told = list(values)
     if len(told) != count:
         raise BadResponse(f"{backend} gave {len(told)} scores for {count} documents.", backend=backend)
@@ -242,11 +247,18 @@ def aligned(pairs: Iterable[tuple[Any, Any]], count: int, backend: str) -> tuple
 
 def _finite(value: Any, position: int, backend: str) -> float:
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
-        raise BadResponse(
-            f"{backend} gave {type(value).__name__} as the score of document {position}; a number belongs there.",
-            backend=backend,
-        )
-    number = float(value)
+        raise _no_number(value, position, backend)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:  # a row of an array of two dimensions, say
+        raise _no_number(value, position, backend) from error
     if not math.isfinite(number):
         raise BadResponse(f"{backend} gave {number} as the score of document {position}.", backend=backend)
     return number
+
+
+def _no_number(value: Any, position: int, backend: str) -> BadResponse:
+    return BadResponse(
+        f"{backend} gave {type(value).__name__} as the score of document {position}; a number belongs there.",
+        backend=backend,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 from collections.abc import Iterator
@@ -190,6 +191,16 @@ def test_mixedbread_takes_mappings_as_objects_and_ranks_by_the_fields_named(serv
     assert server.requests[0].body["input"] == MAPPINGS
     assert server.requests[0].body["rank_fields"] == ["title"]
     assert answer[0].document is MAPPINGS[0]
+
+
+@of("mixedbread")
+def test_mixedbread_gets_fields_that_json_has_no_word_for_as_text(server: Any) -> None:
+    ask(
+        server,
+        "mixedbread",
+        documents=[{"title": "Tides \ud800", "on": dt.date(2026, 11, 25), "x": float("nan")}],
+    )
+    assert server.requests[0].body["input"] == [{"title": "Tides \ufffd", "on": "2026-11-25", "x": None}]
 
 
 @of("mixedbread")
