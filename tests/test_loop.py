@@ -129,6 +129,28 @@ def test_the_sync_face_on_our_own_loop_is_refused_rather_than_waited_for_ever() 
         run_sync(inside())
 
 
+def test_a_first_call_that_gets_no_thread_does_not_make_the_next_one_wait_for_ever() -> None:
+    done = in_a_new_interpreter("""
+        import faulthandler, threading
+        from rerank_plugins import load_reranker
+
+        faulthandler.dump_traceback_later(20, exit=True)
+        start = threading.Thread.start
+
+        def none_left(thread):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = none_left
+        try:
+            load_reranker("passthrough").rerank("tides", ["the moon"])
+        except RuntimeError as error:
+            print(error)
+        threading.Thread.start = start
+        print(len(load_reranker("passthrough").rerank("tides", ["the moon"])))
+    """)
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (["can't start new thread", "1"], "", 0)
+
+
 trace: ContextVar[str] = ContextVar("trace", default="lost")
 
 

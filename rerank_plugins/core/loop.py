@@ -38,13 +38,17 @@ class _Background:
     def running(self) -> asyncio.AbstractEventLoop:
         with self.lock:
             if self.loop is None:
-                ready = threading.Event()
-                self.loop = asyncio.new_event_loop()
-                self.thread = threading.Thread(
-                    target=self._serve, args=(self.loop, ready), name="rerank-plugins-loop", daemon=True
+                ready, loop = threading.Event(), asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._serve, args=(loop, ready), name="rerank-plugins-loop", daemon=True
                 )
-                self.thread.start()
+                try:
+                    thread.start()
+                except BaseException:  # no thread can be had now, or Ctrl-C
+                    loop.close()
+                    raise
                 ready.wait()
+                self.loop, self.thread = loop, thread  # kept only when it runs: nobody may wait for one that does not
             return self.loop
 
     @staticmethod
@@ -78,7 +82,11 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: Called on the background loop itself, where waiting would never end.
     """
-    loop = _background.running()
+    try:
+        loop = _background.running()
+    except BaseException:
+        work.close()
+        raise
     if threading.current_thread() is _background.thread:
         work.close()
         raise RuntimeError("The sync face was called from inside rerank_plugins' own event loop; await the async one.")
