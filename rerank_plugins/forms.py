@@ -46,7 +46,7 @@ HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
 ATTEMPTS = 3
 CACHE_ENTRIES = 100_000
-"""Scores (of a listwise backend: lists); about 20 MB in memory."""
+"""Scores (of a listwise backend: lists); about 40 MB in memory."""
 
 
 def limited(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
