@@ -277,6 +277,27 @@ def test_a_file_that_is_no_cache_costs_the_cache_and_no_call(server: CohereLike,
     assert path.read_bytes().startswith(b"this is no database")
 
 
+@pytest.mark.alone
+def test_a_file_that_another_process_keeps_locked_holds_up_no_call(server: CohereLike, tmp_path: Path, monkeypatch):
+    """A writer that was stopped in the middle: what is to be kept waits for it, and what is asked for behind that."""
+    path = tmp_path / "scores.sqlite3"
+    options = {"deadline": 1.0, "fallback": ["passthrough"]}
+    with load_reranker(spec(server, {"kind": "disk", "path": str(path)}, **options)) as reranker:
+        assert not reranker.rerank(QUERY, DOCUMENTS).degraded
+        reranker.close()  # written
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        answers = [reranker.rerank(f"{QUERY} {number}", DOCUMENTS) for number in range(4)]
+        assert not any(answer.degraded for answer in answers)
+        assert min(answer.latency_ms for answer in answers[2:]) < 400.0  # one waited for half its deadline, no more
+        assert reranker.stats()["backends"]["http"]["cache"]["errors"] >= 6
+        writer.execute("ROLLBACK")
+        writer.close()
+        clock = time.monotonic
+        monkeypatch.setattr("time.monotonic", lambda: clock() + 11.0)
+        assert [each.outcome for each in reranker.rerank(QUERY, DOCUMENTS).attempts] == ["cached"]
+
+
 @pytest.mark.parametrize("listwise", [True, False])
 @pytest.mark.parametrize(
     "damage",
