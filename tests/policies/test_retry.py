@@ -48,6 +48,12 @@ def test_full_jitter_stays_within_its_bounds_and_fills_them() -> None:
         assert abs(sum(found) / len(found) - bound / 2) < 0.1 * bound
 
 
+def test_so_many_attempts_that_a_float_overflows() -> None:
+    backend = Scripted(*[TransientError("busy")] * 1100)
+    answer, _ = virtually(lambda: Retry(backend, attempts=1101, wait_initial=0.1, wait_max=0.1).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 7.0, 59.0])
 def test_retry_after_is_waited_exactly(seconds: float) -> None:
     backend = Scripted(RateLimited("slow down", retry_after=seconds))
