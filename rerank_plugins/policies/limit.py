@@ -15,6 +15,7 @@ from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import estimate
 from ..core.types import RerankRequest, Scores
 from .deadline import passed, seconds_left
+from .retry import LONGEST_WAIT
 from .shared import Shared, now
 
 __all__ = ["Limit"]
@@ -74,6 +75,7 @@ class _Window:
 
         Raises:
             DeadlineExceeded: The deadline ends before one can be free; nothing was sent.
+            RateLimited: The vendor wants to be left alone for longer than a retry would wait; nothing was sent.
         """
         with self.lock:
             self.waiting.append(ticket)
@@ -87,6 +89,13 @@ class _Window:
                         self.tokens += ticket.tokens
                         self._leave_queue(ticket)
                         return
+                    quiet = self.paused_until - now()
+                if quiet > LONGEST_WAIT:
+                    raise RateLimited(
+                        f"Not asked: the vendor wants to be left alone for {quiet:.3g} s more (Retry-After). Name a "
+                        "`fallback` for the time between.",
+                        retry_after=quiet,
+                    )
                 left = seconds_left()
                 if left is not None and wait >= left:
                     raise DeadlineExceeded(

@@ -177,7 +177,7 @@ def test_who_gives_up_waiting_leaves_the_queue_to_others():
 
 
 def test_when_the_vendor_asks_one_to_wait_everybody_does():
-    backend = Scripted(RateLimited("slow down", status=429, retry_after=90.0))
+    backend = Scripted(RateLimited("slow down", status=429, retry_after=45.0))
     scorer = Limit(backend, next(accounts), requests_per_minute=100)
 
     async def work():
@@ -185,7 +185,25 @@ def test_when_the_vendor_asks_one_to_wait_everybody_does():
             await scorer.ascore(REQUEST)
         await scorer.ascore(REQUEST)
 
-    assert virtually(work)[1] == pytest.approx(90.0)
+    assert virtually(work)[1] == pytest.approx(45.0)
+
+
+def test_nobody_waits_for_a_vendor_that_wants_a_day_of_quiet():
+    """As a retry does not: the error comes at once, and a fallback answers. Who waits in the queue is told too."""
+    backend = Scripted(RateLimited("tomorrow", status=429, retry_after=86_400.0))
+    scorer = Retry(Limit(backend, next(accounts), requests_per_minute=1))
+
+    async def work():
+        ends = await asyncio.gather(*(scorer.ascore(REQUEST) for _ in range(5)), return_exceptions=True)
+        await asyncio.sleep(86_350.0)
+        await scorer.ascore(REQUEST)
+        return ends
+
+    ends, took = virtually(work)
+    assert [type(end) for end in ends] == [RateLimited] * 5
+    assert "left alone for 8.64e+04 s more" in str(ends[-1])
+    assert took == pytest.approx(86_400.0)
+    assert len(backend.asked) == 2
 
 
 def test_its_state_can_be_read():
