@@ -52,14 +52,18 @@ class DiskStore:
         Raises:
             ConfigError: Its folder cannot be made, or the path is a folder.
         """
-        if path.is_dir():
-            raise ConfigError(f"cache.path {path} is a folder: name a file in it, such as {path / 'scores.sqlite3'}.")
         try:
+            if "\0" in str(path):
+                raise ValueError("a NUL in its name")
+            folder = path.is_dir()
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"The folder of cache.path {path} cannot be made ({error.strerror}): name another place."
+                f"The folder of cache.path {path} cannot be made ({told}): name another place."
             ) from error
+        if folder:
+            raise ConfigError(f"cache.path {path} is a folder: name a file in it, such as {path / 'scores.sqlite3'}.")
         self.path = path
         self.max_entries = max_entries
         self.ttl_s = ttl_s

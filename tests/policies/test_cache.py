@@ -352,6 +352,28 @@ def test_a_folder_is_no_file(tmp_path: Path):
         load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "file" / "scores")}})
 
 
+def test_a_place_where_no_file_can_be_is_a_config_error(tmp_path: Path, monkeypatch):
+    for path in (tmp_path / ("x" * 300) / "scores", tmp_path / "a\0b", "~no-such-user-here/scores"):
+        with pytest.raises(ConfigError, match=r"cache\.path"):
+            load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}})
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)  # a container's user that is in no list
+    with pytest.raises(ConfigError, match="home folder is not known"):
+        load_reranker({"use": "lexical", "cache": {"kind": "disk"}})
+
+
+def test_a_file_that_cannot_be_made_costs_the_cache_and_no_call(tmp_path: Path):
+    path = tmp_path / "scores"
+    path.symlink_to(tmp_path / "gone" / "scores")  # even root cannot write there
+    with load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}}) as reranker:
+        assert len(reranker.rerank(QUERY, DOCUMENTS)) == 4
+        assert reranker.stats()["backends"]["lexical"]["cache"]["errors"] >= 1
+
+
 def test_a_disk_cache_cannot_know_what_a_users_client_asks():
     import cohere
 
