@@ -14,6 +14,7 @@ from rerank_plugins.backends.passthrough import Passthrough
 from rerank_plugins.core import (
     AllBackendsFailed,
     AuthenticationFailed,
+    BackendError,
     BadResponse,
     Capabilities,
     ConfigError,
@@ -43,6 +44,7 @@ FALLS = [
 RAISES = [
     Rejected("no"),
     AuthenticationFailed("who"),
+    BackendError("a model that is broken"),
     InputError("wrong call"),
     ConfigError("wrong spec"),
     MissingExtra("acme", extra="acme", package="acme"),
