@@ -46,7 +46,7 @@ HOSTED_OPTIONS = ("api_key", "base_url", "timeout", "max_in_flight", "price")
 LOCAL_OPTIONS = ("device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only")
 ATTEMPTS = 3
 CACHE_ENTRIES = 100_000
-"""Scores (of a listwise backend: lists); about 20 MB in memory."""
+"""Scores (of a listwise backend: lists); about 40 MB in memory."""
 
 
 def limited(scorer: Scorer, backend: Backend, value: Any) -> Scorer:
@@ -93,9 +93,12 @@ def cached(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, 
 def _cache_path(value: Any) -> Path:
     if value is not None and not isinstance(value, str | os.PathLike):
         raise ConfigError(f"cache.path is the path of a file, and {value!r} is not.")
-    if value:
-        return Path(value).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
+    try:
+        if value:
+            return Path(value).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
+    except RuntimeError as error:  # a container's user without a home
+        raise ConfigError(f"cache.path: this user's home folder is not known ({error}) Name a file.") from error
 
 
 def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rerank_plugins import (
     AuthenticationFailed,
     BadResponse,
     DeadlineExceeded,
+    InputError,
     RateLimited,
     Rejected,
     Reranker,
@@ -137,6 +138,26 @@ def test_every_error_falls_through_or_does_not_as_the_table_says(servers, step: 
                 strict.rerank(QUERY, DOCUMENTS)
         else:
             assert strict.rerank(QUERY, DOCUMENTS).model == "lexical"
+
+
+def test_a_timeout_of_one_attempt_is_transient(servers):
+    servers[0].always(Hang())
+    with load_reranker(at(servers[0], retry=2, timeout=0.1)) as alone:
+        with pytest.raises(TransientError, match=r"within 0\.1 s") as raised:
+            alone.rerank(QUERY, DOCUMENTS)
+        assert type(raised.value) is TransientError
+        assert alone.stats()["attempts"] == {"http": {"TransientError": 2}}
+    with load_reranker(at(servers[0], retry=1, timeout=0.1, fallback=["lexical"])) as reranker:
+        assert reranker.rerank(QUERY, DOCUMENTS).model == "lexical"
+
+
+def test_a_wrong_call_is_raised_before_anybody_is_asked(servers):
+    everything = {"specs": ["passthrough"], "on": ["transient", "bad_response", "deadline", "rejected"]}
+    with load_reranker(at(servers[0], fallback=everything, on_error="degrade", deadline=1.0)) as reranker:
+        for call in ((" ", DOCUMENTS), (QUERY, [7]), (QUERY, DOCUMENTS, 0), (QUERY, DOCUMENTS, None, "newest first")):
+            with pytest.raises(InputError):
+                reranker.rerank(*call)
+    assert servers[0].requests == []
 
 
 def test_no_connection_at_all(servers):

@@ -91,6 +91,36 @@ def test_two_loops_in_two_threads(policies: bool, server: VendorServer, tmp_path
     reranker.close()
 
 
+@pytest.mark.parametrize("stays", [True, False], ids=["a loop that goes on", "a loop that ends"])
+def test_a_sync_close_on_the_loop_that_has_the_connections_does_not_wait_for_it(stays: bool) -> None:
+    """`with load_reranker(…)` in an `async def`, or a notebook: the loop cannot close them while it waits for the close."""
+    done = in_a_new_interpreter(
+        """
+        import asyncio, faulthandler, gc, sys
+        from rerank_plugins import load_reranker
+        from rerank_plugins.testing.cohere_like import CohereLike
+
+        faulthandler.dump_traceback_later(20, exit=True)
+
+        async def main():
+            with load_reranker({"use": "http", "base_url": server.url, "api_key": server.key}) as reranker:
+                await asyncio.gather(*(reranker.arerank("tides", ["the moon"]) for _ in range(9)))
+            again = await reranker.arerank("tides", ["the moon"])  # a later call makes a client anew
+            while sys.argv[1] == "True" and server.connections > 1:
+                await asyncio.sleep(0.01)
+            reranker.close()
+            return len(again)
+
+        with CohereLike() as server:
+            print(asyncio.run(main()))
+            gc.collect()
+            print(server.wait_until(lambda: server.connections == 0))
+        """,
+        str(stays),
+    )
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["1", "True"], "", 0)
+
+
 def test_the_sync_face_on_our_own_loop_is_refused_rather_than_waited_for_ever() -> None:
     async def inside() -> None:
         load_reranker("passthrough").rerank(QUERY, DOCUMENTS)
@@ -157,6 +187,28 @@ def test_what_ends_an_event_loop_ends_one_call_and_no_other(error: BaseException
     thread.join(30)
     assert found == [told, 3]
     reranker.close()
+
+
+def test_a_first_call_that_gets_no_thread_does_not_make_the_next_one_wait_for_ever() -> None:
+    done = in_a_new_interpreter("""
+        import faulthandler, threading
+        from rerank_plugins import load_reranker
+
+        faulthandler.dump_traceback_later(20, exit=True)
+        start = threading.Thread.start
+
+        def none_left(thread):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = none_left
+        try:
+            load_reranker("passthrough").rerank("tides", ["the moon"])
+        except RuntimeError as error:
+            print(error)
+        threading.Thread.start = start
+        print(len(load_reranker("passthrough").rerank("tides", ["the moon"])))
+    """)
+    assert (done.stdout.splitlines(), done.stderr, done.returncode) == (["can't start new thread", "1"], "", 0)
 
 
 trace: ContextVar[str] = ContextVar("trace", default="lost")

@@ -21,6 +21,11 @@ __all__ = ["PerLoop", "Workers", "run_sync"]
 
 T = TypeVar("T")
 
+_PATIENCE = 0.25
+"""Seconds that one loop gives another to close what is its own."""
+_held: set[asyncio.AbstractEventLoop] = set()
+"""Loops that cannot go on now: a sync call was made on them, in a notebook's cell say, and waits for the background loop."""
+
 
 class _Background:
     """A daemon thread with an event loop, made when first needed."""
@@ -33,13 +38,17 @@ class _Background:
     def running(self) -> asyncio.AbstractEventLoop:
         with self.lock:
             if self.loop is None:
-                ready = threading.Event()
-                self.loop = asyncio.new_event_loop()
-                self.thread = threading.Thread(
-                    target=self._serve, args=(self.loop, ready), name="rerank-plugins-loop", daemon=True
+                ready, loop = threading.Event(), asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._serve, args=(loop, ready), name="rerank-plugins-loop", daemon=True
                 )
-                self.thread.start()
+                try:
+                    thread.start()
+                except BaseException:  # no thread can be had now, or Ctrl-C
+                    loop.close()
+                    raise
                 ready.wait()
+                self.loop, self.thread = loop, thread  # kept only when it runs: nobody may wait for one that does not
             return self.loop
 
     @staticmethod
@@ -79,16 +88,26 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: Called on the background loop itself, where waiting would never end.
     """
-    loop = _background.running()
+    try:
+        loop = _background.running()
+    except BaseException:
+        work.close()
+        raise
     if threading.current_thread() is _background.thread:
         work.close()
         raise RuntimeError("The sync face was called from inside rerank_plugins' own event loop; await the async one.")
+    here = asyncio._get_running_loop()
+    if here is not None:
+        _held.add(here)
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+    finally:
+        if here is not None:
+            _held.discard(here)
 
 
 class PerLoop(Generic[T]):
@@ -124,27 +143,37 @@ class PerLoop(Generic[T]):
             yield
         finally:
             with self._lock:
-                self._slots.pop(loop, None)
+                if (slot := self._slots.get(loop)) is not None and slot[0] is resource:
+                    del self._slots[loop]
             if self._close is not None:
                 await self._close(resource)
 
     async def aclose(self) -> None:
-        """Close the resource of every loop, each on its own."""
+        """Close the resource of every loop, each on its own.
+
+        A loop that is held up (by the very call that waits for this: `close()` in a notebook) is not waited for.
+        """
         with self._lock:
-            slots = list(self._slots.items())
-        here = asyncio.get_running_loop()
-        for loop, (_, keeper) in slots:
+            slots, self._slots = self._slots, {}
+        here, closing = asyncio.get_running_loop(), []
+        for loop, (_, keeper) in slots.items():
             if loop is here:
                 await keeper.aclose()
+            elif loop in _held:
+                # Not at once, and held by its timer: a loop that ends first closes its generators itself, in peace.
+                loop.call_soon_threadsafe(loop.call_later, _PATIENCE, _begin, loop, keeper.aclose)
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keeper.aclose(), loop))
-            else:
-                with self._lock:
-                    self._slots.pop(loop, None)
+                closing.append(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keeper.aclose(), loop)))
+        if closing:
+            await asyncio.wait(closing, timeout=_PATIENCE)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._slots = {}
+
+
+def _begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop.create_task(work())
 
 
 class Workers:

@@ -30,9 +30,8 @@ class Scorer(ABC):
 
     capabilities: Capabilities = Capabilities()
     """What it takes and what its scores mean."""
-    keeps_deadline: ClassVar[bool] = False
+    keeps_deadline: bool = False
     """Whether it watches the deadline of the call itself (a fallback does, so that its last entry can still answer)."""
-
     instant: bool = False
     """Whether it answers at once and cannot fail: a fallback then asks it even when no time is left."""
 
@@ -72,6 +71,7 @@ class Wrapper(Scorer):
         self.inner = inner
         self.capabilities = inner.capabilities
         self.instant = inner.instant
+        self.keeps_deadline = inner.keeps_deadline
 
     @property
     def label(self) -> str:

@@ -99,8 +99,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds a reply asks to wait, or `None`.
 
     Reads `retry-after-ms` (milliseconds), `retry-after` (seconds, fractions of them, or an HTTP date: RFC 9110,
-    10.2.3), then `x-ratelimit-reset` (epoch seconds, as the cohere SDK 7.3.1 reads it, or seconds from now) and
-    `x-ratelimit-reset-requests` (seconds, or "1m30s" and "20ms" as OpenAI-like gateways write it).
+    10.2.3), then `x-ratelimit-reset` (epoch seconds, as the cohere SDK 7.3.1 reads it, or milliseconds), `ratelimit-reset`
+    and `x-ratelimit-reset-requests`, `-tokens`: seconds from now, or "1m30s" and "20ms" as OpenAI-like gateways write it.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -110,16 +110,25 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = _number(told)
         if seconds is not None:
             return max(0.0, seconds)
-        import email.utils  # a tenth of this package's import time, for a rare header
+        if (moment := _date(told)) is not None:
+            return max(0.0, moment - time.time())
+    for name in ("x-ratelimit-reset", "ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"):
+        if (reset := _duration(headers.get(name))) is not None:
+            epoch = reset / 1000.0 if reset > 1e11 else reset
+            return max(0.0, epoch - time.time()) if epoch > 1e9 else reset
+    return None
 
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
-        except (ValueError, TypeError):
-            pass
-    reset = _number(headers.get("x-ratelimit-reset"))
-    if reset is not None:
-        return max(0.0, reset - time.time() if reset > 1e9 else reset)
-    return _duration(headers.get("x-ratelimit-reset-requests"))
+
+def _date(text: str) -> float | None:
+    """Return the epoch seconds of an HTTP date; one that names no zone is of Greenwich, whatever this machine's is."""
+    import email.utils  # a tenth of this package's import time, for a rare header
+    from datetime import UTC
+
+    try:
+        found = email.utils.parsedate_to_datetime(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _number(text: str | None) -> float | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..core.fork import Lock
 from ..core.journal import note
@@ -17,8 +18,17 @@ __all__ = ["Cache", "Store"]
 
 _NOTHING_SENT = Usage(requests=0, input_tokens=0, search_units=0.0, cost_usd=0.0)
 
-_Entry = tuple[float | None, bool, tuple[Span, ...]]
-"""Raw score, whether the document was cut, its spans."""
+_Entry = tuple[float | None, bool | None, tuple[Span, ...]]
+"""Raw score, whether the document was cut (`None`: the backend did not say), its spans."""
+
+
+class _Known(NamedTuple):
+    """What was answered: about one document, or of a listwise backend about a whole list."""
+
+    model: str
+    """The label of whoever answered: one that loads its model knows its dtype only then."""
+    reason: str | None
+    entries: tuple[_Entry, ...]
 
 
 class Store(Protocol):
@@ -55,7 +65,7 @@ class Cache(Wrapper):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Return what is known and ask for the rest."""
         names = _names(self.identity, request)
-        found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
+        model, reason, found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
         missing = [position for position, entry in enumerate(found) if entry is None]
         hits = len(found) - len(missing)
         with self._lock:
@@ -64,12 +74,13 @@ class Cache(Wrapper):
         if hits:
             note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(found)} documents"))
         if not missing:
-            return self._scores([entry for entry in found if entry is not None], _NOTHING_SENT)
+            known = self._scores([entry for entry in found if entry is not None], _NOTHING_SENT)
+            return replace(known, model=model, reason=reason)
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
         # A policy or a backend of somebody else's may let another answer.
         if not scores.degraded and scores.model == self.label and self._means_the_same(scores):
-            self._keep([names[position] for position in missing], fresh)
+            self._keep([names[position] for position in missing], _Known(scores.model, scores.reason, tuple(fresh)))
         if not hits:
             return scores
         arrived = iter(fresh)
@@ -81,27 +92,31 @@ class Cache(Wrapper):
         return (mine.scale, mine.offset, mine.divisor) == (theirs.scale, theirs.offset, theirs.divisor)
 
     def _scores(self, entries: Sequence[_Entry], usage: Usage) -> Scores:
+        cuts = [cut for _, cut, _ in entries]
         return Scores(
             values=tuple(value for value, _, _ in entries),
             model=self.label,
             capabilities=self.capabilities,
             usage=usage,
-            truncated=tuple(cut for _, cut, _ in entries),
+            truncated=None if all(cut is None for cut in cuts) else tuple(map(bool, cuts)),
             spans=tuple(spans for _, _, spans in entries),
         )
 
-    async def _each(self, names: Sequence[bytes]) -> list[_Entry | None]:
-        return [None if text is None else _read(text) for text in await self.store.get(names)]
+    async def _each(self, names: Sequence[bytes]) -> tuple[str, None, list[_Entry | None]]:
+        known = [_read(text, 1) for text in await self.store.get(names)]
+        model = next((each.model for each in known if each is not None), self.label)
+        return model, None, [None if each is None else each.entries[0] for each in known]
 
-    async def _whole(self, names: Sequence[bytes]) -> list[_Entry | None]:
+    async def _whole(self, names: Sequence[bytes]) -> tuple[str, str | None, Sequence[_Entry | None]]:
         (text,) = await self.store.get([_list_name(names)])
-        return [None] * len(names) if text is None else [_read(each) for each in json.loads(text)]
+        return _read(text, len(names)) or (self.label, None, [None] * len(names))
 
-    def _keep(self, names: Sequence[bytes], entries: Sequence[_Entry]) -> None:
+    def _keep(self, names: Sequence[bytes], known: _Known) -> None:
         if self.capabilities.listwise:
-            self.store.put({_list_name(names): json.dumps([_told(entry) for entry in entries])})
+            self.store.put({_list_name(names): _told(known)})
         else:
-            self.store.put(dict(zip(names, map(_told, entries), strict=True)))
+            each = (_told(_Known(known.model, None, (entry,))) for entry in known.entries)
+            self.store.put(dict(zip(names, each, strict=True)))
 
     def own_state(self) -> Mapping[str, Any]:
         """Tell how much it spares; documents, since the process began."""
@@ -139,15 +154,23 @@ def _list_name(names: Sequence[bytes]) -> bytes:
 
 def _entries(scores: Scores) -> list[_Entry]:
     count = len(scores.values)
-    truncated, spans = scores.truncated or (False,) * count, scores.spans or ((),) * count
+    truncated, spans = scores.truncated or (None,) * count, scores.spans or ((),) * count
     return list(zip(scores.values, truncated, spans, strict=True))
 
 
-def _told(entry: _Entry) -> str:
-    value, cut, spans = entry
-    return json.dumps([value, cut, [[span.start, span.end, span.score] for span in spans]])
+def _told(known: _Known) -> str:
+    rows = [[value, cut, [[span.start, span.end, span.score] for span in spans]] for value, cut, spans in known.entries]
+    return json.dumps([known.model, known.reason, rows])
 
 
-def _read(text: str) -> _Entry:
-    value, cut, spans = json.loads(text)
-    return value, cut, tuple(Span(*each) for each in spans)
+def _read(text: str | None, count: int) -> _Known | None:
+    """Return what is known of so many documents; what a damaged file holds in its place is not known."""
+    if text is None:
+        return None
+    try:
+        model, reason, rows = json.loads(text)
+        entries = tuple((value, cut, tuple(Span(*each) for each in spans)) for value, cut, spans in rows)
+        whole = all(value is None or math.isfinite(value) for value, _, _ in entries)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return _Known(model, reason, entries) if whole and isinstance(model, str) and len(entries) == count else None

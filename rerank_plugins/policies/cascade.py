@@ -9,7 +9,7 @@ from typing import Any
 from ..core.journal import note
 from ..core.scorer import Scorer
 from ..core.types import Attempt, RerankRequest, Scores
-from .several import Several, asked_of
+from .several import Several
 
 __all__ = ["Cascade"]
 
@@ -35,7 +35,7 @@ class Cascade(Several):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score with stage after stage."""
-        scores = await self.scorers[0].ascore(asked_of(self.scorers[0], request))
+        scores = await self.ask(self.scorers[0], request)
         positions = list(range(len(request.documents)))
         """Where the documents that `scores` is of stand in the request."""
         tail: list[int] = []
@@ -46,8 +46,7 @@ class Cascade(Several):
                 note(Attempt(stage.label, "spared", 0.0, f"{scores.model} was sure of the first document"))
                 break
             kept = sorted(best[:keep])
-            asked = request.select([positions[each] for each in kept])
-            found = await stage.ascore(asked_of(stage, asked))
+            found = await self.ask(stage, request.select([positions[each] for each in kept]))
             if all(value is None for value in found.values):  # its own stand-in kept the order that it was given
                 scores = replace(scores, degraded=True, reason=found.reason, usage=scores.usage + found.usage)
                 break

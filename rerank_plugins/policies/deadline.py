@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from ..core.errors import DeadlineExceeded
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
 
-__all__ = ["Deadline", "passed", "seconds_left", "within"]
+__all__ = ["Deadline", "bounded", "passed", "seconds_left", "within"]
 
 T = TypeVar("T")
 
@@ -38,21 +39,44 @@ async def within(seconds: float | None, work: Awaitable[T], what: str) -> T:
     """
     if seconds is None:
         return await work
+    with _told(seconds) as until:
+        try:
+            async with asyncio.timeout_at(until) as clock:
+                return await work
+        except TimeoutError as error:
+            if not clock.expired() or isinstance(error, DeadlineExceeded):
+                raise
+            raise DeadlineExceeded(
+                f"{what} did not answer within {max(seconds, 0.0):.3g} s. Raise `deadline`, send fewer or shorter documents, or set "
+                "`on_error` to 'degrade' to get the retriever's order instead of this error."
+            ) from error
+
+
+@contextmanager
+def _told(seconds: float) -> Iterator[float]:
+    """Give the moment in `seconds`; inside, `seconds_left` counts to it, or to a nearer one."""
     until = asyncio.get_running_loop().time() + seconds
     outer = _ends.get()
     token = _ends.set(until if outer is None else min(until, outer))
     try:
-        async with asyncio.timeout_at(until) as clock:
-            return await work
-    except TimeoutError as error:
-        if not clock.expired() or isinstance(error, DeadlineExceeded):
-            raise
-        raise DeadlineExceeded(
-            f"{what} did not answer within {seconds:.3g} s. Raise `deadline`, send fewer or shorter documents, or set "
-            "`on_error` to 'degrade' to get the retriever's order instead of this error."
-        ) from error
+        yield until
     finally:
         _ends.reset(token)
+
+
+async def bounded(scorer: Scorer, request: RerankRequest, seconds: float | None) -> Scores:
+    """Ask `scorer` for at most `seconds`.
+
+    A fallback, and what has one inside, watches the time itself: cut from outside, its last entry (the retriever's
+    order, which takes no time) would lose a race that it has to win.
+
+    Raises:
+        DeadlineExceeded: The time ran out.
+    """
+    if seconds is None or not scorer.keeps_deadline:
+        return await within(seconds, scorer.ascore(request), scorer.label)
+    with _told(seconds):
+        return await scorer.ascore(request)
 
 
 class Deadline(Wrapper):
@@ -64,15 +88,5 @@ class Deadline(Wrapper):
         self.seconds = seconds
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Ask the inner scorer, for so long.
-
-        A fallback watches the time itself: cut from outside, its last entry (the retriever's order, which takes no
-        time) would lose a race that it has to win.
-        """
-        if not self.inner.keeps_deadline:
-            return await within(self.seconds, self.inner.ascore(request), self.label)
-        token = _ends.set(asyncio.get_running_loop().time() + self.seconds)
-        try:
-            return await self.inner.ascore(request)
-        finally:
-            _ends.reset(token)
+        """Ask the inner scorer, for so long."""
+        return await bounded(self.inner, request, self.seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from ..core.errors import ConfigError
 from ..core.fork import rests_while_forking
 from ..core.loop import Workers
+from .deadline import seconds_left
 
 __all__ = ["DiskStore"]
 
@@ -26,6 +28,11 @@ _TABLE = (
 _BY_AGE = "CREATE INDEX IF NOT EXISTS scores_by_age ON scores (made)"
 _AT_ONCE = 500  # names in one question: SQLite takes 32,766, older builds 999
 _WAIT_S = 5.0
+"""For another process to end its writing."""
+_PATIENCE_S = 1.0
+"""That a call waits for the file; at most half of what its deadline leaves."""
+_REST_S = 10.0
+"""That the file is left alone after it made a call wait so long."""
 _WARN_EVERY = 60.0
 _log = logging.getLogger("rerank_plugins")
 
@@ -35,7 +42,8 @@ class DiskStore:
 
     SQLite in WAL mode (https://www.sqlite.org/wal.html): any number of processes on one machine read and write, and one
     that is killed leaves the file whole. Not for network file systems, where WAL does not work. Work is done on a thread
-    of its own. A file that cannot be read or written costs the cache and no call: one warning a minute says so.
+    of its own. A file that cannot be read or written costs the cache and no call: one warning a minute says so. Nor does
+    one that another process keeps locked, or a slow disk, hold calls up: see `_PATIENCE_S`.
     """
 
     def __init__(self, path: Path, max_entries: int, ttl_s: float | None = None) -> None:
@@ -44,14 +52,18 @@ class DiskStore:
         Raises:
             ConfigError: Its folder cannot be made, or the path is a folder.
         """
-        if path.is_dir():
-            raise ConfigError(f"cache.path {path} is a folder: name a file in it, such as {path / 'scores.sqlite3'}.")
         try:
+            if "\0" in str(path):
+                raise ValueError("a NUL in its name")
+            folder = path.is_dir()
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"The folder of cache.path {path} cannot be made ({error.strerror}): name another place."
+                f"The folder of cache.path {path} cannot be made ({told}): name another place."
             ) from error
+        if folder:
+            raise ConfigError(f"cache.path {path} is a folder: name a file in it, such as {path / 'scores.sqlite3'}.")
         self.path = path
         self.max_entries = max_entries
         self.ttl_s = ttl_s
@@ -61,16 +73,18 @@ class DiskStore:
         rests_while_forking(self)
         self._since_pruned = max_entries
         self._errors = 0
+        self._rests_until = 0.0
         self._warned = -_WARN_EVERY
 
     async def get(self, names: Sequence[bytes]) -> Sequence[str | None]:
         """Return the entry of each name, `None` where there is none, it is too old, or the file cannot be read."""
-        found = await self._workers.run(self._safely, self._get, names)
+        found = None if self._rests() else await self._in_time(names)
         return [None] * len(names) if found is None else [found.get(name) for name in names]
 
     def put(self, entries: Mapping[bytes, str]) -> None:
         """Keep entries; nobody waits for the disk. A later `get` sees them: the thread does one after the other."""
-        self._workers.submit(self._safely, self._put, entries)
+        if not self._rests():
+            self._workers.submit(self._safely, self._put, entries)
 
     def state(self) -> Mapping[str, Any]:
         """Return where it is and how often the file failed."""
@@ -95,13 +109,35 @@ class DiskStore:
     def _go_on(self) -> None:
         self._at_work.release()
 
+    def _rests(self) -> bool:
+        resting = time.monotonic() < self._rests_until
+        self._errors += resting
+        return resting
+
+    async def _in_time(self, names: Sequence[bytes]) -> dict[bytes, str] | None:
+        left = seconds_left()
+        patience = _PATIENCE_S if left is None else min(_PATIENCE_S, left / 2)
+        try:
+            async with asyncio.timeout(patience) as clock:
+                return await self._workers.run(self._safely, self._get, names)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+        self._rests_until = time.monotonic() + _REST_S
+        self._failed(f"it did not answer within {patience:.3g} s")
+        return None
+
     def _safely(self, work: Callable[[Any], T], argument: Any) -> T | None:
         with self._at_work:
             try:
                 return work(argument)
             except sqlite3.Error as error:
                 self._close()
-                failed = error
+                told = str(error)
+        self._failed(told)
+        return None
+
+    def _failed(self, told: str) -> None:
         self._errors += 1
         if time.monotonic() - self._warned >= _WARN_EVERY:
             self._warned = time.monotonic()
@@ -109,9 +145,8 @@ class DiskStore:
                 "The cache %s cannot be used (%s): answers are right, and paid for again. Delete the file, or "
                 "name another cache.path. (said at most once a minute)",
                 self.path,
-                failed,
+                told,
             )
-        return None
 
     def _get(self, names: Sequence[bytes]) -> dict[bytes, str]:
         oldest = 0.0 if self.ttl_s is None else time.time() - self.ttl_s

@@ -18,7 +18,7 @@ from ..core.errors import (
 )
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
-from .deadline import seconds_left, within
+from .deadline import bounded, seconds_left
 
 __all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback"]
 
@@ -98,7 +98,7 @@ class Fallback(Scorer):
         to_come = sum(not other.instant for other in self.entries[position:])
         if left <= 0:
             raise DeadlineExceeded(f"{entry.label} was not asked: the deadline had passed. Raise `deadline`.")
-        return await within(left / to_come, entry.ascore(request), entry.label)
+        return await bounded(entry, request, left / to_come)
 
     def _degraded(self, scores: Scores, errors: list[RerankError], *, dropped_instruction: bool) -> Scores:
         reason = f"{scores.model} answered in place of {self.label}: {errors[0]}"

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from ..core.scorer import Scorer
 from ..core.types import Capabilities, RerankRequest, Scores
-from .several import Several, asked_of
+from .several import Several
 
 __all__ = ["METHODS", "RRF_K", "Fuse", "Method"]
 
@@ -67,7 +67,7 @@ class Fuse(Several):
         """Ask everybody and join the answers."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(each.ascore(asked_of(each, request))) for each in self.scorers]
+                tasks = [group.create_task(self.ask(each, request)) for each in self.scorers]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         answers = [task.result() for task in tasks]

@@ -15,11 +15,14 @@ from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import estimate
 from ..core.types import RerankRequest, Scores
 from .deadline import passed, seconds_left
+from .retry import LONGEST_WAIT
 from .shared import Shared, now
 
 __all__ = ["Limit"]
 
 MINUTE = 60.0
+PATIENCE = 1.0
+"""Seconds after which one that was called and did not come is passed over; it keeps its place for when it comes."""
 
 
 class _Ticket:
@@ -31,10 +34,23 @@ class _Ticket:
         self.tokens_per_minute = tokens_per_minute
         self.loop = asyncio.get_running_loop()
         self.called = asyncio.Event()
+        self.called_at: float | None = None
 
     def call(self) -> None:
+        """Let it look whether it is its turn."""
+        if self.called_at is None:
+            self.called_at = now()
         with contextlib.suppress(RuntimeError):  # its loop is gone, and it with it
             self.loop.call_soon_threadsafe(self.called.set)
+
+    def here(self) -> None:
+        """Note that it came."""
+        self.called.clear()
+        self.called_at = None
+
+    def absent(self, moment: float) -> bool:
+        """Tell whether its event loop is gone, or held up: by a sync call that itself waits in this queue, perhaps."""
+        return self.loop.is_closed() or (self.called_at is not None and moment - self.called_at >= PATIENCE)
 
 
 class _Window:
@@ -45,7 +61,7 @@ class _Window:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # what a dead loop left behind is collected at any moment, and leaves here
         self.waiting: deque[_Ticket] = deque()
         self.under_way: set[_Ticket] = set()
         self.ended: deque[tuple[float, int]] = deque()
@@ -59,30 +75,42 @@ class _Window:
 
         Raises:
             DeadlineExceeded: The deadline ends before one can be free; nothing was sent.
+            RateLimited: The vendor wants to be left alone for longer than a retry would wait; nothing was sent.
         """
         with self.lock:
             self.waiting.append(ticket)
         try:
             while True:
                 with self.lock:
-                    first = self.waiting[0] is ticket
-                    free, wait = self._place(ticket)
-                    if first and free:
+                    ticket.here()
+                    ahead, opens, wait = self._place(ticket)
+                    if not ahead and opens is None:
                         self.under_way.add(ticket)
                         self.tokens += ticket.tokens
                         self._leave_queue(ticket)
                         return
-                    ticket.called.clear()
+                    quiet = self.paused_until - now()
+                if quiet > LONGEST_WAIT:
+                    raise RateLimited(
+                        f"Not asked: the vendor wants to be left alone for {quiet:.3g} s more (Retry-After). Name a "
+                        "`fallback` for the time between.",
+                        retry_after=quiet,
+                    )
                 left = seconds_left()
                 if left is not None and wait >= left:
                     raise DeadlineExceeded(
                         f"The spec's limit has no room for another request for {wait:.3g} s, and the deadline leaves "
                         f"{max(left, 0.0):.3g} s. Raise `limit` or `deadline`, or name a `fallback`."
                     )
-                # The first knows when its time comes, or is called when a request ends; the others are called as first.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait if first and wait else None):
+                # The first knows when its time comes, or is called when a request ends. The others are called when they
+                # are first; until then they look, the next ones more often, whether it comes.
+                try:
+                    async with asyncio.timeout((opens or 0.0) + PATIENCE * ahead or None):
                         await ticket.called.wait()
+                except TimeoutError:
+                    if ahead:
+                        with self.lock:
+                            self._call_first()
         except BaseException:
             with self.lock:
                 self._leave_queue(ticket)
@@ -91,10 +119,7 @@ class _Window:
     def leave(self, ticket: _Ticket, tokens: int | None) -> None:
         """Count the request, with its true number of tokens where the vendor told, for another minute."""
         with self.lock:
-            self.under_way.discard(ticket)
-            counted = ticket.tokens if tokens is None else tokens
-            self.tokens += counted - ticket.tokens
-            self.ended.append((now() + MINUTE, counted))
+            self._end(ticket, ticket.tokens if tokens is None else tokens)
             self._call_first()
 
     def pause(self, seconds: float) -> None:
@@ -103,27 +128,49 @@ class _Window:
             self.paused_until = max(self.paused_until, now() + seconds)
 
     def forget(self) -> None:
-        """Take out what is older than a minute."""
+        """Take out what is older than a minute, and who waited on an event loop that is closed."""
         while self.ended and self.ended[0][0] <= now():
             self.tokens -= self.ended.popleft()[1]
+        while self.waiting and self.waiting[0].loop.is_closed():
+            self.waiting.popleft()
+        for each in [each for each in self.under_way if each.loop.is_closed()]:
+            self._end(each, each.tokens)
+
+    def _end(self, ticket: _Ticket, tokens: int) -> None:
+        if ticket in self.under_way:
+            self.under_way.remove(ticket)
+            self.tokens += tokens - ticket.tokens
+            self.ended.append((now() + MINUTE, tokens))
 
     def _leave_queue(self, ticket: _Ticket) -> None:
-        self.waiting.remove(ticket)
+        with contextlib.suppress(ValueError):  # forgotten before
+            self.waiting.remove(ticket)
         self._call_first()
 
     def _call_first(self) -> None:
-        if self.waiting:
-            self.waiting[0].call()
+        moment = now()
+        first = next((each for each in self.waiting if not each.absent(moment)), None)
+        if first is not None:
+            first.call()
 
-    def _place(self, ticket: _Ticket) -> tuple[bool, float]:
-        """Return whether `ticket` may go, were it first, and the seconds until it can have its turn, at the least."""
+    def _place(self, ticket: _Ticket) -> tuple[int, float | None, float]:
+        """Return how many are before `ticket`, when the first may go, and when it may itself, at the least; in seconds.
+
+        `None` is now, 0 is when something under way ends.
+        """
         self.forget()
         moment = now()
-        ahead = list(itertools.takewhile(lambda each: each is not ticket, self.waiting))
-        free, at = self._request_place(ticket, len(ahead), moment)
-        free_tokens, tokens_at = self._token_place(ticket, sum(each.tokens for each in ahead), moment)
+        before = itertools.takewhile(lambda each: each is not ticket, self.waiting)
+        ahead = [each for each in before if not each.absent(moment)]
+        first = self._earliest(ticket, 0, 0, moment)
+        mine = self._earliest(ticket, len(ahead), sum(each.tokens for each in ahead), moment) if ahead else first
+        return len(ahead), first, mine or 0.0
+
+    def _earliest(self, ticket: _Ticket, ahead: int, tokens_ahead: int, moment: float) -> float | None:
+        free, at = self._request_place(ticket, ahead, moment)
+        free_tokens, tokens_at = self._token_place(ticket, tokens_ahead, moment)
         earliest = max(at, tokens_at, self.paused_until)
-        return free and free_tokens and earliest <= moment, max(0.0, earliest - moment)
+        return None if free and free_tokens and earliest <= moment else max(0.0, earliest - moment)
 
     def _request_place(self, ticket: _Ticket, ahead: int, moment: float) -> tuple[bool, float]:
         if ticket.requests_per_minute is None:

@@ -50,6 +50,7 @@ class Retry(Wrapper):
                 return None
         else:
             # Not for secrets: jitter keeps clients that failed together from coming back together.
-            wait = random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** (attempt - 1)))  # noqa: S311
+            doubled = self.wait_initial * 2.0 ** min(attempt - 1, 64)  # above 1023, a float overflows
+            wait = random.uniform(0.0, min(self.wait_max, doubled))  # noqa: S311
         left = seconds_left()
         return None if left is not None and wait >= left else wait

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.scorer import Scorer
-from ..core.types import Capabilities, RerankRequest
+from ..core.types import Capabilities, RerankRequest, Scores
+from .deadline import bounded, seconds_left
 
 __all__ = ["Several", "asked_of"]
 
@@ -25,6 +26,7 @@ class Several(Scorer):
     def __init__(self, scorers: Sequence[Scorer], scores: Capabilities) -> None:
         """Hold `scorers`, whose answer means what `scores` says."""
         self.scorers = tuple(scorers)
+        self.keeps_deadline = any(each.keeps_deadline for each in self.scorers)
         self.capabilities = Capabilities(
             scale=scores.scale,
             offset=scores.offset,
@@ -33,6 +35,11 @@ class Several(Scorer):
             listwise=True,
             instructions=any(each.capabilities.instructions for each in self.scorers),
         )
+
+    async def ask(self, scorer: Scorer, request: RerankRequest) -> Scores:
+        """Ask one of the scorers what it can take of the request, for as long as the deadline leaves."""
+        # Without a fallback inside, the deadline cuts all of this from outside.
+        return await bounded(scorer, asked_of(scorer, request), seconds_left() if self.keeps_deadline else None)
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """Return every scorer's."""

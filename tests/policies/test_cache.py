@@ -17,7 +17,7 @@ import pytest
 from scripted import REQUEST, Scripted
 
 from rerank_plugins import ConfigError, Reranker, RerankResponse, load_reranker
-from rerank_plugins.core import RerankRequest, Span, TransientError
+from rerank_plugins.core import Capabilities, RerankRequest, Span, TransientError
 from rerank_plugins.policies.cache import Cache
 from rerank_plugins.policies.disk import DiskStore
 from rerank_plugins.policies.memory import MemoryStore
@@ -181,6 +181,38 @@ def test_cuts_and_spans_are_kept(cache, tmp_path: Path):
     assert (second.values, second.truncated, second.spans) == (first.values, first.truncated, first.spans)
 
 
+def test_an_estimated_cut_is_said_of_a_cached_answer_too(server: CohereLike, cache):
+    """The vendor does not tell what it cut: the policy around the cache estimates it, each time."""
+    documents = ["the moon", "tides " * 500]
+    with load_reranker(spec(server, cache, http={"max_tokens": 50})) as reranker:
+        first, second, mixed = (reranker.rerank(QUERY, each) for each in (documents, documents, [*documents, "new"]))
+    assert {result.index: result.truncated for result in first} == {0: False, 1: True}
+    assert comparable(second) == comparable(first)
+    assert {result.index: result.truncated for result in mixed} == {0: False, 1: True, 2: False}
+
+
+@pytest.mark.parametrize("listwise", [True, False])
+def test_who_answered_and_a_lists_reason_are_kept(cache, tmp_path: Path, listwise: bool):
+    class Loads(Scripted):
+        """Knows its dtype, and so its label, once it has answered; reads in blocks, and says so."""
+
+        dtype = None
+
+        @property
+        def detail(self):
+            return self.dtype
+
+        async def ascore(self, request):
+            self.dtype = "bfloat16"
+            return replace(await super().ascore(request), reason="read in 2 blocks" if listwise else None)
+
+    store = DiskStore(tmp_path / "x", 9) if isinstance(cache, dict) else MemoryStore(9)
+    backends = [Loads(capabilities=Capabilities(listwise=listwise)) for _ in range(2)]
+    first, second = (asyncio.run(Cache(each, store, "x").ascore(REQUEST)) for each in backends)
+    assert backends[1].asked == []
+    assert (second.model, second.reason) == (first.model, first.reason) == ("scripted [bfloat16]", first.reason)
+
+
 def test_the_memory_is_bounded_and_forgets_by_use():
     async def work():
         store = MemoryStore(2)
@@ -245,6 +277,56 @@ def test_a_file_that_is_no_cache_costs_the_cache_and_no_call(server: CohereLike,
     assert path.read_bytes().startswith(b"this is no database")
 
 
+@pytest.mark.alone
+def test_a_file_that_another_process_keeps_locked_holds_up_no_call(server: CohereLike, tmp_path: Path, monkeypatch):
+    """A writer that was stopped in the middle: what is to be kept waits for it, and what is asked for behind that."""
+    path = tmp_path / "scores.sqlite3"
+    options = {"deadline": 1.0, "fallback": ["passthrough"]}
+    with load_reranker(spec(server, {"kind": "disk", "path": str(path)}, **options)) as reranker:
+        assert not reranker.rerank(QUERY, DOCUMENTS).degraded
+        reranker.close()  # written
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        answers = [reranker.rerank(f"{QUERY} {number}", DOCUMENTS) for number in range(4)]
+        assert not any(answer.degraded for answer in answers)
+        assert min(answer.latency_ms for answer in answers[2:]) < 400.0  # one waited for half its deadline, no more
+        assert reranker.stats()["backends"]["http"]["cache"]["errors"] >= 6
+        writer.execute("ROLLBACK")
+        writer.close()
+        clock = time.monotonic
+        monkeypatch.setattr("time.monotonic", lambda: clock() + 11.0)
+        assert [each.outcome for each in reranker.rerank(QUERY, DOCUMENTS).attempts] == ["cached"]
+
+
+@pytest.mark.parametrize("listwise", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("", "nonsense", "{}", "7", "null", "[" * 5000, b"\xff", '["m", null, 7]', '["m", null, []]'),
+        *('["m", null, [[NaN, null, []]]]', '["m", null, [["1", null, []]]]', '["m", null, [[1, null, [7]]]]'),
+        "[7, null, [[1, null, []]]]",
+    ],
+    ids=lambda damage: repr(damage)[:30],
+)
+def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage: object, listwise: bool):
+    path = tmp_path / "scores.sqlite3"
+
+    def ask() -> tuple[object, int]:
+        backend = Scripted(capabilities=Capabilities(listwise=listwise))
+        scorer = Cache(backend, DiskStore(path, 100), "x")
+        values = asyncio.run(scorer.ascore(replace(REQUEST, documents=("one",)))).values
+        asyncio.run(scorer.aclose())
+        return values, len(backend.asked)
+
+    whole = ask()
+    assert whole[1] == 1
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("UPDATE scores SET entry = ?", (damage,)).rowcount == 1
+    connection.close()
+    assert ask() == whole
+    assert ask() == (whole[0], 0)  # mended
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -268,6 +350,28 @@ def test_a_folder_is_no_file(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "file" / "scores")}})
+
+
+def test_a_place_where_no_file_can_be_is_a_config_error(tmp_path: Path, monkeypatch):
+    for path in (tmp_path / ("x" * 300) / "scores", tmp_path / "a\0b", "~no-such-user-here/scores"):
+        with pytest.raises(ConfigError, match=r"cache\.path"):
+            load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}})
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)  # a container's user that is in no list
+    with pytest.raises(ConfigError, match="home folder is not known"):
+        load_reranker({"use": "lexical", "cache": {"kind": "disk"}})
+
+
+def test_a_file_that_cannot_be_made_costs_the_cache_and_no_call(tmp_path: Path):
+    path = tmp_path / "scores"
+    path.symlink_to(tmp_path / "gone" / "scores")  # even root cannot write there
+    with load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}}) as reranker:
+        assert len(reranker.rerank(QUERY, DOCUMENTS)) == 4
+        assert reranker.stats()["backends"]["lexical"]["cache"]["errors"] >= 1
 
 
 def test_a_disk_cache_cannot_know_what_a_users_client_asks():

@@ -14,6 +14,7 @@ from rerank_plugins.backends.passthrough import Passthrough
 from rerank_plugins.core import (
     AllBackendsFailed,
     AuthenticationFailed,
+    BackendError,
     BadResponse,
     Capabilities,
     ConfigError,
@@ -25,8 +26,10 @@ from rerank_plugins.core import (
     Scores,
     TransientError,
 )
+from rerank_plugins.policies.cascade import Cascade
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.fallback import Fallback
+from rerank_plugins.policies.fuse import Fuse
 from rerank_plugins.policies.observe import Observe
 from rerank_plugins.policies.retry import Retry
 from rerank_plugins.reranker import Reranker
@@ -41,6 +44,7 @@ FALLS = [
 RAISES = [
     Rejected("no"),
     AuthenticationFailed("who"),
+    BackendError("a model that is broken"),
     InputError("wrong call"),
     ConfigError("wrong spec"),
     MissingExtra("acme", extra="acme", package="acme"),
@@ -173,6 +177,33 @@ def test_all_too_late_is_a_deadline_exceeded() -> None:
     raised, took = virtually(lambda: Deadline(Fallback([Scripted(HANG), Scripted(HANG)]), 4.0).ascore(REQUEST))
     assert isinstance(raised, DeadlineExceeded)
     assert took == pytest.approx(4.0)
+
+
+def test_an_entry_with_a_stand_in_of_its_own_is_not_cut_before_that_one_answers() -> None:
+    """`{"use": a, "deadline": 1, "fallback": [{"use": b, "on_error": "degrade"}]}`, with and without a deadline in it."""
+    for deadline in (None, 0.9, 50.0):
+        inner = Fallback([Scripted(HANG, name="b"), passthrough()])
+        entry = inner if deadline is None else Deadline(inner, deadline)
+        answer, took = virtually(lambda e=entry: Deadline(Fallback([Scripted(HANG, name="a"), e]), 1.7).ascore(REQUEST))
+        assert isinstance(answer, Scores)
+        assert (answer.model, answer.degraded) == ("passthrough", True)
+        assert took == pytest.approx(1.7)
+
+
+@pytest.mark.parametrize(
+    "join", [lambda both: Cascade(both, [2]), lambda both: Fuse(both, retrieval=False)], ids=["cascade", "fuse"]
+)
+def test_nor_is_a_stage_or_a_partner_with_one(join) -> None:
+    stage = Fallback([Scripted(HANG, name="a"), passthrough()])
+    answer, took = virtually(lambda: Deadline(join([Scripted(name="first"), stage]), 1.7).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert answer.degraded
+    assert took == pytest.approx(1.7)
+    # One without is cut.
+    hangs = Deadline(join([Fallback([Scripted(name="first"), passthrough()]), Scripted(HANG, name="a")]), 1.7)
+    error, took = virtually(lambda: hangs.ascore(REQUEST))
+    assert isinstance(error, DeadlineExceeded)
+    assert took == pytest.approx(1.7)
 
 
 def test_an_instruction_is_dropped_for_a_stand_in_that_cannot_follow_it_and_said() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import bisect
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count, pairwise
 
@@ -13,6 +14,7 @@ import pytest
 from scripted import HANG, REQUEST, Scripted
 from virtual_time import virtually
 
+from rerank_plugins import Reranker
 from rerank_plugins.core import DeadlineExceeded, RateLimited, RerankRequest, Scores, TransientError
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.limit import Limit
@@ -175,7 +177,7 @@ def test_who_gives_up_waiting_leaves_the_queue_to_others():
 
 
 def test_when_the_vendor_asks_one_to_wait_everybody_does():
-    backend = Scripted(RateLimited("slow down", status=429, retry_after=90.0))
+    backend = Scripted(RateLimited("slow down", status=429, retry_after=45.0))
     scorer = Limit(backend, next(accounts), requests_per_minute=100)
 
     async def work():
@@ -183,7 +185,25 @@ def test_when_the_vendor_asks_one_to_wait_everybody_does():
             await scorer.ascore(REQUEST)
         await scorer.ascore(REQUEST)
 
-    assert virtually(work)[1] == pytest.approx(90.0)
+    assert virtually(work)[1] == pytest.approx(45.0)
+
+
+def test_nobody_waits_for_a_vendor_that_wants_a_day_of_quiet():
+    """As a retry does not: the error comes at once, and a fallback answers. Who waits in the queue is told too."""
+    backend = Scripted(RateLimited("tomorrow", status=429, retry_after=86_400.0))
+    scorer = Retry(Limit(backend, next(accounts), requests_per_minute=1))
+
+    async def work():
+        ends = await asyncio.gather(*(scorer.ascore(REQUEST) for _ in range(5)), return_exceptions=True)
+        await asyncio.sleep(86_350.0)
+        await scorer.ascore(REQUEST)
+        return ends
+
+    ends, took = virtually(work)
+    assert [type(end) for end in ends] == [RateLimited] * 5
+    assert "left alone for 8.64e+04 s more" in str(ends[-1])
+    assert took == pytest.approx(86_400.0)
+    assert len(backend.asked) == 2
 
 
 def test_its_state_can_be_read():
@@ -226,3 +246,68 @@ def test_loops_in_threads_share_one_minute(monkeypatch):
     assert len(sent) == 200
     assert all(later - earlier >= 0.5 for earlier, later in zip(sent, sent[50:], strict=False))
     assert all(earlier <= later for earlier, later in pairwise(sent))
+
+
+# Event loops that do not come when they are called --------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr("rerank_plugins.policies.limit.MINUTE", 0.3)
+    monkeypatch.setattr("rerank_plugins.policies.limit.PATIENCE", 0.1)
+
+
+def in_thread(work: Callable[[], object]) -> object:
+    """Return what `work` does, in a thread that a failing test leaves behind."""
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(30.0)
+    assert found, "it waits for ever"
+    return found[0]
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_sync_call_does_not_wait_for_the_loop_that_it_holds_up(quick: None, ahead: int):
+    """In a notebook: tasks of the cell's loop wait before it in the queue, and cannot take their turn."""
+    backend = Scripted()
+    reranker = Reranker(Limit(backend, next(accounts), requests_per_minute=1))
+
+    async def cell() -> list[str]:
+        await reranker.arerank("first", ["one"])
+        waiting = [asyncio.create_task(reranker.arerank(f"waits {number}", ["one"])) for number in range(ahead)]
+        await asyncio.sleep(0)
+        reranker.rerank("sync", ["one"])
+        await asyncio.gather(*waiting)
+        return [request.query for _, request in backend.asked]
+
+    # Who was passed over kept its place.
+    assert in_thread(lambda: asyncio.run(cell())) == ["first", "sync", *(f"waits {number}" for number in range(ahead))]
+    assert reranker.stats()["backends"]["scripted"]["limit"]["waiting"] == 0
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["closed before others come", "closed while others wait"])
+def test_a_loop_that_is_closed_holds_up_nobody(quick: None, others: bool):
+    """Its tasks were not cancelled: one has a place, one waits for it."""
+    backend = Scripted(HANG)
+    scorer = Limit(backend, next(accounts), requests_per_minute=1)
+    tasks, loop, begun = [], asyncio.new_event_loop(), threading.Event()
+
+    async def begin() -> None:
+        tasks.extend(asyncio.create_task(scorer.ascore(REQUEST)) for _ in range(2))
+        await asyncio.sleep(0)
+
+    async def later() -> Scores:
+        call = asyncio.create_task(scorer.ascore(REQUEST))
+        await asyncio.sleep(0)
+        begun.set()
+        return await call
+
+    loop.run_until_complete(begin())
+    if others:
+        threading.Timer(0.0, lambda: (begun.wait(30.0), loop.close())).start()
+    else:
+        loop.close()
+    assert isinstance(in_thread(lambda: asyncio.run(later())), Scores)
+    assert scorer.state()["scripted"]["limit"]["waiting"] == 0
+    tasks.clear()

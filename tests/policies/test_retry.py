@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -45,6 +46,12 @@ def test_full_jitter_stays_within_its_bounds_and_fills_them() -> None:
         assert min(found) < 0.05 * bound
         assert max(found) > 0.95 * bound
         assert abs(sum(found) / len(found) - bound / 2) < 0.1 * bound
+
+
+def test_so_many_attempts_that_a_float_overflows() -> None:
+    backend = Scripted(*[TransientError("busy")] * 1100)
+    answer, _ = virtually(lambda: Retry(backend, attempts=1101, wait_initial=0.1, wait_max=0.1).ascore(REQUEST))
+    assert isinstance(answer, Scores)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 7.0, 59.0])
@@ -135,6 +142,16 @@ def _date(seconds: float) -> str:
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
         ({"x-ratelimit-reset": "12"}, 12.0),
+        ({"x-ratelimit-reset": "1s"}, 1.0),
+        ({"x-ratelimit-reset": "6m0s"}, 360.0),
+        ({"x-ratelimit-reset": "-5"}, 0.0),
+        ({"x-ratelimit-reset": "soon", "x-ratelimit-reset-requests": "2"}, 2.0),
+        ({"retry-after": "soon", "x-ratelimit-reset": "2"}, 2.0),
+        ({"ratelimit-reset": "9"}, 9.0),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "6m0s"}, 0.12),
+        ({"retry-after": "Mon, 32 Feb 2026 25:00:00 GMT"}, None),
+        ({"retry-after": "1e999"}, None),
         ({"x-ratelimit-reset-requests": "1m30s"}, 90.0),
         ({"x-ratelimit-reset-requests": "20ms"}, 0.02),
         ({"x-ratelimit-reset-requests": "6h0m0.5s"}, 21_600.5),
@@ -153,4 +170,19 @@ def test_dates_and_epochs_are_turned_into_seconds() -> None:
     assert retry_after({"retry-after": _date(-30)}) == 0.0
     epoch = datetime.now(UTC).timestamp()
     assert retry_after({"x-ratelimit-reset": str(epoch + 30)}) == pytest.approx(30, abs=2)
+    assert retry_after({"x-ratelimit-reset": str(int(1000 * (epoch + 30)))}) == pytest.approx(30, abs=2)
     assert retry_after({"x-ratelimit-reset": str(epoch - 30)}) == 0.0
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system's zone cannot be set")
+def test_a_date_is_of_greenwich_wherever_this_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9110, 5.6.7: three forms, the third without a zone."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        moment = datetime.now(UTC) + timedelta(seconds=30)
+        for form in ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"):
+            assert retry_after({"retry-after": moment.strftime(form)}) == pytest.approx(30, abs=2), form
+    finally:
+        monkeypatch.undo()
+        time.tzset()
