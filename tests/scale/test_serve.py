@@ -123,6 +123,14 @@ def test_teis_shape(client):
     assert client.post("/v2/rerank", json={"query": QUERY, "texts": DOCUMENTS}).status_code == 422
 
 
+def test_a_text_may_be_the_name_of_a_field(client):
+    answer = client.post("/rerank", json={"query": "texts", "texts": ["texts", "documents"]})
+    assert [each["index"] for each in answer.json()] == [0, 1]
+    answer = client.post("/rerank", json={"query": "texts", "documents": ["texts", "documents"]})
+    assert [each["index"] for each in answer.json()["results"]] == [0, 1]
+    assert client.post("/rerank", content=b'{"texts": ["a"],}', headers=JSON).status_code == 400
+
+
 def test_documents_may_be_objects(client):
     documents = [{"title": "bananas", "text": "yellow"}, {"title": "the cat", "text": "yellow"}]
     assert post(client, documents=documents, rank_fields=["title"]).json()["results"][0]["index"] == 1
