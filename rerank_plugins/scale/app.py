@@ -55,7 +55,7 @@ def application(
         reranker: A spec, as `load_reranker` takes it, or a ready reranker, which is then not closed here.
         limits: What the server takes.
         api_key: What callers send as a bearer token (a value, or `"env:NAME"`); without it everybody is served.
-        models: More names that callers may send as `model`.
+        models: More names that callers may send as `model`; what `reranker` says is one already.
         config: The file of named rerankers.
 
     Raises:
@@ -65,6 +65,7 @@ def application(
     owned = not isinstance(reranker, Reranker)
     ready = reranker if isinstance(reranker, Reranker) else load_reranker(reranker, config=config)
     key = Secret.of(api_key)
+    models = [reranker, *models] if isinstance(reranker, str) else models
     return _Server(ready, owned, limits or Limits(), None if key is None else key.resolved(), models).app
 
 
@@ -76,8 +77,9 @@ class _Server:
     ) -> None:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
-        label = reranker.scorer.label
-        self.models = list(dict.fromkeys([label, label.partition(":")[2] or label, *models]))
+        label = reranker.scorer.label  # it may end in the runtime, in brackets, which nobody writes
+        plain = label.partition(" [")[0]
+        self.models = list(dict.fromkeys([plain, plain.partition(":")[2] or plain, label, *models]))
         self.door = Door(limits.max_queue)
         self.metrics = Metrics()
         self.cutter = Cutter(reranker.scorer)
@@ -173,7 +175,7 @@ class _Server:
         told: dict[str, Any] = {"status": "ok", "version": __version__}
         with contextlib.suppress(Refusal):
             self._authorise(request)
-            told |= {"model": self.models[0], "inside": self.door.inside, **self.reranker.stats()}
+            told |= {"model": self.reranker.scorer.label, "inside": self.door.inside, **self.reranker.stats()}
         return JSONResponse(told)
 
     async def count(self, request: Request) -> Response:

@@ -88,6 +88,26 @@ def test_the_cohere_sdk(url):
         client.rerank(model="another-model", query=QUERY, documents=DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("reranker", "names"),
+    [
+        ("embedded:fast", ["embedded:fast", "fast"]),
+        ({"use": "embedded:fast", "top_n": 5}, ["embedded:fast", "fast"]),
+        ("production", ["production", "embedded:fast"]),
+    ],
+)
+def test_clients_call_the_model_what_the_operator_calls_it(tmp_path, reranker, names):
+    config = tmp_path / "rerank.toml"
+    config.write_text('[rerankers.production]\nuse = "embedded:fast"\n', "utf-8")
+    with served(reranker, config=str(config)) as url:
+        client = cohere.ClientV2("no-key", base_url=url)
+        for name in names:
+            answer = client.rerank(model=name, query=QUERY, documents=DOCUMENTS)
+            client.rerank(model=answer.model_extra["model"], query=QUERY, documents=DOCUMENTS)  # what answers say, too
+        with pytest.raises(cohere.errors.NotFoundError, match=r"has 'embedded:fast'\."):
+            client.rerank(model="lexical", query=QUERY, documents=DOCUMENTS)
+
+
 async def test_the_async_cohere_sdk(url):
     async with cohere.AsyncClientV2(KEY, base_url=url) as client:
         answers = await asyncio.gather(

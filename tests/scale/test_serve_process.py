@@ -143,8 +143,8 @@ def test_the_documented_server_starts(tmp_path, monkeypatch):
     Path("rerank.toml").write_text('[rerankers.production]\nuse = "lexical"\n', "utf-8")
     with process(*documented("serve"), SERVE_KEY="a-key-0123456789") as (_, url):
         assert httpx.post(f"{url}/rerank", json=BODY, trust_env=False, timeout=20).status_code == 401
-        headers = {"authorization": "Bearer a-key-0123456789"}
-        assert httpx.post(f"{url}/rerank", json=BODY, headers=headers, trust_env=False, timeout=20).status_code == 200
+        headers, body = {"authorization": "Bearer a-key-0123456789"}, BODY | {"model": "production"}
+        assert httpx.post(f"{url}/rerank", json=body, headers=headers, trust_env=False, timeout=20).status_code == 200
 
 
 def test_the_documented_batch_runs(tmp_path, monkeypatch, capsys):
