@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +70,14 @@ def test_a_dataset_is_reranked_and_keeps_its_columns_and_its_rows_at_fault(clust
     for row in good:
         assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(row)[:3]]
         assert list(row["documents"]) == ROWS[row["id"]]["documents"]
+
+
+def test_candidates_as_numpy_arrays_which_is_what_other_stages_give(cluster):
+    dataset = ray.data.from_items(ROWS[:2]).map(lambda row: row | {"documents": np.array(row["documents"])})
+    found = rerank(dataset, "lexical", num_cpus=0.5, actors=1).take_all()
+    assert [row["rerank_error"] for row in found] == [None, None]
+    for row in found:
+        assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(ROWS[row["id"]])]
 
 
 class Dying(RerankStage):
