@@ -21,6 +21,7 @@ ray = pytest.importorskip("ray")
 
 from rerank_plugins import load_reranker  # noqa: E402
 from rerank_plugins.cli import main  # noqa: E402
+from rerank_plugins.core import ConfigError  # noqa: E402
 from rerank_plugins.scale.ray_data import RerankStage, rerank  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -119,6 +120,24 @@ def test_the_batch_command_on_ray_writes_what_one_process_writes(cluster, tmp_pa
     one, two = (pq.read_table(tmp_path / name).to_pylist() for name in ("one", "ray"))
     assert one == two
     check(two)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"modell": "mine"}, "no argument 'modell'. Choose from: api_key"),
+        ({"reranker": "{lexical"}, "cannot be read"),
+        ({"replicas": "two"}, "'two'"),
+        ({"replicas": "0"}, "^replicas has to be at least 1"),
+        ({"num_cpus": "-1"}, "num_cpus at least 0"),
+        ({"max_queue": "0"}, "^max_queue has to be"),
+    ],
+)
+def test_wrong_arguments_of_a_deployment(args, words):
+    from rerank_plugins.scale.ray_serve import app
+
+    with pytest.raises(ConfigError, match=words):
+        app(args)
 
 
 def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_sends_again(cluster):
