@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .core.errors import ConfigError, MissingExtra
@@ -11,6 +12,7 @@ from .core.errors import ConfigError, MissingExtra
 try:
     from langchain_core.callbacks import (
         AsyncCallbackManagerForRetrieverRun,
+        BaseCallbackManager,
         CallbackManagerForRetrieverRun,
         Callbacks,
     )
@@ -23,6 +25,7 @@ except ModuleNotFoundError as error:
 
 from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, storable
 from .reranker import RerankResponse
+from .telemetry import inside
 
 __all__ = ["RerankCompressor", "RerankRetriever"]
 
@@ -77,20 +80,23 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
         Args:
             documents: Any number; they are not changed.
             query: What is asked; not blank.
-            callbacks: LangChain's; there is no event for reranking, so nothing is sent to them.
+            callbacks: LangChain's; there is no event for reranking, so nothing is sent to them. Where one of them makes
+                OpenTelemetry spans, ours stand inside the span of the run.
 
         Raises:
             InputError: A blank query, or an instruction that the backend cannot follow.
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        return self._reranked(documents, query)
+        with _inside(callbacks):
+            return self._reranked(documents, query)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do what `compress_documents` does, on the running event loop, without a thread."""
-        return await self._areranked(documents, query)
+        with _inside(callbacks):
+            return await self._areranked(documents, query)
 
 
 class RerankRetriever(_LangChainAdapter, BaseRetriever):
@@ -119,14 +125,16 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
     ) -> list[Document]:
         retriever, arguments = self._asking(kwargs)
         found = retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **arguments)
-        return self._reranked(found[: self.fetch_k], query, top_n)
+        with inside(run_manager.run_id, run_manager.handlers):
+            return self._reranked(found[: self.fetch_k], query, top_n)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, top_n: int | None = None, **kwargs: Any
     ) -> list[Document]:
         retriever, arguments = self._asking(kwargs)
         found = await retriever.ainvoke(query, config={"callbacks": run_manager.get_child()}, **arguments)
-        return await self._areranked(found[: self.fetch_k], query, top_n)
+        with inside(run_manager.run_id, run_manager.handlers):
+            return await self._areranked(found[: self.fetch_k], query, top_n)
 
     def _asking(self, kwargs: dict[str, Any]) -> tuple[RetrieverLike, dict[str, Any]]:
         """Return whom to ask, and with which arguments, so that `fetch_k` candidates come."""
@@ -138,6 +146,12 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
         if "k" in type(retriever).model_fields:
             retriever = retriever.model_copy(update={"k": self.fetch_k})
         return retriever, kwargs
+
+
+def _inside(callbacks: Callbacks | None) -> AbstractContextManager[object]:
+    if isinstance(callbacks, BaseCallbackManager):
+        return inside(callbacks.parent_run_id, callbacks.handlers)
+    return nullcontext()  # a mere list of handlers belongs to no run
 
 
 def _takes_k(method: Any) -> bool:

@@ -9,8 +9,8 @@ sent.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from .core.types import Attempt, Usage
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-__all__ = ["Call", "watching"]
+__all__ = ["Call", "inside", "watching"]
 
 OPERATION = "rerank"
 _NAME = "rerank_plugins"
@@ -35,6 +35,24 @@ _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304
 def watching(label: str) -> AbstractContextManager[Call | None]:
     """Enclose a call to the reranker `label`; gives `None` where nobody could see it."""
     return nullcontext() if "opentelemetry.trace" not in sys.modules else _watching(label)
+
+
+def inside(run: object, handlers: Iterable[object]) -> AbstractContextManager[object]:
+    """Enclose a call in the span that one of a framework's `handlers` keeps for its `run`.
+
+    LangChain's instrumentation (OpenInference's, say) makes spans from callbacks, which cannot make them the current one:
+    without this, our spans would be a trace of their own. Nothing is enclosed where nobody keeps such a span.
+    """
+    if run is None or "opentelemetry.trace" not in sys.modules:
+        return nullcontext()
+    from opentelemetry.trace import Span, use_span
+
+    for handler in handlers:
+        with suppress(Exception):  # another's method of that name, which takes something else, is no reason to fail
+            span = handler.get_span(run)  # type: ignore[attr-defined]
+            if isinstance(span, Span):
+                return use_span(span, record_exception=False, set_status_on_exception=False)
+    return nullcontext()
 
 
 @contextmanager

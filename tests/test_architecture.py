@@ -34,7 +34,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},
     "rows": {"core"},
     "adapting": {"config", "core", "reranker", "spec"},
-    "langchain": {"adapting", "config", "core", "reranker", "spec"},
+    "langchain": {"adapting", "config", "core", "reranker", "spec", "telemetry"},  # its spans
     "llama_index": {"adapting", "config", "core", "reranker", "spec"},
     "lancedb": {"adapting", "core", "reranker"},
     "evaluation": {"config", "core", "registry", "reranker", "rows", "spec"},

@@ -6,8 +6,11 @@ import asyncio
 import json
 import subprocess
 import sys
+import uuid
 
 import pytest
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -142,18 +145,38 @@ def llama_index_traced():
     instrumentor.uninstrument()
 
 
+def langchain_of(spec, retriever):
+    """Every way to rerank in LangChain."""
+    if retriever == "RerankRetriever":
+        return RerankRetriever(retriever=Store(), reranker=spec)
+    return ContextualCompressionRetriever(base_compressor=RerankCompressor(reranker=spec), base_retriever=Store())
+
+
+@pytest.mark.parametrize("retriever", ["RerankRetriever", "ContextualCompressionRetriever"])
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_langchain_call(seen, vendor, langchain_traced, way):
+def test_a_langchain_call_stands_inside_its_own_span(seen, vendor, langchain_traced, way, retriever):
     vendor.play(Status(429, {"retry-after": "0.001"}))
-    retriever = RerankRetriever(retriever=Store(), reranker=spec(vendor))
-    with trace.get_tracer("test").start_as_current_span("mine") as mine:
-        if way == "sync":
-            retriever.invoke(QUERY)  # the work is on our own loop's thread, and the context went along
-        else:
-            asyncio.run(retriever.ainvoke(QUERY))
-    check_the_call(seen, vendor, mine)
-    (theirs,) = seen.spans("RerankRetriever")
-    assert theirs.context.trace_id == mine.get_span_context().trace_id
+    asking = langchain_of(spec(vendor), retriever)
+    if way == "sync":
+        asking.invoke(QUERY)  # the work is on our own loop's thread, and the context went along
+    else:
+        asyncio.run(asking.ainvoke(QUERY))
+    (theirs,) = seen.spans(retriever)
+    assert theirs.parent is None
+    assert check_the_call(seen, vendor, theirs).parent.span_id == theirs.context.span_id
+
+
+class Odd(BaseCallbackHandler):
+    def get_span(self, name, kind):
+        """Something else."""
+
+
+@pytest.mark.parametrize("callbacks", [None, [Odd()], CallbackManager([Odd()], parent_run_id=uuid.uuid4())])
+def test_who_keeps_no_span_is_no_reason_to_fail(seen, vendor, callbacks):
+    compressor = RerankCompressor(reranker=spec(vendor))
+    assert compressor.compress_documents([Document(DOCUMENTS[0])], QUERY, callbacks=callbacks)
+    (call,) = seen.spans("rerank ")
+    assert call.parent is None
 
 
 def test_a_langchain_compressor(seen, vendor):

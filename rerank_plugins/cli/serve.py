@@ -50,12 +50,15 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{NAME}: whoever reaches {arguments.host} is served: there is no --api-key", file=sys.stderr)
 
     def serve(reranker: str | dict[str, Any] | Reranker | None) -> None:
-        served = Served(reranker, arguments.config, arguments.api_key, tuple(arguments.model), limits)
+        served = Served(reranker, arguments.config, arguments.api_key, models, limits)
         served()  # what is wrong with the spec or the key is said here, once, rather than by a worker
         run(served, host=arguments.host, port=arguments.port, workers=arguments.workers, told=_told)
 
+    spec = None if arguments.reranker is None else spec_from(arguments.reranker)
+    # What the operator calls it, clients may call it too: a ready reranker does not know the name of its profile.
+    models = (*([spec] if isinstance(spec, str) else []), *arguments.model)
     if arguments.workers > 1:
-        serve(None if arguments.reranker is None else spec_from(arguments.reranker))
+        serve(spec)
         return 0
     with named(arguments, {}) as reranker:
         with progress(f"loading {reranker.scorer.label}"):

@@ -33,7 +33,7 @@ from .openapi import RERANK, description, page
 from .shapes import Call, answer, read
 from .statuses import TYPES, retry_after, status_of
 
-__all__ = ["application"]
+__all__ = ["application", "refused"]
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def application(
         reranker: A spec, as `load_reranker` takes it, or a ready reranker, which is then not closed here.
         limits: What the server takes.
         api_key: What callers send as a bearer token (a value, or `"env:NAME"`); without it everybody is served.
-        models: More names that callers may send as `model`.
+        models: More names that callers may send as `model`; what `reranker` says is one already.
         config: The file of named rerankers.
 
     Raises:
@@ -65,6 +65,7 @@ def application(
     owned = not isinstance(reranker, Reranker)
     ready = reranker if isinstance(reranker, Reranker) else load_reranker(reranker, config=config)
     key = Secret.of(api_key)
+    models = [reranker, *models] if isinstance(reranker, str) else models
     return _Server(ready, owned, limits or Limits(), None if key is None else key.resolved(), models).app
 
 
@@ -76,8 +77,9 @@ class _Server:
     ) -> None:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
-        label = reranker.scorer.label
-        self.models = list(dict.fromkeys([label, label.partition(":")[2] or label, *models]))
+        label = reranker.scorer.label  # it may end in the runtime, in brackets, which nobody writes
+        plain = label.partition(" [")[0]
+        self.models = list(dict.fromkeys([plain, plain.partition(":")[2] or plain, label, *models]))
         self.door = Door(limits.max_queue)
         self.metrics = Metrics()
         self.cutter = Cutter(reranker.scorer)
@@ -92,6 +94,8 @@ class _Server:
             Route("/docs", self._guarded(self.show), methods=["GET"]),
         ]
         self.app = Starlette(routes=routes, lifespan=self.living, exception_handlers={HTTPException: _no_such_route})
+        # A path with a slash too many is not redirected: before a proxy with TLS, that would send a key on in the clear.
+        self.app.router.redirect_slashes = False
 
     @contextlib.asynccontextmanager
     async def living(self, _: Starlette) -> AsyncIterator[None]:
@@ -109,12 +113,12 @@ class _Server:
                 _check_framing(request)
                 response = await route(request)
             except RerankError as error:
-                response = _refused(status_of(error), str(error), self._headers(error))
+                response = refused(status_of(error), str(error), self._headers(error))
             except ClientDisconnect:
                 response = Response(status_code=_GONE)
             except Exception:
                 _log.exception("The server failed at a request to %s", request.url.path)
-                response = _refused(500, "The server failed; its log says how. Tell whoever runs it.", {})
+                response = refused(500, "The server failed; its log says how. Tell whoever runs it.", {})
             self.metrics.requests.labels(str(response.status_code)).inc()
             return response
 
@@ -171,7 +175,7 @@ class _Server:
         told: dict[str, Any] = {"status": "ok", "version": __version__}
         with contextlib.suppress(Refusal):
             self._authorise(request)
-            told |= {"model": self.models[0], "inside": self.door.inside, **self.reranker.stats()}
+            told |= {"model": self.reranker.scorer.label, "inside": self.door.inside, **self.reranker.stats()}
         return JSONResponse(told)
 
     async def count(self, request: Request) -> Response:
@@ -238,14 +242,18 @@ def _told(response: RerankResponse) -> dict[str, str]:
     return headers
 
 
-def _refused(status: int, message: str, headers: Mapping[str, str]) -> Response:
+def refused(status: int, message: str, headers: Mapping[str, str]) -> Response:
     """Return an error that clients of both shapes can read."""
     text = json.dumps({"message": message, "error": message, "error_type": TYPES.get(status, "Backend")})
     return Response(text, status, {**headers}, "application/json")
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
+    try:
+        _check_framing(request)  # here too: what follows on the connection is read as the next request
+    except Refusal as refusal:
+        return refused(refusal.status, str(refusal), refusal.headers)
     status = error.status_code if isinstance(error, HTTPException) else 404
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     known = "POST /v2/rerank, /v1/rerank or /rerank; GET /healthz, /metrics, /openapi.json or /docs"
-    return _refused(status, f"{request.method} {request.url.path[:200]} is not served here. Use {known}.", headers)
+    return refused(status, f"{request.method} {request.url.path[:200]} is not served here. Use {known}.", headers)

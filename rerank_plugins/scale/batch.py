@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..config import load_reranker
@@ -12,6 +12,7 @@ from ..core.errors import ConfigError, InputError
 from ..core.loop import run_sync
 from ..reranker import Reranker, check_top_n
 from ..spec import parse, profiles, spelled_out, without_keys
+from .columns import Types
 from .files import Folder, Part, parts_of, read
 from .rows import Bad, Columns, rerank_rows
 
@@ -35,6 +36,8 @@ class Job:
     rows_per_part: int = 500
     in_flight: int = 8
     """Rows at the same time."""
+    schema: Any = None
+    """Of JSONL rows in Parquet; `run` finds it."""
 
     def reranker(self) -> Reranker:
         """Load it."""
@@ -86,7 +89,10 @@ def run(job: Job, way: Way, told: Callable[[Done, int], object]) -> Done:
         if part.name in finished:
             total += Done(**json.loads(folder.text(f"_done/{part.name}.json") or "{}"))
     told(total, len(parts))
-    for done in way(job, [part for part in parts if part.name not in finished]):
+    left = [part for part in parts if part.name not in finished]
+    if left and job.kind == "parquet":
+        job = replace(job, schema=_schema(job, parts))
+    for done in way(job, left):
         total += done
         told(total, len(parts))
     return total
@@ -109,13 +115,27 @@ def do(job: Job, part: Part, reranker: Reranker) -> Done:
     folder = Folder(job.output, job.kind)
     if bad:
         folder.write_bad(part, bad)
+    else:  # a try that was killed may have set aside, or reranked, what this one did not
+        folder.remove(folder.bad_of(part))
     if good:
         kept = [each for position in good if not isinstance(each := rows[position], Bad)]
         typed = None if table is None else table.take(good)
-        folder.write_rows(part, kept, answers, typed, job.columns.documents)
+        folder.write_rows(part, kept, answers, typed, job.columns.documents, job.schema)
+    else:
+        folder.remove(folder.rows_of(part))
     done = Done(1, len(good), len(bad), sum(each["rerank_degraded"] for each in answers))
     folder.write(f"_done/{part.name}.json", json.dumps(asdict(done)).encode())
     return done
+
+
+def _schema(job: Job, parts: list[Part]) -> Any:
+    types = Types()
+    for part in parts:
+        if part.format == "jsonl":
+            _, rows, _ = read(part)
+            kept = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
+            types.look([{name: row[name] for name in row if name != job.columns.documents} for row in kept])
+    return types.schema()
 
 
 def _check(job: Job) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import math
 import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
+from .columns import typed
 from .rows import ADDED, Bad, Columns
 
 try:
@@ -23,6 +26,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["RERANKED", "Folder", "Part", "added", "parts_of", "read"]
 
+_log = logging.getLogger("rerank_plugins")
 _FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 RERANKED = pa.list_(
@@ -37,6 +41,7 @@ RERANKED = pa.list_(
         ]
     )
 )
+_UNFINISHED = ".unfinished"
 _TYPES = dict(zip(ADDED, (RERANKED, pa.string(), pa.bool_(), pa.string()), strict=True))
 
 
@@ -58,12 +63,14 @@ class Part:
     offset: int = 0
     """Of a JSONL file: its first byte."""
     size: int = 0
-    """… and how many."""
+    """… and how many; of a Parquet file: those of all of it."""
 
 
 def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system and the path of a local path or an `s3://` address."""
     if not uri.startswith("s3://"):
+        if "://" in uri.removeprefix("file://"):
+            raise ConfigError(f"{uri} is neither a path nor an s3:// address. Name one of these.")
         return pafs.LocalFileSystem(), str(Path(uri.removeprefix("file://")).absolute())
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     told = {"endpoint_override": endpoint} if endpoint else {}
@@ -80,24 +87,33 @@ def parts_of(uri: str, rows: int, columns: Columns) -> list[Part]:
     files, path = _opened(uri)
     try:
         told = files.get_file_info(path)
-        found = (
-            [each for each in files.get_file_info(pafs.FileSelector(path)) if each.is_file]
-            if told.type is pafs.FileType.Directory
-            else [told]
-        )
+        inside = files.get_file_info(pafs.FileSelector(path)) if told.type is pafs.FileType.Directory else [told]
     except OSError as error:
         raise ConfigError(f"{uri} cannot be read: {error}. Check the address and the AWS variables.") from error
     if told.type is pafs.FileType.NotFound:
         raise ConfigError(f"There is no {uri}. Check the path.")
-    kinds = {each.path: _FORMATS.get(posixpath.splitext(each.path)[1].lower()) for each in found}
+    kinds = {
+        each.path: _FORMATS.get(posixpath.splitext(each.path)[1].lower()) if each.is_file else None for each in inside
+    }
     known = sorted(path for path, kind in kinds.items() if kind)
     if not known:
         raise ConfigError(f"{uri} is, or holds, no file that ends in {', '.join(_FORMATS)}. Name one that does.")
+    _tell_what_is_passed_over(uri, sorted(set(kinds) - set(known)))
     return [
         part
         for number, path in enumerate(known)
         for part in _split(files, uri, path, str(kinds[path]), rows, columns, number)
     ]
+
+
+def _tell_what_is_passed_over(uri: str, files: list[str]) -> None:
+    names = [name for name in map(posixpath.basename, files) if not name.startswith(("_", "."))]
+    if names:
+        more = ", …" if len(names) > 5 else ""
+        _log.warning(
+            "%s: %d passed over, not ending in %s: %s",
+            uri, len(names), ", ".join(_FORMATS), ", ".join(names[:5]) + more,
+        )  # fmt: skip
 
 
 def _split(
@@ -109,7 +125,7 @@ def _split(
         return
     try:
         with files.open_input_file(path) as stream:
-            file = pq.ParquetFile(stream)
+            file, size = pq.ParquetFile(stream), stream.size()
             count, names = file.metadata.num_rows, file.schema_arrow.names
     except pa.ArrowInvalid as error:
         raise ConfigError(f"{path} is no Parquet file: {error}. Take it out of the input.") from error
@@ -117,7 +133,7 @@ def _split(
     if missing := [name for name in wanted if name not in names]:
         raise ConfigError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}. Name the column to read.")
     for position, first in enumerate(range(0, count, rows)):
-        yield Part(f"{number:05}-{position:05}", uri, path, kind, first, min(rows, count - first))
+        yield Part(f"{number:05}-{position:05}", uri, path, kind, first, min(rows, count - first), size=size)
 
 
 def _blocks(files: pafs.FileSystem, path: str, lines: int) -> Iterator[tuple[int, int, int, int]]:
@@ -160,7 +176,11 @@ def _slice(file: pq.ParquetFile, part: Part) -> pa.Table:
 
 def _parsed(line: bytes) -> dict[str, Any] | Bad:
     try:
-        value = json.loads(line.decode().removeprefix("\ufeff"))
+        text = line.decode().removeprefix("\ufeff")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half of an emoji may be written so, and is nothing that UTF-8 or Parquet can hold
+            whole = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            value = json.loads(whole.decode("utf-16-le", "replace"))
     except (ValueError, RecursionError) as error:
         return Bad(f"no JSON in UTF-8: {error}", line.decode("utf-8", "backslashreplace"))
     return value if isinstance(value, dict) else Bad("no JSON object, which a row is", value)
@@ -193,8 +213,15 @@ class Folder:
         return [each.base_name for each in found if each.is_file]
 
     def empty(self) -> bool:
-        """Tell whether nothing is there."""
-        return not self._files.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
+        """Tell whether nothing is there but what was never finished."""
+        found = self._files.get_file_info(pafs.FileSelector(self._path, allow_not_found=True))
+        return all(each.path.endswith(_UNFINISHED) for each in found)
+
+    def remove(self, name: str) -> None:
+        """Remove a file that an earlier try may have left."""
+        path = f"{self._path}/{name}"
+        if self._files.get_file_info(path).is_file:
+            self._files.delete_file(path)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file: whole, or not at all."""
@@ -204,22 +231,31 @@ class Folder:
                 stream.write(content)
             return
         self._files.create_dir(posixpath.dirname(path))
-        unfinished = f"{posixpath.dirname(path)}/_{os.getpid()}-{posixpath.basename(path)}.unfinished"
+        unfinished = f"{posixpath.dirname(path)}/_{os.getpid()}-{posixpath.basename(path)}{_UNFINISHED}"
         with self._files.open_output_stream(unfinished) as stream:
             stream.write(content)
         Path(unfinished).replace(path)
 
     def write_rows(
-        self, part: Part, rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]], table: Any, drop: str
+        self,
+        part: Part,
+        rows: Sequence[Mapping[str, Any]],
+        answers: Sequence[Mapping[str, Any]],
+        table: Any,
+        drop: str,
+        schema: pa.Schema | None = None,
     ) -> None:
-        """Write the rows of a part with their answers, without the column of the candidates."""
-        name = f"part-{part.name}.{self._kind}"
+        """Write the rows of a part with their answers, without the column of the candidates.
+
+        Rows without types (`table` is `None`) have those of `schema` in Parquet.
+        """
+        name = self.rows_of(part)
         kept = [{key: value for key, value in row.items() if key != drop} for row in rows]
         if self._kind == "jsonl":
             lines = [_line(row | dict(answer)) for row, answer in zip(kept, answers, strict=True)]
             self.write(name, "".join(lines).encode())
             return
-        made = pa.Table.from_pylist(kept) if table is None else table.drop_columns([drop])
+        made = typed(kept, schema or pa.schema([])) if table is None else table.drop_columns([drop])
         for column, values in added(answers):
             if column in made.column_names:
                 made = made.drop_columns([column])
@@ -231,9 +267,28 @@ class Folder:
     def write_bad(self, part: Part, bad: Sequence[tuple[int, Bad]]) -> None:
         """Write the rows that were set aside, each with its file, its number (from 1) and the reason."""
         lines = [_line({"file": part.path, "row": n + 1, "reason": each.reason, "value": each.row}) for n, each in bad]
-        self.write(f"_set_aside/part-{part.name}.jsonl", "".join(lines).encode())
+        self.write(self.bad_of(part), "".join(lines).encode())
+
+    def rows_of(self, part: Part) -> str:
+        """Return the name of the file of a part's rows."""
+        return f"part-{part.name}.{self._kind}"
+
+    def bad_of(self, part: Part) -> str:
+        """Return the name of the file of a part's rows that were set aside."""
+        return f"_set_aside/part-{part.name}.jsonl"
 
 
 def _line(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str) + "\n"
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # a lone surrogate is no UTF-8
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False) + "\n"
+    except ValueError:
+        return _line(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with null for each number that JSON does not have (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

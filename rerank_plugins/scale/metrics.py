@@ -9,11 +9,11 @@ from ..reranker import RerankResponse
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="prometheus-client") from error
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "gone"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -54,3 +54,8 @@ class Metrics:
         everybody = CollectorRegistry()
         MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
+
+
+def gone(process: int) -> None:
+    """Forget the calls that a worker process had inside when it ended; what it counted stays."""
+    mark_process_dead(process)  # type: ignore[no-untyped-call]

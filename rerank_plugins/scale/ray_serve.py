@@ -34,19 +34,23 @@ def app(args: Mapping[str, Any]) -> Any:
             `config`, and the server's limits: `max_documents`, `max_body_mb`, `max_queue`, `body_timeout`.
 
     Raises:
-        ConfigError: An argument that there is not, or that is no number where one belongs.
+        ConfigError: An argument that there is not, or that cannot be read.
     """
     known = {"reranker", "replicas", "num_cpus", "api_key", "model", "config", *_LIMITS}
     if unknown := sorted(set(args) - known):
         raise ConfigError(f"There is no argument {unknown[0]!r}. Choose from: {', '.join(sorted(known))}.")
     spec = args.get("reranker")
-    if isinstance(spec, str) and spec.lstrip().startswith("{"):
-        spec = json.loads(spec)
     try:
+        if isinstance(spec, str) and spec.lstrip().startswith("{"):
+            spec = json.loads(spec)
         limits = Limits(**{name: kind(args[name]) for name, kind in _LIMITS.items() if name in args})
         replicas, num_cpus = int(args.get("replicas", 1)), float(args.get("num_cpus", 1))
+    except ConfigError:
+        raise
     except ValueError as error:
-        raise ConfigError(f"An argument is no number: {error}.") from error
+        raise ConfigError(f"An argument cannot be read: {error}. See `app`'s description.") from error
+    if replicas < 1 or not num_cpus >= 0:
+        raise ConfigError("replicas has to be at least 1 and num_cpus at least 0.")
     models = (args["model"],) if "model" in args else ()
     served = Served(spec, args.get("config"), args.get("api_key"), models, limits)
 

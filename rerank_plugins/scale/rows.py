@@ -35,6 +35,10 @@ class Columns:
     retrieval_scores: str | None = None
     """Where the retriever's scores are, for rerankers that use them."""
 
+    def fit(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a row has what its columns are called for: a text, and a list."""
+        return isinstance(row.get(self.query), str) and isinstance(row.get(self.documents), list)
+
 
 @dataclass(frozen=True, slots=True)
 class Bad:
@@ -90,6 +94,8 @@ async def rerank_rows(
 
 def _documents(row: Mapping[str, Any], columns: Columns) -> list[Any]:
     documents = row.get(columns.documents)
+    if callable(listed := getattr(documents, "tolist", None)):
+        documents = listed()  # numpy's array, as which a list comes out of many a stage of Ray Data
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
         raise InputError(f"{columns.documents!r} holds no list but {type(documents).__name__}.")
     # A Parquet file gives every object all fields, those that it never had as null.

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
 from ..reranker import Reranker
-from .app import application
+from .app import application, refused
 from .limits import Limits
+from .metrics import gone
 
 try:
     import h11
@@ -54,6 +55,8 @@ class Settings(uvicorn.Config):
     def __init__(self, app: Any, limits: Limits, *, grace: float = 30.0, **options: Any) -> None:
         """Serve `app` within `limits`; `options` are uvicorn's."""
         self.patience = limits.body_timeout
+        # Connections that only wait are no calls, and are not without limit either.
+        self.most_connections = limits.max_queue * 4 + 64
         super().__init__(
             app,
             http=Patient,
@@ -62,8 +65,6 @@ class Settings(uvicorn.Config):
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(grace)),
-            # Connections that only wait are no calls, and are not without limit either.
-            limit_concurrency=limits.max_queue * 4 + 64,
             **options,
         )
 
@@ -112,6 +113,13 @@ class _Workers(Multiprocess):
                 return
             time.sleep(0.05)
 
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for each in before:
+            if each not in self.processes and each.pid is not None:
+                gone(each.pid)
+
 
 class _Bound(socket.socket):
     """A socket with an address. Each worker gets its own at the same address, and the kernel deals clients out among them.
@@ -140,8 +148,11 @@ def _bound(settings: uvicorn.Config) -> Iterator[_Bound]:
         raise ConfigError(
             "This system deals clients out to one process only. Use --workers 1, and a proxy before more."
         )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        made = _bind(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, at, shared)
+        if shared:  # a second server would otherwise share the port of the first, and take half of its clients
+            _bind(family, at, shared=False).close()
+        made = _bind(family, at, shared)
     except OSError as error:
         raise ConfigError(
             f"Nobody can listen at {at[0]}:{at[1]}: {error.strerror}. Name another --host or --port."
@@ -169,28 +180,43 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 
 class Patient(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for the rest of the headers for ever."""
+    """uvicorn's HTTP/1.1, which by itself waits for ever for a client that sends, or reads, a byte now and then."""
 
     config: Settings
     _clock: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
+        if len(self.connections) >= self.config.most_connections:
+            self.app = _crowded
         self._wind()
 
     def data_received(self, data: bytes) -> None:
         """Stop waiting once a request is whole; begin again where the next one is not."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
+        if self.conn.their_state is h11.IDLE or self._answered_early():
             self._wind()
         else:
             self._stop()
 
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a body that was answered before it was there, and for the client to read the answer."""
+        super().on_response_complete()
+        if self._answered_early():
+            self._wind()
+        self._watch_reader()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop()
+        if self._reading is not None:
+            self._reading.cancel()
         super().connection_lost(exc)
+
+    def _answered_early(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
 
     def _wind(self) -> None:
         if self._clock is None:
@@ -200,3 +226,31 @@ class Patient(H11Protocol):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+    def _watch_reader(self) -> None:
+        if self._reading is None:
+            self._wait_for_reader(self.transport.get_write_buffer_size())
+
+    def _wait_for_reader(self, left: int) -> None:
+        self._reading = self.loop.call_later(self.config.patience, self._look_at_reader, left) if left else None
+
+    def _look_at_reader(self, before: int) -> None:
+        """Go on while the client reads; else drop the answer and the connection, which `close` would keep until it is read."""
+        left = self.transport.get_write_buffer_size()
+        if left > max(0, before - _READ):
+            self.transport.abort()
+        else:
+            self._wait_for_reader(left)
+
+
+_READ = 64 * 1024
+"""Bytes of an answer that a client has to read within the patience."""
+
+
+async def _crowded(scope: Any, receive: Any, send: Any) -> None:
+    answer = refused(
+        503,
+        "More clients are connected than this server takes. Come back later.",
+        {"retry-after": "1", "connection": "close"},
+    )
+    await answer(scope, receive, send)

@@ -17,6 +17,7 @@ from .limits import Refusal
 
 try:
     from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+    from pydantic_core import from_json
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="pydantic") from error
 
@@ -109,21 +110,33 @@ def read(body: bytes, path: str) -> Call:
     Raises:
         Refusal: 400 where it is no JSON, 422 where it is none of these shapes.
     """
-    tei = path == "/rerank" and b'"texts"' in body and b'"documents"' not in body
     try:
-        if tei:
+        if path == "/rerank" and _has_texts(body):
             return _tei(TEIBody.model_validate_json(body))
         return _cohere(CohereBody.model_validate_json(body))
     except ValidationError as error:
         raise _refusal(error) from None
+    except ValueError as error:
+        raise _no_json(error) from None
+
+
+def _has_texts(body: bytes) -> bool:
+    if b'"texts"' not in body:  # most bodies are Cohere's, and are read once
+        return False
+    given = from_json(body)
+    return isinstance(given, dict) and "texts" in given and "documents" not in given
 
 
 def _refusal(error: ValidationError) -> Refusal:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     if found[0]["type"] == "json_invalid":
-        return Refusal(400, f"The body is no JSON in UTF-8: {found[0]['msg']}. Mend it.")
+        return _no_json(found[0]["msg"])
     told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3])
     return Refusal(422, f"{told}. Mend the body; /openapi.json says what belongs there.")
+
+
+def _no_json(why: object) -> Refusal:
+    return Refusal(400, f"The body is no JSON in UTF-8: {why}. Mend it.")
 
 
 def _cohere(body: CohereBody) -> Call:

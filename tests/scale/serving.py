@@ -22,6 +22,9 @@ def served(reranker: Any, **options: Any) -> Iterator[str]:
     config = Settings(app, options.get("limits", Limits()), log_config=None)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 65536
+        )  # so that a slow reader is noticed, whatever the system
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -91,6 +92,55 @@ def test_a_folder_of_jsonl(tmp_path, kind):
     check(found)
 
 
+def test_what_json_rows_hold_besides_is_kept_in_parquet(tmp_path):
+    """Also what the first row has not, and what has no one type; and all parts have the same columns."""
+    besides = [
+        {"id": 1, "number": 1, "meta": {}, "deep": {"a": [1]}},
+        {"id": "two", "number": 0.5, "note": "a half emoji: \ud83d", "large": 2**70},
+        {"id": None, "number": None, "meta": {"a": 1}, "deep": {"b": "x"}},
+    ]
+    lines = [json.dumps({"query": "cat", "documents": ["a \ud83d cat"]} | each) for each in besides]
+    lines.insert(1, json.dumps({"query": None, "documents": [], "number": "at fault"}))  # changes no type
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 1
+    assert len({pq.read_schema(file) for file in (tmp_path / "out").glob("part-*.parquet")}) == 1
+    found = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["id"] for row in found] == ["1", '"two"', None]  # as JSON: they are of two kinds
+    assert [row["number"] for row in found] == [1.0, 0.5, None]
+    assert [row["note"] for row in found] == [None, "a half emoji: �", None]
+    assert [row["large"] for row in found] == [None, str(2**70), None]
+    assert [row["meta"] for row in found] == [{"a": None}, None, {"a": 1}]
+    assert [row["deep"] for row in found] == [{"a": [1], "b": None}, None, {"a": None, "b": "x"}]
+    assert found[0]["reranked"][0]["document"] == "a � cat"
+    assert len(set_aside(tmp_path / "out")) == 1
+
+
+def test_an_object_without_fields_and_a_number_that_fits_no_fraction(tmp_path, capsys):
+    rows_of = [{"query": "cat", "documents": [], "meta": {}}] * 2
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows_of)), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
+    assert pq.read_table(tmp_path / "out")["meta"].to_pylist() == ["{}", "{}"]
+    rows_of = [{"query": "cat", "documents": [], "n": n} for n in (2**60 + 1, 0.5)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows_of)), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "other", "--format", "parquet", parts=1) == 2
+    assert "Use --format jsonl" in capsys.readouterr().err
+
+
+def test_numbers_that_json_has_not_are_null_in_json(tmp_path):
+    row = {"query": "cat", "documents": ["a"], "numbers": [1.0, float("nan"), float("inf")]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
+    assert batch(tmp_path / "in.parquet", tmp_path / "out", "--format", "jsonl") == 0
+    assert written(tmp_path / "out", "jsonl")[0]["numbers"] == [1.0, None, None]
+
+
+def test_what_is_passed_over_is_told(parquet, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    for name in ("one.jsonl.gz", "_SUCCESS", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    assert batch(tmp_path, tmp_path / "more" / "out") == 0
+    assert "2 passed over, not ending in .parquet, .jsonl, .ndjson: more, one.jsonl.gz" in capsys.readouterr().err
+
+
 def test_rows_at_fault_are_set_aside_with_the_reason(tmp_path, capsys):
     good = rows(3)
     lines = [
@@ -147,6 +197,46 @@ def test_what_was_done_is_not_done_again_after_an_outage(parquet, tmp_path, caps
     assert list((tmp_path / "out").rglob("*.unfinished")) == []
 
 
+def test_a_killed_batch_goes_on(parquet, tmp_path):
+    with CohereLike() as vendor:
+        vendor.delay = 0.2
+        spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key})
+        command = [sys.executable, "-m", "rerank_plugins", "batch", "--input", str(parquet), "-r", spec]
+        command += ["--output", str(tmp_path / "out"), "--rows-per-part", "2", "--in-flight", "1"]
+        with subprocess.Popen(command) as killed:
+            while not list((tmp_path / "out" / "_done").glob("*.json")):
+                assert killed.poll() is None
+            killed.kill()
+        vendor.reset()
+        assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 0
+        assert QUERIES[0] not in [request.body["query"] for request in vendor.requests]
+    assert [row["id"] for row in written(tmp_path / "out")] == list(range(7))
+
+
+@pytest.mark.parametrize("order", [[200, 422], [422, 200]])
+def test_what_a_killed_try_left_of_a_part_is_replaced(parquet, tmp_path, order):
+    """Between a part's rows and the mark that it is done; the vendor then answers otherwise."""
+    with CohereLike() as vendor:
+        spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key})
+        for status in order:
+            vendor.reset()
+            if status != 200:
+                vendor.always(Status(status), lambda request: request.body["query"] == QUERIES[0])
+            batch(parquet, tmp_path / "out", spec=spec, parts=1)
+            if status == order[0]:
+                (tmp_path / "out" / "_done" / "00000-00000.json").unlink()
+    refused = order[-1] != 200
+    assert [row["id"] for row in written(tmp_path / "out")] == list(range(refused, 7))
+    assert len(set_aside(tmp_path / "out")) == refused
+
+
+def test_another_input_under_the_same_name_is_another_job(parquet, tmp_path, capsys):
+    assert batch(parquet, tmp_path / "out") == 0
+    pq.write_table(pa.Table.from_pylist([row | {"query": "a longer query"} for row in rows()]), parquet)
+    assert batch(parquet, tmp_path / "out") == 2
+    assert "parts differ" in capsys.readouterr().err
+
+
 def test_a_row_that_the_vendor_refuses_is_set_aside_and_a_wrong_key_stops(parquet, tmp_path, capsys):
     with CohereLike() as vendor:
         vendor.always(Status(422), lambda request: request.body["query"] == QUERIES[1])
@@ -170,6 +260,8 @@ def test_a_row_that_the_vendor_refuses_is_set_aside_and_a_wrong_key_stops(parque
         ({"more": ["--in-flight", "0"]}, "in_flight"),
         ({"parts": 0}, "rows_per_part"),
         ({"target": "."}, "holds something else"),
+        ({"source": "gs://bucket/in.parquet"}, "neither a path nor an s3:// address"),
+        ({"target": "gs://bucket/out"}, "neither a path nor an s3:// address"),
         ({"spec": "lexikal"}, "lexical"),
     ],
 )

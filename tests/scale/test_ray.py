@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ ray = pytest.importorskip("ray")
 
 from rerank_plugins import load_reranker  # noqa: E402
 from rerank_plugins.cli import main  # noqa: E402
+from rerank_plugins.core import ConfigError  # noqa: E402
 from rerank_plugins.scale.ray_data import RerankStage, rerank  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -71,6 +73,14 @@ def test_a_dataset_is_reranked_and_keeps_its_columns_and_its_rows_at_fault(clust
         assert list(row["documents"]) == ROWS[row["id"]]["documents"]
 
 
+def test_candidates_as_numpy_arrays_which_is_what_other_stages_give(cluster):
+    dataset = ray.data.from_items(ROWS[:2]).map(lambda row: row | {"documents": np.array(row["documents"])})
+    found = rerank(dataset, "lexical", num_cpus=0.5, actors=1).take_all()
+    assert [row["rerank_error"] for row in found] == [None, None]
+    for row in found:
+        assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(ROWS[row["id"]])]
+
+
 class Dying(RerankStage):
     """Kills the process of its actor at one batch, once."""
 
@@ -110,6 +120,24 @@ def test_the_batch_command_on_ray_writes_what_one_process_writes(cluster, tmp_pa
     one, two = (pq.read_table(tmp_path / name).to_pylist() for name in ("one", "ray"))
     assert one == two
     check(two)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"modell": "mine"}, "no argument 'modell'. Choose from: api_key"),
+        ({"reranker": "{lexical"}, "cannot be read"),
+        ({"replicas": "two"}, "'two'"),
+        ({"replicas": "0"}, "^replicas has to be at least 1"),
+        ({"num_cpus": "-1"}, "num_cpus at least 0"),
+        ({"max_queue": "0"}, "^max_queue has to be"),
+    ],
+)
+def test_wrong_arguments_of_a_deployment(args, words):
+    from rerank_plugins.scale.ray_serve import app
+
+    with pytest.raises(ConfigError, match=words):
+        app(args)
 
 
 def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_sends_again(cluster):

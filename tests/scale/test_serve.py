@@ -7,9 +7,11 @@ import contextlib
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cohere
 import httpx
+import psutil
 import pytest
 from scripted import HANG, Scripted
 from serving import served
@@ -19,6 +21,7 @@ from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, Tra
 from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
 from rerank_plugins.reranker import Reranker
 from rerank_plugins.scale.limits import Limits
+from rerank_plugins.scale.server import Patient
 
 KEY = "serve-key-0123456789"
 QUERY = "where does the cat sleep"
@@ -85,6 +88,26 @@ def test_the_cohere_sdk(url):
         client.rerank(model="another-model", query=QUERY, documents=DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("reranker", "names"),
+    [
+        ("embedded:fast", ["embedded:fast", "fast"]),
+        ({"use": "embedded:fast", "top_n": 5}, ["embedded:fast", "fast"]),
+        ("production", ["production", "embedded:fast"]),
+    ],
+)
+def test_clients_call_the_model_what_the_operator_calls_it(tmp_path, reranker, names):
+    config = tmp_path / "rerank.toml"
+    config.write_text('[rerankers.production]\nuse = "embedded:fast"\n', "utf-8")
+    with served(reranker, config=str(config)) as url:
+        client = cohere.ClientV2("no-key", base_url=url)
+        for name in names:
+            answer = client.rerank(model=name, query=QUERY, documents=DOCUMENTS)
+            client.rerank(model=answer.model_extra["model"], query=QUERY, documents=DOCUMENTS)  # what answers say, too
+        with pytest.raises(cohere.errors.NotFoundError, match=r"has 'embedded:fast'\."):
+            client.rerank(model="lexical", query=QUERY, documents=DOCUMENTS)
+
+
 async def test_the_async_cohere_sdk(url):
     async with cohere.AsyncClientV2(KEY, base_url=url) as client:
         answers = await asyncio.gather(
@@ -121,6 +144,14 @@ def test_teis_shape(client):
         each.raw_score for each in load_reranker("lexical").rerank(QUERY, DOCUMENTS)[:2]
     ]
     assert client.post("/v2/rerank", json={"query": QUERY, "texts": DOCUMENTS}).status_code == 422
+
+
+def test_a_text_may_be_the_name_of_a_field(client):
+    answer = client.post("/rerank", json={"query": "texts", "texts": ["texts", "documents"]})
+    assert [each["index"] for each in answer.json()] == [0, 1]
+    answer = client.post("/rerank", json={"query": "texts", "documents": ["texts", "documents"]})
+    assert [each["index"] for each in answer.json()["results"]] == [0, 1]
+    assert client.post("/rerank", content=b'{"texts": ["a"],}', headers=JSON).status_code == 400
 
 
 def test_documents_may_be_objects(client):
@@ -224,6 +255,7 @@ def test_unknown_paths_and_methods_say_what_there_is(client):
     assert "/v2/rerank" in told(client.get("/rerank"))
     assert client.get("/rerank").status_code == 405
     assert client.post("/v3/rerank", json={}).status_code == 404
+    told(client.post("/v2/rerank/", json={}))  # no redirect, which might lead a key from https to http
 
 
 @pytest.mark.parametrize(
@@ -296,7 +328,11 @@ def test_the_limits_that_are_set_by_default():
 
 def connected(url: str) -> socket.socket:
     host, _, port = url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what the server cannot send, it has to keep
+    made.settimeout(10)
+    made.connect((host, int(port)))
+    return made
 
 
 def everything(connection: socket.socket) -> bytes:
@@ -354,6 +390,60 @@ def test_headers_of_a_second_request_that_drip_are_cut(url):
         assert b"HTTP/1.1" not in everything(slow)
 
 
+@pytest.mark.parametrize("start", ["POST /v2/rerank", "POST /nothing", "GET /healthz"])
+def test_a_body_that_drips_after_its_answer_is_cut_too(url, start):
+    with connected(url) as slow:
+        slow.sendall(f"{start} HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n".encode())
+        slow.settimeout(0.05)
+        left = 200
+        with contextlib.suppress(ConnectionError):  # the end, one way or the other
+            while left:
+                left -= 1
+                with contextlib.suppress(TimeoutError):
+                    if not slow.recv(65536):
+                        break
+                slow.sendall(b"x")
+        assert left, "the connection is still open"
+
+
+def test_an_answer_that_nobody_reads_is_dropped():
+    body = json.dumps({"query": "cat", "documents": ["a" * 7_000_000], "return_documents": True}).encode()
+    with served("lexical", limits=Limits(body_timeout=0.3)) as url, connected(url) as slow:
+        slow.sendall(HEAD.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        server, mine = slow.getpeername(), slow.getsockname()
+        assert slow.recv(4).startswith(b"HTTP")  # it is being answered
+        while [each for each in psutil.Process().net_connections("tcp") if (each.laddr, each.raddr) == (server, mine)]:
+            pass
+        assert len(everything(slow)) < 7_000_000
+
+
+@pytest.mark.parametrize(
+    ("left", "dropped"),
+    [([900_000, 800_000, 70_000, 0], False), ([900_000, 800_000, 790_000], True), ([1_000, 1], True), ([0], False)],
+)
+def test_who_reads_slowly_but_surely_gets_all_of_it(left, dropped):
+    """What is left to be read at each look of the clock."""
+    sizes, clock, ends = iter(left), [], []
+    patient = Patient.__new__(Patient)
+    patient.config = SimpleNamespace(patience=0.3)
+    patient.loop = SimpleNamespace(call_later=lambda _, look, *before: clock.append((look, before)))
+    patient.transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes), abort=lambda: ends.append(True))
+    patient._watch_reader()
+    while clock:
+        look, before = clock.pop()
+        look(*before)
+    assert bool(ends) is dropped
+
+
+def test_more_connections_than_are_taken_are_told_to_come_back():
+    with served("lexical", limits=Limits(max_queue=1)) as url, contextlib.ExitStack() as crowd:
+        for _ in range(70):
+            crowd.enter_context(connected(url))
+        answer = httpx.get(f"{url}/healthz", trust_env=False)
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
+    assert "Come back later" in told(answer)
+
+
 def test_a_body_of_which_no_length_is_told_is_cut_too(client):
     answer = client.post("/v2/rerank", content=(b"x" * 1_000 for _ in range(200)), headers=JSON)
     assert answer.status_code == 413
@@ -389,6 +479,16 @@ def test_smuggled_headers_are_refused(url, headers):
         sly.sendall(HEAD.encode() + headers + SMUGGLED)
         answer = everything(sly)
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 408", b"HTTP/1.1 501"))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("start", ["POST /nothing", "POST /healthz", "POST /v2/rerank/", "GET /healthz"])
+def test_a_request_with_two_ends_is_refused_on_every_path(url, start):
+    with connected(url) as sly:
+        both = b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        sly.sendall(f"{start} HTTP/1.1\r\nhost: h\r\n".encode() + both + SMUGGLED)
+        answer = everything(sly)
+    assert answer.startswith(b"HTTP/1.1 400")
     assert answer.count(b"HTTP/1.1 ") == 1
 
 

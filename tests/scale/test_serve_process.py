@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,40 @@ def test_a_killed_worker_is_replaced_and_counters_are_those_of_all_workers():
     assert counted >= 20
 
 
+@pytest.mark.slow  # 6 s: three interpreters
+def test_what_a_killed_worker_had_inside_is_not_counted_for_ever():
+    with CohereLike(key="a-key-0123456789") as vendor, ThreadPoolExecutor(4) as pool:
+        vendor.delay = 60.0
+        spec = f'{{"use": "http", "base_url": "{vendor.url}", "api_key": "env:VENDOR_KEY"}}'
+        with process(spec, "--workers", "2", VENDOR_KEY=vendor.key) as (served, url):
+
+            def inside() -> float:
+                while True:
+                    with contextlib.suppress(httpx.TransportError):
+                        told = httpx.get(f"{url}/metrics", trust_env=False).text
+                        return sum(map(float, re.findall(r"^rerank_inside ([\d.]+)", told, re.MULTILINE)))
+
+            asked = [pool.submit(httpx.post, f"{url}/rerank", json=BODY, trust_env=False, timeout=60) for _ in range(4)]
+            while inside() < 4:
+                pass
+            for each in psutil.Process(served.pid).children():
+                if "spawn_main" in " ".join(each.cmdline()):
+                    each.kill()
+            while inside():
+                pass
+            assert all(isinstance(each.exception(), httpx.TransportError) for each in asked)
+
+
+def test_a_second_server_does_not_share_the_port_of_the_first(capsys, monkeypatch):
+    monkeypatch.setattr("rerank_plugins.scale.server._Workers", lambda *_: pytest.fail("it serves"))
+    with socket.socket() as first:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        assert main(["serve", "lexical", "--workers", "2", "--port", str(first.getsockname()[1])]) == 2
+    assert "Nobody can listen" in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_said_before_anybody_connects(capsys, monkeypatch):
     for arguments, words in [
         (["lexikal"], "lexical"),
@@ -108,8 +143,8 @@ def test_the_documented_server_starts(tmp_path, monkeypatch):
     Path("rerank.toml").write_text('[rerankers.production]\nuse = "lexical"\n', "utf-8")
     with process(*documented("serve"), SERVE_KEY="a-key-0123456789") as (_, url):
         assert httpx.post(f"{url}/rerank", json=BODY, trust_env=False, timeout=20).status_code == 401
-        headers = {"authorization": "Bearer a-key-0123456789"}
-        assert httpx.post(f"{url}/rerank", json=BODY, headers=headers, trust_env=False, timeout=20).status_code == 200
+        headers, body = {"authorization": "Bearer a-key-0123456789"}, BODY | {"model": "production"}
+        assert httpx.post(f"{url}/rerank", json=body, headers=headers, trust_env=False, timeout=20).status_code == 200
 
 
 def test_the_documented_batch_runs(tmp_path, monkeypatch, capsys):
