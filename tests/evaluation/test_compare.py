@@ -305,13 +305,25 @@ def test_wrong_calls():
         compare(made(3), ["lexical"], k=0)
 
 
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_where_no_file_can_be_written_nothing_is_asked(option, tmp_path, capsys):
+    data = tmp_path / "lists.jsonl"
+    data.write_text(json.dumps({"query": "honey", "candidates": ["wax", "honey"], "labels": [0, 1]}), "utf-8")
+    with CohereLike() as server:
+        for file, told in ((tmp_path / "none" / "it", "folder that is not there"), (tmp_path, "is a folder")):
+            assert main(["compare", str(data), "-r", json.dumps(spec(server)), option, str(file)]) == 2
+            assert f"{option} {file}" in (err := capsys.readouterr().err)
+            assert told in err
+        assert server.requests == []
+
+
 def test_ready_rerankers_and_named_ones(tmp_path):
     (tmp_path / "rerank.toml").write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\n', "utf-8")
-    with load_reranker("lexical", top_n=2) as ready:
+    with load_reranker("lexical", top_n=2, score_threshold=0.99) as ready:
         rows = compare(made(5), [ready, "production", "lexical"], config=str(tmp_path / "rerank.toml")).rows
         assert [row.label for row in rows] == ["lexical", "production", "lexical (2)"]
         assert len({row.rankings["0"] for row in rows}) == 1  # cuts are the program's; whole orders are measured
-        assert ready.rerank("honey", ["honey"])[0].index == 0  # not closed
+        assert ready.rerank("honey", ["honey"]).results == ()  # not closed, and its threshold is still its own
 
 
 def test_a_bar_for_a_person_only(monkeypatch, capsys):
