@@ -96,7 +96,7 @@ class Adapter(BaseModel):
     def _call(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None
     ) -> tuple[Any, ...]:
-        known = [score for score in retrieval_scores if score is not None]
+        known = [score for score in retrieval_scores if score is not None and math.isfinite(score)]
         complete = known if len(known) == len(texts) else None
         return query, texts, self.top_n if top_n is None else top_n, self.instruction, complete
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from .core.errors import InputError, MissingExtra
+from .core.types import Span
 
 try:
     from llama_index.core.callbacks import CBEventType, EventPayload
@@ -35,8 +37,8 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
     Nodes come back best first, as copies with id, class, metadata and relationships kept; their score is the
     `relevance_score` (in [0, 1]), or the one they came with where nothing was scored. Metadata gains `relevance_score`,
     `retrieval_rank` (0 stood first in the input) and `retrieval_score` (the score it came with); on a degraded answer
-    also `rerank_degraded`, `rerank_reason` and `rerank_model`. None of these enters the text for embedding or for the
-    LLM. The fields are `Adapter`'s and one more.
+    also `rerank_degraded`, `rerank_reason` and `rerank_model`; where passages are known `rerank_spans`, in characters of the
+    node's own text, without its metadata. None of these enters the text for embedding or for the LLM. The fields are `Adapter`'s and one more.
     """
 
     model_config = ADAPTER
@@ -62,7 +64,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         """
         query, texts, scores = self._read(nodes, query_bundle)
         with self._announced(nodes, query) as answer:
-            answer.extend(_nodes(nodes, self._rerank(query, texts, scores)))
+            answer.extend(_nodes(nodes, texts, self._rerank(query, texts, scores)))
         return answer
 
     @dispatcher.span
@@ -72,7 +74,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         """Do what `_postprocess_nodes` does, on the running event loop, without a thread."""
         query, texts, scores = self._read(nodes, query_bundle)
         with self._announced(nodes, query) as answer:
-            answer.extend(_nodes(nodes, await self._arerank(query, texts, scores)))
+            answer.extend(_nodes(nodes, texts, await self._arerank(query, texts, scores)))
         return answer
 
     def _read(
@@ -125,15 +127,27 @@ def _retrieval_score(item: NodeWithScore) -> float | None:
     return retrieval_score(item.score, item.node.metadata.get("retrieval_score"))
 
 
-def _nodes(nodes: Sequence[NodeWithScore], response: RerankResponse) -> list[NodeWithScore]:
+def _nodes(nodes: Sequence[NodeWithScore], texts: Sequence[str], response: RerankResponse) -> list[NodeWithScore]:
     scored = any(result.relevance_score is not None for result in response)
     answer = []
     for result in response:
         item = nodes[result.index]
-        node = _copy(item.node, noted(item.node.metadata, response, result, _retrieval_score(item)))
+        own = replace(result, spans=_within(item.node, texts[result.index], result.spans))
+        node = _copy(item.node, noted(item.node.metadata, response, own, _retrieval_score(item)))
         score = result.relevance_score if scored else item.score
         answer.append(item.model_copy(update={"node": node, "score": score}))
     return answer
+
+
+def _within(node: BaseNode, sent: str, spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Return spans of the text that was sent, which may begin with metadata, as characters of the node's own text."""
+    own = node.get_content(metadata_mode=MetadataMode.NONE) if spans else ""
+    core = own.strip()  # LlamaIndex strips what it joins
+    if not core or (place := sent.rfind(core)) < 0:
+        return tuple(spans)
+    before = place - own.index(core)
+    moved = (replace(each, start=max(each.start - before, 0), end=min(each.end - before, len(own))) for each in spans)
+    return tuple(each for each in moved if each.start < each.end)
 
 
 def _copy(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -289,6 +290,8 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
         numbers = [float(each) for each in retrieval_scores]
     except (TypeError, ValueError) as error:
         raise InputError("retrieval_scores has to be a list of numbers, one for each document.") from error
+    if not all(map(math.isfinite, numbers)):
+        raise InputError("retrieval_scores has a number that is not finite: leave them out, or give real scores.")
     if len(numbers) != count:
         raise InputError(f"{len(numbers)} retrieval_scores were given for {count} documents: one for each is needed.")
     return numbers

@@ -456,7 +456,7 @@ def test_as_many_retrieval_scores_as_documents(scores):
         Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)
 
 
-@pytest.mark.parametrize("scores", [[1.0, None], [1.0, "high"], 5, [1.0, object()]])
+@pytest.mark.parametrize("scores", [[1.0, None], [1.0, "high"], 5, [1.0, object()], [1.0, math.nan], [math.inf, 1]])
 def test_retrieval_scores_are_numbers(scores):
     with pytest.raises(InputError, match="retrieval_scores"):
         Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)

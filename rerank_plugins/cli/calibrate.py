@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BackendError
-from .command import Command, named, spec_argument
+from .command import Command, named, spec_argument, writable
 from .terminal import progress
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..config import identity
 
     fittable()
+    writable("--out", arguments.out)
+    writable("--plot", arguments.plot)
     if arguments.plot:
         plottable(Path(arguments.plot))
     with named(arguments, dict.fromkeys(BARE)) as reranker:

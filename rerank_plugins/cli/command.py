@@ -6,9 +6,10 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
@@ -24,6 +25,7 @@ __all__ = [
     "named",
     "spec_argument",
     "spec_from",
+    "writable",
 ]
 
 NAME = "rerank-plugins"
@@ -53,6 +55,21 @@ class Command:
 def spec_argument(parser: argparse.ArgumentParser) -> None:
     """Let the command take a spec, or none."""
     parser.add_argument("reranker", metavar="SPEC", nargs="?", help=SPEC)
+
+
+def writable(option: str, name: str | None) -> None:
+    """See, before anything is paid for, that a file can be written there; `None` is no file.
+
+    Raises:
+        InputError: There is no such folder, or what is there is a folder.
+    """
+    if name is None:
+        return
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise InputError(f"{option} {name} is a folder: name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{option} {name} is in a folder that is not there: make it first, or name another file.")
 
 
 def spec_from(text: str) -> str | dict[str, Any]:

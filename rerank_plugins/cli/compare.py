@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import FAILED, INTERRUPTED, NAME, SPEC, Command, spec_from
+from .command import FAILED, INTERRUPTED, NAME, SPEC, Command, spec_from, writable
 from .terminal import columns, counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..engine.hub import cache_folder
     from ..evaluation import compare, read
 
+    writable("--json", arguments.json)
+    writable("--html", arguments.html)
+    if arguments.html:
+        from ..evaluation.report import drawable
+
+        drawable()
     files = {name: getattr(arguments, f"{name}_file") for name in ("run", "qrels", "queries", "corpus")}
     dataset = read(arguments.data, **files, top_k=arguments.top_k, limit=arguments.limit)
     kept = Path(arguments.keep) if arguments.keep else cache_folder() / "comparisons.sqlite3"
@@ -68,11 +74,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     _show(comparison)
     if arguments.json:
-        Path(arguments.json).write_text(json_text(comparison.to_dict()) + "\n", "utf-8")
+        Path(arguments.json).expanduser().write_text(json_text(comparison.to_dict()) + "\n", "utf-8")
     if arguments.html:
         from ..evaluation.report import html
 
-        Path(arguments.html).write_text(html(comparison), "utf-8")
+        Path(arguments.html).expanduser().write_text(html(comparison), "utf-8")
         print(f"\nReport: {arguments.html}")
     return FAILED if any(row.error for row in comparison.rows) else 0
 

@@ -156,6 +156,8 @@ class Attempt:
     """The error's message, or how many documents."""
     remote: bool = False
     """Whether a request left the process."""
+    usage: Usage | None = None
+    """What it consumed, of one that answered: in a cascade or a fusion, what each scorer cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,8 @@ class OnnxModel:
                 for _ in range(2 * self.workers.threads):
                     group.create_task(lane())
         except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+            error = several.exceptions[0]
+            raise error from error.__cause__
 
     def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: frozenset[str]) -> dict[str, np.ndarray]:
         import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ __all__ = ["Advice", "Budget", "advised"]
 
 FEW = 50
 """Queries below which intervals are too wide to tell a usual lift (0.02 to 0.05) from none."""
+SURE = 0.05
+"""The p above which the randomization test does not bear out what the interval says: with five queries or fewer, always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ def advised(first: Figures, rows: Sequence[Figures], budget: Budget, main: str) 
     """Return what the figures say.
 
     A reranker is worth something where the whole 95 % interval of its lift is above zero. Of those that fit the budget the
-    one with the largest mean lift is named, and with it the fastest that these queries do not tell apart from it.
+    one with the largest mean lift is named (of equals the cheapest, then the fastest), and with it the fastest and the
+    cheapest that these queries do not tell apart from it.
 
     Args:
         first: The first stage.
@@ -74,8 +78,8 @@ def advised(first: Figures, rows: Sequence[Figures], budget: Budget, main: str) 
     known = [row for row in rows if row.lift is not None]
     better = [row for row in known if row.lift is not None and row.lift.low > 0]
     fitting = [row for row in better if budget.broken_by(row) is None]
-    best = max(fitting, key=_lift, default=None)
-    decision = _kept(known, better, budget, main) if best is None else _taken(best, fitting, budget, main)
+    best = min(fitting, key=lambda row: (-round(_lift(row), 9), _price(row), _slowness(row)), default=None)
+    decision = _kept(known, better, budget, main) if best is None else _taken(best, better, budget, main)
     notes = _notes(first, rows, best, main)
     return Advice(None if best is None else best.label, (*decision, *notes))
 
@@ -92,22 +96,41 @@ def _kept(known: Sequence[Figures], better: Sequence[Figures], budget: Budget, m
         yield f"The nearest is {row.label}: {_told(row)} {main}, an interval that is not above zero."
 
 
-def _taken(best: Figures, fitting: Sequence[Figures], budget: Budget, main: str) -> Iterator[str]:
+def _taken(best: Figures, better: Sequence[Figures], budget: Budget, main: str) -> Iterator[str]:
+    fitting = [row for row in better if budget.broken_by(row) is None]
     limits = [f"{_number(budget.ms)} ms"] if budget.ms is not None else []
     limits += [f"${budget.usd:.2f} per 1,000 queries"] if budget.usd is not None else []
     under = f" within {' and '.join(limits)}" if limits else ""
     yield f"Use {best.label}{under}: it adds {_told(best)} {main} to the order of your retriever. {_takes(best)}"
-    quicker = sorted(
-        (row for row in fitting if row is not best and (row.p95_ms or 0) < (best.p95_ms or 0) / 2), key=_slowness
-    )
-    for row in quicker:
-        gap, low, high = interval([one - two for one, two in zip(best.values[main], row.values[main], strict=True)])
-        if low <= 0:
+    if best.lift is not None and best.lift.p > SURE:
+        yield f"By the paired test chance alone could make such a lift (p = {best.lift.p:.2f}): measure more queries."
+    others = [row for row in fitting if row is not best and _as_good(row, best, main)]
+    quicker = min((row for row in others if _slowness(row) < _slowness(best) / 2), key=_slowness, default=None)
+    cheaper = min((row for row in others if _is_much_cheaper(row, best)), key=_price, default=None)
+    for other, how in ((quicker, "faster"), (None if cheaper is quicker else cheaper, "cheaper")):
+        if other is not None:
+            gap, low, high = _gap(best, other, main)
             yield (
-                f"{row.label} is much faster, and these queries do not tell it apart from {best.label} "
-                f"(difference {gap:.3f} [{low:+.3f}, {high:+.3f}]). {_takes(row)}"
+                f"{other.label} is much {how}, and these queries do not tell it apart from {best.label} "
+                f"(difference {gap:.3f} [{low:+.3f}, {high:+.3f}]). {_takes(other)}"
             )
-            return
+    for row in sorted(better, key=_lift, reverse=True):
+        if budget.broken_by(row) is not None and _lift(row) > _lift(best):
+            yield f"{row.label} adds more, {_told(row)}, but {budget.broken_by(row)}."
+
+
+def _is_much_cheaper(row: Figures, best: Figures) -> bool:
+    if best.usd_per_1000 is None:  # more than nothing, whatever it is
+        return row.usd_per_1000 == 0
+    return _price(row) < _price(best) / 2
+
+
+def _as_good(row: Figures, best: Figures, main: str) -> bool:
+    return _gap(best, row, main)[1] <= 0
+
+
+def _gap(best: Figures, row: Figures, main: str) -> tuple[float, float, float]:
+    return interval([one - two for one, two in zip(best.values[main], row.values[main], strict=True)])
 
 
 def _notes(first: Figures, rows: Sequence[Figures], best: Figures | None, main: str) -> Iterator[str]:
@@ -121,7 +144,7 @@ def _notes(first: Figures, rows: Sequence[Figures], best: Figures | None, main: 
             answered = "it" if row is best else row.label
             yield f"{row.degraded:.0%} of the answers of {answered} were degraded: a stand-in gave them, or the order stayed."
     if (count := len(first.values[main])) < FEW:
-        yield f"{count} queries are few: measure {FEW} or more before you rely on this."
+        yield f"{count} {'query is' if count == 1 else 'queries are'} few: measure {FEW} or more before you rely on this."
 
 
 def _told(row: Figures) -> str:
@@ -138,6 +161,10 @@ def _takes(row: Figures) -> str:
 
 def _lift(row: Figures) -> float:
     return row.lift.mean if row.lift is not None else 0.0
+
+
+def _price(row: Figures) -> float:
+    return math.inf if row.usd_per_1000 is None else row.usd_per_1000
 
 
 def _slowness(row: Figures) -> float:

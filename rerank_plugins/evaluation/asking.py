@@ -20,6 +20,8 @@ __all__ = ["Asked", "Progress", "ask", "entered"]
 Progress = Callable[[str, int, int], None]
 """Told the reranker's label, how many of its answers there are, and how many there will be."""
 _DETAIL = re.compile(r" \[[^\]]*\]")  # how a local model is run
+UNCUT: Mapping[str, None] = {"top_n": None, "score_threshold": None}
+"""Everything is measured on the whole order: cuts and thresholds are for the user's own program."""
 FAILURES_IN_A_ROW = 3
 """So many, and a reranker is given up: it is down, and the others wait."""
 
@@ -54,11 +56,7 @@ def entered(
     """
     found: list[Asked] = []
     for spec in specs:
-        if isinstance(spec, Reranker):
-            reranker = spec
-        else:
-            # Everything is measured on the whole order: cuts and thresholds are for the user's own program.
-            reranker = load_reranker(spec, config=config, top_n=None, score_threshold=None)
+        reranker = _uncut(spec) if isinstance(spec, Reranker) else load_reranker(spec, config=config, **UNCUT)
         if reranker.spec is None:
             raise ConfigError("A comparison needs rerankers that a spec describes: this one was made with a `client`.")
         leaves = backends(reranker)
@@ -77,6 +75,16 @@ def entered(
             )
         )
     return found
+
+
+def _uncut(reranker: Reranker) -> Reranker:
+    """Return a light copy of a ready reranker that gives the whole order; the scorer is the same one."""
+    return Reranker(
+        reranker.scorer,
+        instruction=reranker.instruction,
+        spec=None if reranker.spec is None else {**reranker.spec, **UNCUT},
+        counters=reranker.counters,
+    )
 
 
 async def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,8 +33,8 @@ class Question:
     candidates: tuple[Candidate, ...]
 
     def scores(self) -> list[float] | None:
-        """Return the first stage's scores, if it told all of them."""
-        told = [each.score for each in self.candidates if each.score is not None]
+        """Return the first stage's scores, if it told all of them, as finite numbers."""
+        told = [each.score for each in self.candidates if each.score is not None and math.isfinite(each.score)]
         return told if told and len(told) == len(self.candidates) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
@@ -14,7 +15,7 @@ from .charts import COLOURS, charts, front
 from .comparing import Comparison
 from .table import rows
 
-__all__ = ["html"]
+__all__ = ["drawable", "html"]
 
 VEGA_LITE = "6.4"
 QUESTIONS = 500
@@ -33,6 +34,16 @@ TITLES = {
     "cost": "Quality against cost",
     "depth": "Quality by depth",
 }
+
+
+def drawable() -> None:
+    """See, before anything is paid for, that a report can be made.
+
+    Raises:
+        MissingExtra: vl-convert-python, which brings the charts' library, is not installed.
+    """
+    if importlib.util.find_spec("vl_convert") is None:
+        raise MissingExtra("The HTML report", extra="evaluation", package="vl-convert-python")
 
 
 def html(comparison: Comparison) -> str:
@@ -75,10 +86,9 @@ def html(comparison: Comparison) -> str:
 @functools.cache
 def _library() -> str:
     """Return Vega-Embed and all it needs as one script, 0.9 MB, as vl-convert brings it."""
-    try:
-        import vl_convert
-    except ModuleNotFoundError as error:
-        raise MissingExtra("The HTML report", extra="evaluation", package="vl-convert-python") from error
+    drawable()
+    import vl_convert
+
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
 
 

@@ -40,6 +40,8 @@ class Cascade(Several):
         """Where the documents that `scores` is of stand in the request."""
         tail: list[int] = []
         """Those that went no further, best first."""
+        cut = list(scores.truncated or (False,) * len(positions))
+        """Whether the last stage that read a document read it to its end."""
         for stage, keep in zip(self.scorers[1:], self.keep, strict=True):
             best = scores.best_first()
             if self._is_sure(scores):
@@ -53,18 +55,23 @@ class Cascade(Several):
             note(Attempt(stage.label, "kept", 0.0, f"{len(kept)} of {len(best)} documents"))
             tail = [positions[each] for each in best[keep:]] + tail
             positions = [positions[each] for each in kept]
+            for at, flag in zip(positions, found.truncated or (False,) * len(positions), strict=True):
+                cut[at] = flag
             reason = scores.reason if scores.degraded else found.reason
             degraded = scores.degraded or found.degraded
             scores = replace(found, usage=scores.usage + found.usage, degraded=degraded, reason=reason)
-        return _spread(scores, positions, tail) if tail else scores
+        return _spread(scores, positions, tail, cut) if tail else scores
 
     def _is_sure(self, scores: Scores) -> bool:
         known = sorted((each for each in scores.relevances() if each is not None), reverse=True)
         return self.gate is not None and len(known) > 1 and known[0] - known[1] >= self.gate
 
 
-def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int]) -> Scores:
-    """Return the scores of the documents at `positions` as scores of all, the others after them in the order of `tail`."""
+def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int], cut: Sequence[bool]) -> Scores:
+    """Return the scores of the documents at `positions` as scores of all, the others after them in the order of `tail`.
+
+    `cut`: of every document, whether it was read only in part.
+    """
     count = len(positions) + len(tail)
     place = {position: index for index, position in enumerate(positions)}
     spared = f"not among the {len(positions)} documents that {scores.model} was asked for"
@@ -77,7 +84,7 @@ def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int]) -> Sc
     return replace(
         scores,
         values=over(scores.values, None) or (),
-        truncated=over(scores.truncated, False),
+        truncated=tuple(cut) if any(cut) else None,
         spans=over(scores.spans, ()),
         reasons=over(scores.reasons or (None,) * len(positions), spared),
         order=(*(positions[each] for each in scores.best_first()), *tail),

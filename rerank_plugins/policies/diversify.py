@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
 
@@ -19,8 +20,16 @@ _WORD = re.compile(r"\w+")
 
 def term_overlap(one: str, other: str) -> float:
     """Return the share of the words of both that both have (Jaccard), in [0, 1]; case does not count."""
-    mine, theirs = (set(_WORD.findall(text.casefold())) for text in (one, other))
-    return len(mine & theirs) / len(mine | theirs) if mine or theirs else 1.0
+    return _overlap(_words(one), _words(other))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold()))
+
+
+def _overlap(mine: frozenset[str], theirs: frozenset[str]) -> float:
+    both = len(mine & theirs)
+    return both / (len(mine) + len(theirs) - both) if mine or theirs else 1.0
 
 
 class Diversify(Wrapper):
@@ -45,6 +54,7 @@ class Diversify(Wrapper):
         self.trade = trade
         self.top_n = top_n
         self.similarity = similarity
+        self._workers = Workers(1, "rerank-diversify")
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score, and spread out the best."""
@@ -57,14 +67,31 @@ class Diversify(Wrapper):
         best = scores.best_first()
         # Who has no score cannot be compared, and stays behind.
         worth = {each: self.trade * (known[each] - low) / width for each in best if each in known}
+        # On a thread: the event loop is the caller's, and a similarity of the caller's may take its time.
+        chosen = await self._workers.run(self._chosen, request.documents, worth)
+        taken = set(chosen)
+        return replace(scores, order=(*chosen, *(each for each in best if each not in taken)))
+
+    async def aclose(self) -> None:
+        """Close the inner scorer, and let the thread end."""
+        self._workers.close()
+        await super().aclose()
+
+    def _chosen(self, documents: Sequence[str], worth: dict[int, float]) -> list[int]:
+        alike = self._alike(documents, worth)
         nearest = dict.fromkeys(worth, 0.0)
         chosen: list[int] = []
         while worth and len(chosen) < self.top_n:
             found = max(worth, key=lambda each: worth[each] - (1.0 - self.trade) * nearest[each])
             chosen.append(found)
             del worth[found]
-            text = request.documents[found]
-            for each in worth:
-                nearest[each] = max(nearest[each], self.similarity(text, request.documents[each]))
-        taken = set(chosen)
-        return replace(scores, order=(*chosen, *(each for each in best if each not in taken)))
+            if len(chosen) < self.top_n:
+                for each in worth:
+                    nearest[each] = max(nearest[each], alike(found, each))
+        return chosen
+
+    def _alike(self, documents: Sequence[str], asked: Iterable[int]) -> Callable[[int, int], float]:
+        if self.similarity is not term_overlap:
+            return lambda one, other: self.similarity(documents[one], documents[other])
+        words = {each: _words(documents[each]) for each in asked}  # each text is read once, not once a comparison
+        return lambda one, other: _overlap(words[one], words[other])

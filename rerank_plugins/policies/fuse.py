@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -69,12 +70,10 @@ class Fuse(Several):
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.ask(each, request)) for each in self.scorers]
         except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+            error = several.exceptions[0]
+            raise error from error.__cause__
         answers = [task.result() for task in tasks]
-        told = [_or_ranks(answer.relevances()) for answer in answers]
-        if self.retrieval:
-            told.append(_stretched(request))
-        lists = [_reciprocal(each, self.k) for each in told] if self.method == "rrf" else told
+        lists = self._by_rank(answers, request) if self.method == "rrf" else self._by_score(answers, request)
         values = tuple(
             sum(weight * value for weight, value in zip(self.weights, column, strict=True))
             for column in zip(*lists, strict=True)
@@ -92,6 +91,22 @@ class Fuse(Several):
             reason=weak.reason if weak is not None else None,
         )
 
+    def _by_rank(self, answers: Sequence[Scores], request: RerankRequest) -> list[list[float]]:
+        # By what orders an answer, never by its relevance: there, large logits and the steps of a calibration are all one.
+        orders = [_or_given(answer.ranks()) for answer in answers]
+        if self.retrieval:
+            orders.append([-each for each in _stretched(request)])
+        return [_reciprocal(each, self.k) for each in orders]
+
+    def _by_score(self, answers: Sequence[Scores], request: RerankRequest) -> list[list[float]]:
+        lists = [_or_ranks(answer.relevances()) for answer in answers]
+        return [*lists, _stretched(request)] if self.retrieval else lists
+
+
+def _or_given(ranks: Sequence[float]) -> Sequence[float]:
+    """Return what to sort by, least first; of one that keeps the order given, the places."""
+    return range(len(ranks)) if all(math.isinf(each) for each in ranks) else ranks
+
 
 def _or_ranks(relevances: Sequence[float | None]) -> list[float]:
     """Return a list's scores in [0, 1]; of one that keeps the order given, falling with rank."""
@@ -108,7 +123,7 @@ def _stretched(request: RerankRequest) -> list[float]:
     return [(each - low) / (high - low) if high > low else 1.0 for each in scores]
 
 
-def _reciprocal(values: Sequence[float], k: float) -> list[float]:
-    better = sorted(values, reverse=True)
-    rank = {value: place for place, value in reversed(list(enumerate(better, start=1)))}
-    return [1.0 / (k + rank[value]) for value in values]
+def _reciprocal(order: Sequence[float], k: float) -> list[float]:
+    """Return 1 / (k + rank) of each, the least first; equals share the best of their ranks."""
+    rank = {value: place for place, value in reversed(list(enumerate(sorted(order), start=1)))}
+    return [1.0 / (k + rank[value]) for value in order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from ..core.errors import BackendError, DeadlineExceeded
 from ..core.journal import attempting
@@ -30,7 +31,7 @@ class Observe(Wrapper):
             outcome, detail, usage, status = "answered", None, None, None
             try:
                 scores = await self.inner.ascore(request)
-                usage = scores.usage
+                usage = replace(scores.usage, requests=int(self._remote))
                 return scores
             except asyncio.CancelledError:
                 outcome = DeadlineExceeded.__name__ if passed() else "cancelled"
@@ -44,4 +45,4 @@ class Observe(Wrapper):
                 milliseconds = (time.perf_counter() - started) * 1000.0
                 if status is None and (reply := noted()) is not None:
                     status = reply.status
-                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote), usage, status)
+                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote, usage), usage, status)

@@ -116,7 +116,8 @@ class Split(Wrapper):
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(score(part)) for part in found]
         except BaseExceptionGroup as several:
-            raise several.exceptions[0] from None
+            error = several.exceptions[0]
+            raise error from error.__cause__
         return merged([task.result() for task in tasks], [len(part) for part in found])
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from ..core.errors import InputError
+from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
 from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
@@ -34,6 +35,7 @@ class Truncate(Wrapper):
         """Wrap `inner`."""
         super().__init__(inner)
         self.mode = mode
+        self._workers = Workers(1, "rerank-truncate")
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score what fits, and mark what did not."""
@@ -44,19 +46,33 @@ class Truncate(Wrapper):
             if scores.truncated is not None:
                 return scores
             query, most = estimate(request.query)[0], self.capabilities.max_query_tokens
-            room = room_beside(self.capabilities, query - MARKS)
-            flags = tuple(bound(text) > room and estimate(text)[0] > room for text in request.documents)
             if most is not None and query > most:
-                flags = (True,) * len(flags)  # the vendor cuts the query: no document was compared with all of it
-            return replace(scores, truncated=flags) if any(flags) else scores
-        room = room_beside(self.capabilities, length(self, request.query))
-        cut = [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]
+                # The vendor cuts the query: no document was compared with all of it.
+                return replace(scores, truncated=(True,) * len(request.documents))
+            room = room_beside(self.capabilities, query - MARKS)
+            long = [text for text in request.documents if bound(text) > room]
+            if not long:
+                return scores
+            cut_there = await self._workers.run(lambda: {text for text in long if estimate(text)[0] > room})
+            flags = tuple(text in cut_there for text in request.documents)
+            return replace(scores, truncated=flags) if cut_there else scores
+        cut = await self._workers.run(self._all_fitted, request)
         changed = tuple(short is not text for short, text in zip(cut, request.documents, strict=True))
         if not any(changed):
             return await self.inner.ascore(request)
         scores = await self.inner.ascore(replace(request, documents=tuple(cut), fields=None))
         flags = tuple(a or b for a, b in zip(changed, scores.truncated or (False,) * len(cut), strict=True))
         return replace(scores, truncated=flags)
+
+    async def aclose(self) -> None:
+        """Close the inner scorer, and let the thread end."""
+        self._workers.close()
+        await super().aclose()
+
+    def _all_fitted(self, request: RerankRequest) -> list[str]:
+        # On a thread, as what estimates above: long texts take their time, and the event loop is the caller's.
+        room = room_beside(self.capabilities, length(self, request.query))
+        return [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]
 
     def _fitted(self, text: str, room: int, index: int) -> str:
         if bound(text) <= room:

@@ -88,7 +88,8 @@ async def rerank_rows(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(row)) for row in rows]
     except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
+        error = several.exceptions[0]
+        raise error from error.__cause__
     return [task.result() for task in tasks]
 
 

@@ -315,3 +315,23 @@ class TestSpans:
         assert span["end"] - span["start"] < len(text) / 4
         assert isinstance(span["score"], float)
         assert "rerank_spans" not in short.metadata
+
+    @pytest.mark.parametrize("blank", ["", "\n  "])
+    def test_the_passage_of_a_node_is_of_its_own_text_whatever_metadata_stands_before_it(self, blank: str) -> None:
+        text = blank + "Bananas are yellow. " * 60 + "The moon makes the tides. " + "Cars have wheels. " * 60 + blank
+        adapter = RerankPostprocessor(reranker={"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 64}})
+
+        def spans(metadata: dict[str, str]) -> list[dict[str, Any]]:
+            nodes = [NodeWithScore(node=TextNode(text=text, metadata=metadata))]
+            (found,) = adapter.postprocess_nodes(nodes, query_str="what makes the tides?")
+            return found.node.metadata.get("rerank_spans", [])
+
+        plain, titled = spans({}), spans({"file": "😀 of last year.txt", "topic": "sea and sky"})
+        for (span,) in (plain, titled):
+            piece = text[span["start"] : span["end"]].strip()
+            assert "The moon makes the tides." in piece
+            assert (piece[0].isupper(), piece[-1]) == (True, ".")  # whole sentences
+            assert len(piece) < len(text) / 4
+        # Where the best piece is the metadata's, what of it is the node's text is left.
+        for span in spans({"topic": "What makes the tides? The moon makes the tides. " * 3}):
+            assert 0 <= span["start"] < span["end"] <= len(text)

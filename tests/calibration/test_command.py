@@ -114,4 +114,9 @@ def test_no_data_and_a_plot_of_another_kind(data, tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
     assert main(["calibrate", "lexical", "--data", data, "--out", out, "--plot", "plot.pdf"]) == 2
     assert ".svg or .html" in capsys.readouterr().err
+    for option in ("--out", "--plot"):  # before anything is asked
+        files = {"--out": out, "--plot": str(tmp_path / "plot.svg"), option: str(tmp_path / "none" / "it.svg")}
+        line = [each for pair in files.items() for each in pair]
+        assert main(["calibrate", "lexical", "--data", str(tmp_path / "no data"), *line]) == 2
+        assert f"{option} {files[option]} is in a folder that is not there" in capsys.readouterr().err
     assert not (tmp_path / "cal.json").exists()

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rerank_plugins import AuthenticationFailed, ConfigError, InputError, load_reranker
 from rerank_plugins.cli import main
-from rerank_plugins.evaluation import Dataset, Question, compare, read
+from rerank_plugins.evaluation import Dataset, Question, compare, interval, p_value, read
+from rerank_plugins.evaluation.advice import Advice, Budget, advised
 from rerank_plugins.evaluation.data import Candidate
+from rerank_plugins.evaluation.figures import Figures, Lift
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Hang, Status
 from rerank_plugins.testing.vendors import VENDORS
@@ -130,10 +133,69 @@ def test_a_budget_in_dollars():
 
 
 def test_a_faster_one_that_is_as_good_is_told():
-    with CohereLike(delay=0.02) as server:
-        advice = compare(made(), [spec(server), "lexical"]).advice
+    first, *rest = made().questions
+    dataset = replace(made(), questions=(replace(first, text="no word of it"), *rest))  # which lexical cannot find
+    with CohereLike(delay=0.02, score=lambda _, text: float("bees" in text)) as server:
+        advice = compare(dataset, [spec(server), "lexical"]).advice
     assert advice.choice == "http:acme"
     assert advice.lines[1].startswith("lexical is much faster, and these queries do not tell it apart")
+
+
+def figures(label: str, gains: list[float], *, ms: float = 100.0, usd: float | None = 0.0) -> Figures:
+    """Return a row whose values are `gains` over a first stage of zeros."""
+    lift = Lift(*interval(gains), p_value(gains))
+    return Figures(label, label, {"nDCG@10": tuple(gains)}, {}, {}, lift, ms, ms, usd_per_1000=usd)
+
+
+def advice_of(*rows: Figures, ms: float | None = None, usd: float | None = None) -> Advice:
+    first = Figures("BM25", "first stage", {"nDCG@10": (0.0,) * len(rows[0].values["nDCG@10"])}, {}, {})
+    return advised(first, rows, Budget(ms, usd), "nDCG@10")
+
+
+GAIN = [0.1, 0.3] * 30
+
+
+def test_of_equals_the_cheapest_then_the_fastest_is_named():
+    dear, slow, quick = (
+        figures("dear", GAIN, ms=90, usd=5.0),
+        figures("slow", GAIN, ms=100),
+        figures("quick", GAIN, ms=80),
+    )
+    for rows in ((dear, slow, quick), (quick, slow, dear)):
+        advice = advice_of(*rows)
+        assert advice.choice == "quick"
+        assert len(advice.lines) == 1
+    assert advice_of(figures("unknown", GAIN, usd=None), dear).choice == "dear"
+
+
+def test_a_cheaper_one_that_is_as_good_is_told():
+    best = figures("best", [0.11, 0.29] * 30 + [0.3], ms=50, usd=2.0)
+    local = figures("local", [*GAIN, 0.1], ms=200)
+    assert advice_of(best, local).choice == "best"
+    assert advice_of(best, local).lines[1].startswith("local is much cheaper, and these queries do not tell it apart")
+    # What the dearer one costs is not known: only what costs nothing is surely cheaper.
+    unpriced = figures("best", best.values["nDCG@10"], ms=50, usd=None)
+    assert "local is much cheaper" in str(advice_of(unpriced, local))
+    assert "cheaper" not in str(advice_of(unpriced, figures("other", [*GAIN, 0.1], ms=200, usd=1.0)))
+
+
+def test_a_better_one_over_the_budget_is_told():
+    best, cheap = figures("best", [0.4] * 60, ms=900, usd=2.0), figures("cheap", GAIN)
+    assert advice_of(best, cheap, ms=500).lines == (
+        (
+            "Use cheap within 500 ms: it adds +0.200 [+0.173, +0.227] nDCG@10 to the order of your retriever. "
+            "95 of 100 calls take at most 100 ms, for $0.00 per 1,000 queries."
+        ),
+        "best adds more, +0.400 [+0.400, +0.400], but its p95 of 900 ms is over your 500 ms.",
+    )
+    assert advice_of(best, cheap, usd=1.0).choice == "cheap"
+    assert advice_of(best, cheap, ms=50).choice is None
+
+
+def test_a_lift_that_the_paired_test_does_not_bear_out_is_told():
+    assert "(p = 0.12)" in advice_of(figures("lexical", [0.5] * 4)).lines[1]
+    assert "1 query is few" in str(advice_of(figures("lexical", [0.5])))
+    assert "p =" not in str(advice_of(figures("lexical", [0.5] * 8)))
 
 
 def test_few_queries_are_told():
@@ -305,13 +367,25 @@ def test_wrong_calls():
         compare(made(3), ["lexical"], k=0)
 
 
+@pytest.mark.parametrize("option", ["--html", "--json"])
+def test_where_no_file_can_be_written_nothing_is_asked(option, tmp_path, capsys):
+    data = tmp_path / "lists.jsonl"
+    data.write_text(json.dumps({"query": "honey", "candidates": ["wax", "honey"], "labels": [0, 1]}), "utf-8")
+    with CohereLike() as server:
+        for file, told in ((tmp_path / "none" / "it", "folder that is not there"), (tmp_path, "is a folder")):
+            assert main(["compare", str(data), "-r", json.dumps(spec(server)), option, str(file)]) == 2
+            assert f"{option} {file}" in (err := capsys.readouterr().err)
+            assert told in err
+        assert server.requests == []
+
+
 def test_ready_rerankers_and_named_ones(tmp_path):
     (tmp_path / "rerank.toml").write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\n', "utf-8")
-    with load_reranker("lexical", top_n=2) as ready:
+    with load_reranker("lexical", top_n=2, score_threshold=0.99) as ready:
         rows = compare(made(5), [ready, "production", "lexical"], config=str(tmp_path / "rerank.toml")).rows
         assert [row.label for row in rows] == ["lexical", "production", "lexical (2)"]
         assert len({row.rankings["0"] for row in rows}) == 1  # cuts are the program's; whole orders are measured
-        assert ready.rerank("honey", ["honey"])[0].index == 0  # not closed
+        assert ready.rerank("honey", ["honey"]).results == ()  # not closed, and its threshold is still its own
 
 
 def test_a_bar_for_a_person_only(monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from rerank_plugins import ConfigError, InputError, RerankResponse, TransientError, load_reranker
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
+from rerank_plugins.testing.vendors import VENDORS
 
 QUERY = "why are there tides"
 DOCUMENTS = [
@@ -53,6 +54,41 @@ def test_the_last_stage_orders_what_it_saw_and_the_first_one_the_rest(server):
         ("http", "answered", None),
         ("http", "kept", "3 of 6 documents"),
     ]
+
+
+def test_each_stages_cost_stands_in_the_attempts(server):
+    def priced(one: CohereLike, dollars: float) -> dict:
+        return {**stage(one), "use": "cohere:rerank-v3.5", "base_url": one.url, "price": {"per_search_unit": dollars}}
+
+    with VENDORS["cohere"]() as cheap, VENDORS["cohere"]() as dear:
+        stages = [priced(cheap, 0.001) | {"api_key": cheap.key}, priced(dear, 0.002) | {"api_key": dear.key}]
+        with load_reranker({"cascade": {"stages": stages, "keep": [3]}}) as reranker:
+            answer = reranker.rerank(QUERY, DOCUMENTS)
+    first, second, kept = answer.attempts
+    assert (first.usage.cost_usd, second.usage.cost_usd) == (pytest.approx(0.001), pytest.approx(0.002))
+    assert (first.usage.requests, second.usage.requests, kept.usage) == (1, 1, None)
+    assert answer.usage.cost_usd == pytest.approx(0.003)
+
+
+def test_what_was_cut_is_told_of_whoever_read_it_last(server):
+    """The long ones: 0 and 3 go to the second stage, which has no limit; 1 does not, and was read only in part."""
+    long = "word " * 2_000
+    documents = ["tides " + long, "sand " + long, "sand", "tides tides " + long, ""]
+    first = stage(server, http={"max_tokens": 100})
+    with (
+        CohereLike(score=lambda _, text: text.count("tides") / 10) as cheap,
+        load_reranker(
+            {
+                "cascade": {
+                    "stages": [{**first, "base_url": cheap.url, "api_key": cheap.key}, stage(server)],
+                    "keep": [2],
+                }
+            }
+        ) as reranker,
+    ):
+        answer = reranker.rerank(QUERY, documents)
+    assert {each.index: each.truncated for each in answer} == {0: False, 3: False, 1: True, 2: False, 4: False}
+    assert next(each for each in answer if each.index == 1).raw_score is None
 
 
 def test_three_stages(server):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import threading
 from itertools import pairwise
 
 import pytest
@@ -138,6 +140,39 @@ def test_cost_grows_with_length(server):
 
     one, four = sent(1_000), sent(4_000)
     assert 3.8 * one <= four <= 4.2 * one
+
+
+@pytest.mark.parametrize("mode", ["chunk", "head_tail", "truncate"])
+async def test_long_texts_are_measured_on_a_thread_and_not_on_the_callers_loop(server, monkeypatch, mode):
+    threads = []
+
+    def watched(work):
+        def watching(text, *more):
+            if len(text) > 5_000:
+                threads.append(threading.current_thread())
+            return work(text, *more)
+
+        return watching
+
+    for module, name in (("chunk", "pieces"), ("truncate", "estimate")):
+        home = f"rerank_plugins.policies.{module}.{name}"
+        monkeypatch.setattr(home, watched(getattr(importlib.import_module(home.rpartition(".")[0]), name)))
+    options = spec(server) | {"long_documents": mode}
+    async with load_reranker(options) as reranker:
+        await reranker.arerank(QUERY, [prose(2_000), "bananas"])
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+def test_spans_are_characters_where_one_is_two_or_four_bytes_wide():
+    filler = "😀 𝒴ellow bananas 🇩🇪 and 👩‍👩‍👧 e\u0301t\u00e9. "
+    text = filler * 120 + ANSWER + " " + filler * 40
+    with load_reranker("embedded", long_documents="chunk") as reranker:
+        (span,) = reranker.rerank(QUERY, [text])[0].spans
+    best = text[span.start : span.end]
+    assert ANSWER in best
+    assert best.startswith(("😀", ANSWER[:4]))  # whole sentences
+    assert best.endswith(".")
 
 
 def test_shared_boilerplate_is_scored_once(server):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.policies import diversify
 from rerank_plugins.policies.diversify import term_overlap
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
@@ -58,6 +61,23 @@ def test_a_similarity_of_ones_own(server):
         server, **{"lambda": 0.5, "similarity": lambda one, other: float(one.split()[0] == other.split()[0])}
     )
     assert order(first_word) == [0, 2, 3, 1, 4]
+
+
+def test_each_text_is_cut_into_words_once(server, monkeypatch):
+    read = []
+    words = diversify._words
+    monkeypatch.setattr(diversify, "_words", lambda text: read.append(text) or words(text))
+    order(spec(server, **{"lambda": 0.5}))
+    assert sorted(read) == sorted(text for text in DOCUMENTS if text)
+
+
+async def test_a_similarity_is_asked_on_a_thread_and_not_on_the_callers_loop(server):
+    threads = set()
+    options = spec(server, similarity=lambda one, other: threads.add(threading.current_thread()) or 0.0)
+    async with load_reranker(options) as reranker:
+        await reranker.arerank(QUERY, DOCUMENTS)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def test_the_order_given_stays_where_nobody_scored(server):

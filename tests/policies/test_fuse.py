@@ -9,6 +9,8 @@ from virtual_time import virtually
 from rerank_plugins import ConfigError, TransientError, load_reranker
 from rerank_plugins.backends.passthrough import Passthrough
 from rerank_plugins.core import Capabilities, RerankRequest, Scores
+from rerank_plugins.core.curve import Curve
+from rerank_plugins.policies.cascade import Cascade
 from rerank_plugins.policies.fuse import Fuse
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
@@ -47,6 +49,27 @@ def test_equals_share_a_rank():
     )
 
 
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        Capabilities(scale="logit"),  # the sigmoid of 40 and of 50 is 1.0
+        Capabilities(scale="unit"),  # a server's odd scores above 1
+        Capabilities(curve=Curve(method="isotonic", points=((0.0, 0.1), (1.0, 0.1)))),  # one step for all
+    ],
+    ids=["logit", "unit", "calibrated"],
+)
+def test_ranks_are_of_the_raw_scores_where_relevances_are_all_one(capabilities):
+    found = fused(Fuse([Says(40.0, 50.0, 45.0, capabilities=capabilities)] * 2, retrieval=False))
+    assert found == pytest.approx([1 / 63, 1 / 61, 1 / 62])
+
+
+def test_a_cascade_in_a_fusion_counts_by_its_whole_order():
+    cascade = Cascade([Says(0.1, 0.9, 0.5), Says(0.3)], [1])
+    assert fused(Fuse([cascade, Says(0.7, 0.7, 0.7)], retrieval=False, weights=[1, 0])) == pytest.approx(
+        [1 / 63, 1 / 61, 1 / 62]
+    )
+
+
 def test_the_retrievers_order_is_a_list_and_its_scores_where_they_are_known():
     assert fused(Fuse([Says(0.1, 0.5, 0.9)], retrieval=True)) == pytest.approx(
         [(1 / 63 + 1 / 61) / 2, 1 / 62, (1 / 61 + 1 / 63) / 2]
@@ -81,6 +104,13 @@ def test_they_are_asked_at_the_same_time_and_one_error_ends_the_others():
     )
     assert isinstance(error, TransientError)
     assert took == 0.0
+
+
+def test_the_error_keeps_its_cause():
+    dead = {"use": "http", "base_url": "http://127.0.0.1:9", "api_key": "key", "retry": 1}
+    with load_reranker({**dead, "fuse": {"with": ["lexical"]}}) as reranker, pytest.raises(TransientError) as caught:
+        reranker.rerank(QUERY, DOCUMENTS)
+    assert type(caught.value.__cause__).__name__ == "ConnectError"
 
 
 def test_in_a_spec():

@@ -162,6 +162,13 @@ def test_a_429_on_one_part_sends_only_that_part_again(server: VendorServer) -> N
     assert answer.usage.requests == 4
 
 
+def test_the_error_of_a_part_keeps_its_cause() -> None:
+    dead = {"use": "http", "base_url": "http://127.0.0.1:9", "api_key": "key", "retry": 1, "http": {"max_documents": 1}}
+    with load_reranker(dead) as reranker, pytest.raises(TransientError) as caught:
+        reranker.rerank("query", ["one", "two"])
+    assert type(caught.value.__cause__).__name__ == "ConnectError"
+
+
 def test_no_more_requests_at_once_than_allowed(server: VendorServer) -> None:
     server.delay = 0.05
     with reranker_for(server, max_in_flight=2, http={"max_documents": 300}) as reranker:
