@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+from .special import spelled, unspelled
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,25 +53,28 @@ class Encoder:
         Raises:
             ConfigError: It is not there, or is no tokenizer.
         """
-        from tokenizers import AddedToken, Tokenizer
-
         if not path.is_file():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
+        self.path = path
         try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+            file = path.read_text("utf-8")
+            self._tokenizer = _opened(file, marks)
+            self._single, self._pair = self._learn("a"), self._learn("a", "b")
+            self._special = self._named()
+            if spelled(self._tokenizer, self._special):
+                del self._tokenizer  # one of 250,000 words takes 200 MB: not two at a time
+                self._tokenizer = _opened(unspelled(file, self._special), (*marks, *self._special))
         except Exception as error:  # tokenizers raises bare Exception for everything
             raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.path = path
-        known = {each.content: each for each in self._tokenizer.get_added_tokens_decoder().values()}
-        for mark in marks:
-            if mark in known and not known[mark].special:
-                self._tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
-        # A text that holds "[SEP]" or "</s>" is text.
-        self._tokenizer.encode_special_tokens = True
-        self._single = self._learn("a")
-        self._pair = self._learn("a", "b")
+
+    def _named(self) -> dict[str, int]:
+        """Return the ids of all special tokens: those called so, and those that the tokenizer sets around texts."""
+        tokenizer = self._tokenizer
+        found = {each.content: token for token, each in tokenizer.get_added_tokens_decoder().items() if each.special}
+        for token, _ in (pair for template in (self._single, self._pair) for run in template.runs for pair in run):
+            found.setdefault(tokenizer.id_to_token(token) or "", token)
+        found.pop("", None)
+        return found
 
     def _learn(self, *texts: str) -> _Template:
         """Read off one encoding where the tokenizer puts its special tokens."""
@@ -111,7 +115,7 @@ class Encoder:
         Raises:
             ConfigError: There is no such token.
         """
-        found = self._tokenizer.token_to_id(name)
+        found = self._special.get(name, self._tokenizer.token_to_id(name))
         if found is None:
             raise ConfigError(
                 f"{self.path} has no token {name!r}, so this is another family's model: name that family."
@@ -157,6 +161,21 @@ class Encoder:
         if not texts:
             return []
         return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _opened(file: str, marks: Sequence[str]) -> Tokenizer:
+    """Return a tokenizer that neither cuts nor pads, and to which "[SEP]" or "</s>" in a text is text."""
+    from tokenizers import AddedToken, Tokenizer
+
+    tokenizer = Tokenizer.from_str(file)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    known = {each.content: each for each in tokenizer.get_added_tokens_decoder().values()}
+    for mark in marks:
+        if mark in known and not known[mark].special:
+            tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
