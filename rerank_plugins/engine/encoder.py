@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ class Encoder:
                 self._tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
         # A text that holds "[SEP]" or "</s>" is text.
         self._tokenizer.encode_special_tokens = True
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {token: each.content for token, each in added.items() if each.special}
         self._single = self._learn("a")
         self._pair = self._learn("a", "b")
 
@@ -93,7 +96,13 @@ class Encoder:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) characters of each token of `text`, without special tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        if self._special.keys().isdisjoint(encoding.ids) or len(pieces := self._pieces(text)) == 1:
+            return list(encoding.offsets)
+        starts = accumulate(map(len, pieces), initial=0)
+        return [
+            (first + a, first + b) for first, piece in zip(starts, pieces, strict=False) for a, b in self.offsets(piece)
+        ]
 
     def beginning(self, text: str, most: int) -> tuple[str, int, bool]:
         """Return `text` cut to `most` tokens, how many tokens are left of it, and whether it was cut."""
@@ -156,7 +165,35 @@ class Encoder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        found: list[list[int]] = [
+            each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ]
+        for position, ids in enumerate(found):
+            if not self._special.keys().isdisjoint(ids) and len(pieces := self._pieces(texts[position])) > 1:
+                found[position] = [token for piece in self._batch(pieces) for token in piece]
+        return found
+
+    def _pieces(self, text: str) -> list[str]:
+        """Return a text in pieces, parted inside of whatever would become a special token of the vocabulary.
+
+        Not looking for special tokens is not enough: many a vocabulary holds them as words too, and the model of the
+        tokenizer puts them together (XLM-R's rates "</s>" above any other reading of it). An unknown word, or a byte
+        to fall back on, may have a special token rightly; it is none that is written there.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        borders = [
+            (start + end) // 2
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if end - start > 1 and token in self._special and self._special[token] in self._normal(text[start:end])
+        ]
+        if not borders:
+            return [text]
+        parts = pairwise([0, *borders, len(text)])
+        return [piece for start, end in parts for piece in self._pieces(text[start:end])]
+
+    def _normal(self, text: str) -> str:
+        normalizer = self._tokenizer.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
 
 
 def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
