@@ -120,6 +120,17 @@ def test_a_doubled_template_is_found_although_the_order_is_right(capsys):
     assert "a template is applied twice" in out
 
 
+def test_a_cache_hides_nothing(capsys, tmp_path):
+    server, spec = served(CountingVLLM, "vllm", once)
+    with server:
+        cached = json.dumps({**json.loads(spec()), "cache": {"kind": "disk", "path": str(tmp_path / "cache")}})
+        for prompt, told in ((once, "ok"), (twice, "applied twice"), (never, "applies no template"), (once, "ok")):
+            server.prompt = prompt
+            server.score = lambda query, document, prompt=prompt: scorer(prompt(query, document))
+            main(["check", cached, "--golden", "qwen3"])
+            assert told in capsys.readouterr().out
+
+
 def test_without_its_family_every_prompt_is_tried_and_then_it_is_asked_for(capsys):
     code, out = checked(capsys, *served(TEIServer, "tei", never))
     assert code == 1
