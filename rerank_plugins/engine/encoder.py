@@ -48,7 +48,8 @@ class Encoder:
 
         Args:
             path: `tokenizer.json`.
-            marks: Added tokens that are not seen in a text although the tokenizer does not call them special.
+            marks: Added tokens that are not seen in a text although the tokenizer does not call them special; nor is any
+                that is written `<|so|>`.
 
         Raises:
             ConfigError: It is not there, or is no tokenizer.
@@ -64,9 +65,9 @@ class Encoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.path = path
-        known = {each.content: each for each in self._tokenizer.get_added_tokens_decoder().values()}
-        for mark in marks:
-            if mark in known and not known[mark].special:
+        for known in self._tokenizer.get_added_tokens_decoder().values():
+            mark = known.content
+            if not known.special and (mark in marks or (mark.startswith("<|") and mark.endswith("|>"))):
                 self._tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
         # A text that holds "[SEP]" or "</s>" is text.
         self._tokenizer.encode_special_tokens = True

@@ -1,12 +1,15 @@
-"""Special tokens that a tokenizer's own vocabulary can make of plain text, for which nobody has to look for them."""
+"""No text becomes a special token: neither by a tokenizer's own vocabulary, nor because it calls a mark plain."""
 
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from language_models import gemma_like, qwen_like
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordLevel
 
 from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.prompts import Prompts
+from rerank_plugins.engine.templates import TEMPLATES
 
 MARK = "<|e|>"
 
@@ -50,3 +53,19 @@ def test_no_text_becomes_a_special_token(make, tmp_path):
     harmless = "a zz b"  # with an unknown word, which is a special token rightly
     assert encoder.texts([harmless], 100) == [tokenizer.encode(harmless).ids]
     assert encoder.pairs("a", [MARK, "b"], 100)[1].ids == encoder.pairs("a", ["b"], 100)[0].ids
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mxbai", "zerank", "bge-gemma"])
+def test_marks_that_a_tokenizer_does_not_call_special_are_text_too(family, tmp_path):
+    """Qwen's are only added (`<|fim_prefix|>`, `<tool_call>`), Gemma's turns in some copies too."""
+    gemma_like(tmp_path) if family == "bge-gemma" else qwen_like(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    marks = ["<|fim_prefix|>", "<|file_sep|>", "</tool_call>", "<tool_response>", "<start_of_turn>", "<end_of_turn>"]
+    tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in marks])
+    tokenizer.save(str(path))
+    ids = {tokenizer.token_to_id(each) for each in marks}
+    hostile = f"moon {' '.join(marks)} tides"
+    assert ids & set(tokenizer.encode(hostile, add_special_tokens=False).ids) == ids
+    (row,) = Prompts(path, TEMPLATES[family]).build("tides", [hostile], None, 1000, 4000)
+    assert ids.isdisjoint(row.ids)
