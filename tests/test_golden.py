@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
 from rerank_plugins.cli import main
-from rerank_plugins.cli.golden import QUESTIONS
+from rerank_plugins.cli.golden import QUESTIONS, prompts_counted
+from rerank_plugins.core import Usage
 from rerank_plugins.engine.templates import TEMPLATES
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.vendors.tei import TEIServer
@@ -24,6 +27,12 @@ def once(query, document):
 
 def never(query, document):
     return query + document
+
+
+def another(query, document):
+    """As long as Qwen3's prompt, and no such prompt."""
+    first, last = QWEN3.sides("QUERY", "DOCUMENT")
+    return f"{first}{last}".replace("<Instruct>", "<instruct>").replace("QUERY", query).replace("DOCUMENT", document)
 
 
 def twice(query, document):
@@ -111,13 +120,78 @@ def test_a_doubled_template_is_found_although_the_order_is_right(capsys):
     assert "a template is applied twice" in out
 
 
-def test_without_its_family_a_server_is_told_to_name_it_and_its_models_name_does(capsys):
+def test_a_cache_hides_nothing(capsys, tmp_path):
+    server, spec = served(CountingVLLM, "vllm", once)
+    with server:
+        cached = json.dumps({**json.loads(spec()), "cache": {"kind": "disk", "path": str(tmp_path / "cache")}})
+        for prompt, told in ((once, "ok"), (twice, "applied twice"), (never, "applies no template"), (once, "ok")):
+            server.prompt = prompt
+            server.score = lambda query, document, prompt=prompt: scorer(prompt(query, document))
+            main(["check", cached, "--golden", "qwen3"])
+            assert told in capsys.readouterr().out
+
+
+def test_without_its_family_every_prompt_is_tried_and_then_it_is_asked_for(capsys):
     code, out = checked(capsys, *served(TEIServer, "tei", never))
     assert code == 1
+    assert "inside qwen3's prompt, sent from here, 8 come first" in out
+    assert "the server applies no template" in out
+    code, out = checked(capsys, *served(TEIServer, "tei", twice))
+    assert code == 1
+    assert "a template twice" in out
     assert "--golden qwen3" in out
     code, out = checked(capsys, *served(CountingVLLM, "vllm:Qwen/Qwen3-Reranker-0.6B", never))
     assert code == 1
     assert "inside qwen3's prompt" in out
+
+
+@pytest.mark.parametrize(("kind", "name"), [(CountingVLLM, "vllm"), (TEIServer, "tei")], ids=["vllm", "tei"])
+def test_a_missing_template_is_found_although_the_order_is_right(kind, name, capsys):
+    """As of a large model, which gets easy questions right without its prompt too, but is less sure."""
+
+    def fair(prompt):
+        right = next((each for query, each in RIGHT.items() if query in prompt), "no such text") in prompt
+        sure = 0.45 if prompt.count("<Instruct>") == 1 else 0.1
+        return 0.5 + sure if right else 0.5 - sure
+
+    code, out = checked(capsys, *served(kind, name, never, model=fair), "qwen3")
+    assert code == 1
+    assert "8 of 8 obvious answers first, +0.20" in out
+    assert "+0.90 ahead: the server applies no template" in out
+    code, out = checked(capsys, *served(kind, name, once, model=fair), "qwen3")
+    assert code == 0
+    # Where the server counts one prompt around a pair, another one that helps is no proof that there was none.
+    code, out = checked(capsys, *served(kind, name, another, model=fair), "qwen3")
+    assert (code == 0) == (kind is CountingVLLM)
+
+
+def test_another_familys_prompt_is_told_by_its_tokens(capsys):
+    code, out = checked(capsys, *served(CountingVLLM, "vllm", another), "qwen3")
+    assert code == 1
+    assert "one prompt around a pair: it is another family's" in out
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+@pytest.mark.parametrize(
+    "count", [len, lambda text: len(text) // 4, lambda text: len(re.findall(r"\w+|[^\w\s]|\n+", text))]
+)
+def test_prompts_are_counted_in_the_servers_own_tokens(family, count):
+    template = TEMPLATES[family]
+
+    def counted(prompt):
+        class Counting:
+            def rerank(self, query, documents):
+                used = sum(count(prompt(query, each)) for each in documents)
+                return SimpleNamespace(usage=Usage(input_tokens=used))
+
+        return prompts_counted(Counting(), template)
+
+    assert counted(lambda query, document: f"{query} {document}") == pytest.approx(0, abs=0.2)
+    assert counted(lambda query, document: "".join(template.sides(query, document))) == pytest.approx(1, abs=0.2)
+    assert counted(lambda query, document: "".join(template.sides(*template.sides(query, document)))) == pytest.approx(
+        2, abs=0.2
+    )
+    assert counted(lambda query, document: "the same for all") is None
 
 
 def test_what_cannot_be_checked_says_so(capsys, cross_encoder_folder):

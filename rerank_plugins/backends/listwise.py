@@ -70,6 +70,10 @@ class Listwise(Backend):
         told = json_of(self.folder / "tokenizer_config.json").get("model_max_length")
         if isinstance(told, int | float) and 0 < told < most:
             most = int(told)
+        if max_tokens is not None and max_tokens > most:
+            raise ConfigError(
+                f"max_tokens {max_tokens} is more than the {most} that {self.folder} reads at once: lower it."
+            )
         self._room, self._smaller = min(most, batch_tokens or most), batch_tokens is not None
         self._placement = Placement(device=device, dtype=dtype)
         self._held: ListwiseModel | None = None

@@ -56,7 +56,8 @@ def _golden(arguments: argparse.Namespace) -> int:
     from ..registry import models
     from .golden import judged, template_of
 
-    with named(arguments, {"top_n": None, "score_threshold": None, "instruction": None}) as reranker:
+    # A cache would tell what the server said before it was mended, and counts no tokens.
+    with named(arguments, {"top_n": None, "score_threshold": None, "instruction": None, "cache": None}) as reranker:
         backend = backends(reranker)[0]
         template = template_of(arguments.golden, backend.label, iter(models()))
         with progress(f"asking {backend.label}"):

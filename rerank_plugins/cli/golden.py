@@ -86,8 +86,10 @@ _ENOUGH = len(QUESTIONS) - 1
 _MOSTLY = len(QUESTIONS) - 2
 _APART = 0.05
 """Relevance by which right answers lead on average, or the scores are called near one another."""
-_MARK = 4
-"""Letters that a mark, which is one token, counts for: about what a token of English prose has."""
+_BETTER = 0.25
+"""Relevance by which the prompt sent along has to help answers that are good without it: then they came without a prompt."""
+_NONE_COUNTED, _TWO_COUNTED = 0.5, 1.5
+"""Prompts around a pair, by the tokens counted, below which there is none, and above which there are two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +167,35 @@ def seen(reranker: Reranker, template: Template | None = None) -> Seen:
 def prompts_counted(reranker: Reranker, template: Template) -> float | None:
     """Return how many of the family's prompts a server puts around a pair, by the tokens it counts; `None`: it counts none.
 
-    Two documents of different lengths tell how many letters a token has, and so what is there beside the pair. Too many
-    is evidence; too few is none, since some servers count the texts alone.
+    A query or a document that is sent twice tells how long it is, the prompt sent along how long that is, and what is left
+    of the pair is the server's: all as the server itself counts. Too many is evidence; too few alone is none, since some
+    servers count the texts only.
     """
-    query, short, long = QUESTIONS[0].query, QUESTIONS[0].right, " ".join(each.right for each in QUESTIONS)
-    told = [reranker.rerank(query, [document]).usage.input_tokens for document in (short, long)]
-    if told[0] is None or told[1] is None or told[1] <= told[0]:
+    query, document = QUESTIONS[0].query, QUESTIONS[0].right
+    asked = (
+        (query, document),
+        (f"{query} {query}", document),
+        (query, f"{document} {document}"),
+        template.sides(query, document),
+    )
+    told = [reranker.rerank(query, [document]).usage.input_tokens for query, document in asked]
+    pair, queries, documents, inside = (each or 0 for each in told)
+    prompt = inside - pair
+    if None in told or prompt <= 0:
         return None
-    letters = (len(long) - len(short)) / (told[1] - told[0])
-    prompt = "".join(template.sides("", ""))
-    for mark in template.marks:
-        prompt = prompt.replace(mark, "x" * _MARK)
-    return (told[0] * letters - len(query) - len(short)) / len(prompt)
+    return (pair - (queries - pair) - (documents - pair)) / prompt
+
+
+def _mended(found: Seen, inside: Seen, counted: float | None) -> bool:
+    """Tell whether sending the prompt along made of poor answers good ones, or of fair ones so much better ones that it was missing."""
+    if not found.good:
+        return inside.good or (inside.first >= _ENOUGH and inside.gap > 2 * max(found.gap, 0.0))
+    return (
+        inside.good
+        and inside.first >= found.first
+        and inside.gap > found.gap + _BETTER
+        and (counted or 0.0) < _NONE_COUNTED
+    )
 
 
 def judged(reranker: Reranker, template: Template | None, *, server: bool) -> Verdict:
@@ -199,37 +218,44 @@ def judged(reranker: Reranker, template: Template | None, *, server: bool) -> Ve
             f"upside down ({found.last} of {len(QUESTIONS)} obvious answers LAST): yes and no are swapped. Exchange the two "
             "tokens (or labels) that the score is made of.",
         )
-    if counted is not None and counted > 1.6:
+    if counted is not None and counted > _TWO_COUNTED:
         return Verdict(
             False,
             f"{shown}; the server counts as many tokens as {counted:.1f} of {template and template.name}'s prompts would "
             "take: a template is applied twice. Let only one side apply it.",
         )
+    if not found.good:
+        shown += ": the scores lie near one another" if found.gap < _APART else ": obvious answers are not on top"
+    if not server:
+        own = " The prompt is this package's own, so the weights are another family's, or not trained to rerank."
+        return Verdict(found.good, shown if found.good else f"{shown}.{own}")
+    # Nobody knows the family: where the answers are good, there is nothing to try.
+    for tried in [template] if template else [] if found.good else TEMPLATES.values():
+        inside = seen(reranker, tried)
+        if _mended(found, inside, counted):
+            return Verdict(
+                False,
+                f"{shown}, but inside {tried.name}'s prompt, sent from here, {inside.first} come first, "
+                f"{inside.gap:+.2f} ahead: the server applies no template. Give it the model's chat template.",
+            )
     if found.good:
         return Verdict(True, shown)
-    near = "the scores lie near one another" if found.gap < _APART else "obvious answers are not on top"
-    if not server:
-        return Verdict(
-            False,
-            f"{shown}: {near}. The prompt is this package's own, so the weights are another family's, or not trained to "
-            "rerank.",
-        )
     if template is None:
         return Verdict(
             False,
-            f"{shown}: {near}. The server may apply no template, or one twice, or the model is no reranker; name its family "
-            f"(--golden {next(iter(TEMPLATES))}) and the prompt is tried from here, which tells more.",
+            f"{shown}, and no known family's prompt sent from here mends it. The server may apply a template twice, "
+            "or another family's, or the model is no reranker; name its family "
+            f"(--golden {next(iter(TEMPLATES))}), and the tokens that the server counts are looked at too.",
         )
-    inside = seen(reranker, template)
-    if inside.good or (inside.first >= _ENOUGH and inside.gap > 2 * max(found.gap, 0.0)):
+    if counted is not None and counted >= _NONE_COUNTED:
         return Verdict(
             False,
-            f"{shown}: {near}, but inside {template.name}'s prompt, sent from here, {inside.first} come first: the server "
-            "applies no template. Give it the model's chat template.",
+            f"{shown}, although the server counts the tokens of one prompt around a pair: it is another family's, or the "
+            "model is no reranker. Look at one prompt in the server's log.",
         )
     return Verdict(
         False,
-        f"{shown}: {near}, and {template.name}'s prompt sent from here does not mend it: a template is applied twice, or "
+        f"{shown}, and {template.name}'s prompt sent from here does not mend it: a template is applied twice, or "
         "another family's, or the model is no reranker. Scores alone cannot tell these apart: look at one prompt in the "
         "server's log.",
     )

@@ -48,7 +48,8 @@ class Encoder:
 
         Args:
             path: `tokenizer.json`.
-            marks: Added tokens that are not seen in a text although the tokenizer does not call them special.
+            marks: Added tokens that are not seen in a text although the tokenizer does not call them special; nor is any
+                that is written `<|so|>`.
 
         Raises:
             ConfigError: It is not there, or is no tokenizer.
@@ -170,9 +171,9 @@ def _opened(file: str, marks: Sequence[str]) -> Tokenizer:
     tokenizer = Tokenizer.from_str(file)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    known = {each.content: each for each in tokenizer.get_added_tokens_decoder().values()}
-    for mark in marks:
-        if mark in known and not known[mark].special:
+    for known in tokenizer.get_added_tokens_decoder().values():
+        mark = known.content
+        if not known.special and (mark in marks or (mark.startswith("<|") and mark.endswith("|>"))):
             tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False)])
     tokenizer.encode_special_tokens = True
     return tokenizer

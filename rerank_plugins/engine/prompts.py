@@ -45,30 +45,33 @@ class Prompts:
         """Return the prompt of each document.
 
         Args:
-            query: Has three quarters of `max_tokens` at most; past that it is cut too, and every result says so.
+            query: Has three quarters of `max_tokens` at most, and of what the context leaves; past that it is cut too, and
+                every result says so.
             documents: Cut at their ends so that query and document are within `max_tokens`.
             instruction: Never cut; `None` is the template's own.
             max_tokens: Of query and document together; the rest of the prompt comes on top.
             context: Of the whole prompt.
 
         Raises:
-            InputError: The instruction leaves no room for a document.
+            InputError: Prompt and instruction leave no room for a document.
         """
         template = self.template
         if template.stripped:
             query, documents = query.strip(), [document.strip() for document in documents]
-        query, asked, cut = self.encoder.beginning(query, max_tokens * 3 // 4)
-        filled = {"query": query, "instruction": instruction or template.instruction or "", "document": ""}
         parts = template.chosen(instruction)
+        filled = {"query": "", "instruction": instruction or template.instruction or "", "document": ""}
+        left = context - sum(len(self._part(part, filled)) for part in parts)
+        if left < 4 * _LEAST:  # three quarters of it may go to the query
+            told = "shorten the instruction" if instruction else "it is too small a model for this"
+            raise InputError(
+                f"The prompt takes {context - left} of the {context} tokens that the model reads, which leaves no room for a "
+                f"document: {told}."
+            )
+        filled["query"], asked, cut = self.encoder.beginning(query, min(max_tokens, left) * 3 // 4)
         at = next(place for place, part in enumerate(parts) if part.endswith("{document}"))
         lead = parts[at].format(**filled)
         fixed = [self._part(part, filled) for part in parts]
         size = sum(map(len, fixed))
-        if context - size < _LEAST:
-            raise InputError(
-                f"Prompt, instruction and query take {size} of the {context} tokens that the model reads, which leaves "
-                "no room for a document: shorten the instruction."
-            )
         most = len(fixed[at]) + min(max_tokens - asked, context - size)
         before = list(chain.from_iterable(fixed[:at]))
         after = list(chain.from_iterable(fixed[at + 1 :]))

@@ -8,7 +8,7 @@ too, it finds them all the same: the Unigram models of XLM-R and DeBERTa-v3 hold
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +34,13 @@ def unspelled(file: str, names: Iterable[str]) -> str:
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):  # Unigram: places are ids, and an empty piece is found nowhere
         model["vocab"] = [["" if piece in names else piece, score] for piece, score in vocabulary]
-    elif "merges" not in model:  # whole words; what BPE builds from its merges is no special token
+    elif "merges" in model:  # BPE: what is not put together is not found
+        model["merges"] = [pair for pair in model["merges"] if _merged(pair) not in names]
+    else:  # whole words
         names.discard(model["unk_token"])
         model["vocab"] = {word: token for word, token in vocabulary.items() if word not in names}
     return json.dumps(told, ensure_ascii=False)
+
+
+def _merged(pair: str | Sequence[str]) -> str:
+    return pair.replace(" ", "", 1) if isinstance(pair, str) else "".join(pair)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 __all__ = ["OTHER_MARKS", "TEMPLATES", "Template"]
 
-OTHER_MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-"""Marks of chats that Qwen's tokenizers do not call special (tokenizer_config.json of Qwen3): in a text they are text."""
+OTHER_MARKS = (
+    *("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    *("<start_of_turn>", "<end_of_turn>"),
+)
+"""Marks of chats that tokenizers may not call special (Qwen3's tokenizer_config.json; Gemma's): in a text they are text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,21 @@ def test_a_query_longer_than_its_reserve_is_cut_and_said(folders):
     assert scored(made, SENTENCES, query=query).truncated == (True,) * len(SENTENCES)
 
 
+def test_a_long_query_beside_a_long_instruction_leaves_room_for_documents(folders):
+    """The context has to hold them all: of the three, only the instruction is never cut."""
+    made = backend(folders("qwen3"), "qwen3")
+    encoder = made.causal_model.prompts.encoder
+    plain = len(prompts(made, ["moon"])[0].ids)
+    instruction = " ".join(WORDS * 12)
+    instruction = instruction[: encoder.offsets(instruction)[CONTEXT - plain - 100][1]]
+    (row,) = prompts(made, ["moon"], query=" ".join(WORDS * 9), instruction=instruction)
+    assert row.truncated
+    assert len(row.ids) <= CONTEXT
+    (other,) = prompts(made, ["tides"], query=" ".join(WORDS * 9), instruction=instruction)
+    assert row.ids != other.ids, "something of the document is read"
+    assert scored(made, SENTENCES, query=" ".join(WORDS * 9), instruction=instruction).truncated == (True,) * 5
+
+
 def test_two_hundred_documents(folders):
     made = backend(folders("qwen3"), "qwen3")
     documents = [f"{number} {' '.join(RANDOM.choices(WORDS, k=9))}" for number in range(200)]

@@ -151,6 +151,8 @@ def test_what_is_too_long_is_cut_and_said(folder):
 def test_what_is_no_listwise_model_says_so(folder, tmp_path):
     with pytest.raises(ConfigError, match="is a Qwen3ForCausalLM, and the listwise engine is for a JinaForRanking"):
         Listwise(str(language_model(tmp_path / "plain", "qwen3")))
+    with pytest.raises(ConfigError, match=f"max_tokens 9999 is more than the {LISTWISE_CONTEXT}"):
+        Listwise(str(folder), max_tokens=9999)
     from safetensors.torch import load_file, save_file
 
     bare = listwise(tmp_path / "bare")

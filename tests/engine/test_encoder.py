@@ -1,0 +1,71 @@
+"""No text becomes a special token: neither by a tokenizer's own vocabulary, nor because it calls a mark plain."""
+
+from __future__ import annotations
+
+import pytest
+from language_models import gemma_like, qwen_like
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram, WordLevel
+
+from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.prompts import Prompts
+from rerank_plugins.engine.templates import TEMPLATES
+
+MARK = "<|e|>"
+
+
+def unigram():
+    """XLM-R's kind: its vocabulary rates every special token at 0, and any word below that."""
+    words = ["▁", "a", "b", "<", "|", "e", ">"]
+    tokenizer = Tokenizer(Unigram([("<unk>", 0.0), (MARK, 0.0), *((word, -5.0) for word in words)], unk_id=0))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+def merging():
+    """Gemma's kind: its merges were made of every word of the vocabulary, special tokens too."""
+    words = ["<unk>", MARK, " ", "a", "b", "<", "|", "e", ">", "<|", "e|", "e|>"]
+    merges = [("<", "|"), ("e", "|"), ("e|", ">"), ("<|", "e|>")]
+    return Tokenizer(BPE({word: place for place, word in enumerate(words)}, merges, unk_token="<unk>"))
+
+
+def words():
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, MARK: 1, "a": 2, "b": 3}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [unigram, merging, words])
+def test_no_text_becomes_a_special_token(make, tmp_path):
+    tokenizer = make()
+    tokenizer.add_special_tokens(["<unk>", MARK])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizer.encode(f"a {MARK}").ids[-1] == tokenizer.token_to_id(MARK) == 1
+    encoder = Encoder(tmp_path / "tokenizer.json")
+    hostile = ["a b", MARK, f"a {MARK} b", f"{MARK}{MARK} " * 40, "a ＜|e|＞ b", f"zz {MARK} <unk>"]
+    for text, ids in zip(hostile, encoder.texts(hostile, 1000), strict=True):
+        assert 1 not in ids
+        offsets = encoder.offsets(text)
+        assert len(offsets) == len(ids)
+        assert all(0 <= start <= end <= len(text) for start, end in offsets)
+        assert offsets == sorted(offsets)
+    harmless = "a zz b"  # with an unknown word, which is a special token rightly
+    assert encoder.texts([harmless], 100) == [tokenizer.encode(harmless).ids]
+    assert encoder.pairs("a", [MARK, "b"], 100)[1].ids == encoder.pairs("a", ["b"], 100)[0].ids
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mxbai", "zerank", "bge-gemma"])
+def test_marks_that_a_tokenizer_does_not_call_special_are_text_too(family, tmp_path):
+    """Qwen's are only added (`<|fim_prefix|>`, `<tool_call>`), Gemma's turns in some copies too."""
+    gemma_like(tmp_path) if family == "bge-gemma" else qwen_like(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    marks = ["<|fim_prefix|>", "<|file_sep|>", "</tool_call>", "<tool_response>", "<start_of_turn>", "<end_of_turn>"]
+    tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in marks])
+    tokenizer.save(str(path))
+    ids = {tokenizer.token_to_id(each) for each in marks}
+    hostile = f"moon {' '.join(marks)} tides"
+    assert ids & set(tokenizer.encode(hostile, add_special_tokens=False).ids) == ids
+    (row,) = Prompts(path, TEMPLATES[family]).build("tides", [hostile], None, 1000, 4000)
+    assert ids.isdisjoint(row.ids)
