@@ -6,8 +6,10 @@ import contextlib
 import os
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "object_storage"
@@ -100,6 +102,40 @@ def test_a_wrong_key_is_told_as_such(storage, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "somebody-else's")
     with pytest.raises(StorageUnavailable, match=r"s3://mine.*are AWS_ENDPOINT_URL and the keys right"):
         Passages(storage, MiniLM().embed_query)
+
+
+def test_any_name_is_kept_and_what_lay_there_before_is_not(storage):
+    """A second collection in the same bucket is not mixed with the first; an id may be an address."""
+    other = Storage("other")
+    other.files.create_dir("other")
+    other.put([("first", "of an earlier collection")])
+    named = {"a/b": "one", "https://x.example/y?q=1#z": "two", "a%2Fb": "three", "d + é": "four"}
+    other.put(named.items())
+    assert dict(other.read()) == named
+    assert dict(storage.read()) == DOCUMENTS
+
+
+def test_an_embedding_that_fails_is_no_outage(storage):
+    def broken(query):
+        raise ValueError("no such embedding model")
+
+    passages = Passages(storage, broken)
+    with pytest.raises(ValueError, match="no such embedding model"):
+        passages.candidates(QUESTION)
+
+
+@pytest.mark.parametrize("how", ["keywords", "vectors", "hybrid"])
+def test_a_server_that_hangs_is_not_waited_for(server, passages, monkeypatch, how):
+    """It takes the connection and says nothing: left to LanceDB's retries this was five minutes."""
+    monkeypatch.setattr("passages.DEADLINE", timedelta(milliseconds=300))
+    process = psutil.Process(server.process.pid)
+    process.suspend()
+    try:
+        with pytest.raises(StorageUnavailable, match=r"search: .*Is the server up.*[Tt]imeout"):
+            passages.candidates("what nobody has asked yet", how=how)
+    finally:
+        process.resume()
+    assert until_answered(passages.candidates, QUESTION)
 
 
 def until_answered(ask, question, tries=50):

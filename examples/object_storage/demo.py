@@ -1,7 +1,7 @@
 """Two-stage retrieval over object storage: `make demo-s3`, or `python demo.py [FOLDER] [--queries 250]`.
 
-FOLDER holds corpus.jsonl, queries.tsv and qrels.txt; without one, real questions over Wikipedia. storage.py tells how
-to run it on S3.
+FOLDER holds corpus.jsonl, queries.tsv and qrels.txt; without one, real questions over Wikipedia. README names the
+variables that put it on S3.
 """
 
 import argparse

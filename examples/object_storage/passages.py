@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from storage import Storage
-from table import connect
+from table import DEADLINE, connect
 
 
 class StorageUnavailable(RuntimeError):
@@ -28,11 +28,12 @@ class Passages:
         with self._stage("embed"):
             vector = [] if how == "keywords" else self.embed_query(query)
         with self._stage("search"):
-            found = self._search(query, vector, how).with_row_id(True).limit(k).to_arrow()["_rowid"].to_pylist()
+            search = self._search(query, vector, how).with_row_id(True).limit(k)
+            found = search.to_arrow(timeout=DEADLINE)["_rowid"].to_pylist()
         with self._stage("fetch"):
-            rows = self.table.take_row_ids(found).select(["id", "text"]).with_row_id().to_list() if found else []
-        places = {row: place for place, row in enumerate(found)}
-        return sorted(rows, key=lambda row: places[row["_rowid"]])
+            texts = self.table.take_row_ids(found).select(["id", "text"]).with_row_id()
+            rows = {row["_rowid"]: row for row in (texts.to_list(timeout=DEADLINE) if found else [])}
+        return [rows[each] for each in found]
 
     def _search(self, query: str, vector: list[float], how: str) -> Any:
         if how == "keywords":
@@ -49,6 +50,8 @@ class Passages:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:  # LanceDB raises any of them, with the cause in the text
+            if name == "embed":  # the embedding's own error is no outage of the bucket
+                raise
             raise StorageUnavailable(
                 f"{name}: the table in s3://{self.storage.folder} at {self.storage.endpoint or 'AWS'} cannot be read. "
                 f"Is the server up, and are AWS_ENDPOINT_URL and the keys right? Then ask again. ({str(error)[:200]})"

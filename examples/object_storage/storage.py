@@ -1,4 +1,4 @@
-"""One bucket: on loopback by default, on S3 or anything that speaks S3 where the usual AWS variables say so."""
+"""One bucket: of a server on loopback; of S3, or what speaks it, where RERANK_PLUGINS_BUCKET and AWS's usual variables say so."""
 
 import contextlib
 import os
@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote, unquote
 
-import pyarrow.fs
+from pyarrow.fs import FileSelector, S3FileSystem
 from s3_server import KEYS, S3Server
 
 BUCKET = "RERANK_PLUGINS_BUCKET"
-"""Name a bucket here, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, off AWS, AWS_ENDPOINT_URL."""
-PREFIX = "rerank-plugins-example"  # nothing is read or written anywhere else in the bucket
+PREFIX = "rerank-plugins-example"  # nothing is read, written or deleted anywhere else in the bucket
 
 
 class Storage:
@@ -20,26 +20,26 @@ class Storage:
 
     def __init__(self, bucket: str) -> None:
         self.folder = f"{bucket}/{PREFIX}"
-        self.endpoint = os.environ.get("AWS_ENDPOINT_URL")
-        told = {"endpoint_override": self.endpoint} if self.endpoint else {}
-        self.files = pyarrow.fs.S3FileSystem(region=os.environ.get("AWS_REGION"), allow_bucket_creation=True, **told)
+        self.endpoint, region = os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_REGION")
+        self.files = S3FileSystem(region=region, endpoint_override=self.endpoint, allow_bucket_creation=True)
 
     def put(self, documents: Iterable[tuple[str, str]]) -> None:
-        """Write (name, text) pairs, sixteen at a time."""
+        """Write (name, text) pairs, sixteen at a time, in place of the documents that lie there."""
 
         def write(document: tuple[str, str]) -> None:
-            with self.files.open_output_stream(f"{self.folder}/documents/{document[0]}") as stream:
+            with self.files.open_output_stream(f"{self.folder}/documents/{quote(document[0], safe='')}") as stream:
                 stream.write(document[1].encode())
 
+        self.files.delete_dir_contents(f"{self.folder}/documents", missing_dir_ok=True)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(write, documents))
 
     def read(self) -> list[tuple[str, str]]:
         """Return the (name, text) pairs of all documents, in the order of their names."""
-        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.folder}/documents"))
+        found = self.files.get_file_info(FileSelector(f"{self.folder}/documents"))
         with ThreadPoolExecutor(16) as pool:
             texts = pool.map(lambda each: self.files.open_input_stream(each.path).read().decode(), found)
-            return sorted(zip([each.base_name for each in found], texts, strict=True))
+            return sorted(zip([unquote(each.base_name) for each in found], texts, strict=True))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of a coming change of its own defaults at every search
 
@@ -14,6 +15,7 @@ from storage import Storage
 VECTOR_INDEX = IvfPq(distance_type="cosine", num_partitions=1, num_sub_vectors=24, num_bits=4)
 # LanceDB's own patience is three minutes; a search has a person waiting.
 PATIENCE = {"client_max_retries": "1", "download_retry_count": "1", "connect_timeout": "2s", "timeout": "10s"}
+DEADLINE = timedelta(seconds=10)  # of a whole search: one that hangs is many requests, and each is sent again
 
 
 def connect(storage: Storage) -> lancedb.DBConnection:
