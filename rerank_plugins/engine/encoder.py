@@ -72,7 +72,10 @@ class Encoder:
         # A text that holds "[SEP]" or "</s>" is text.
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special = {token: each.content for token, each in added.items() if each.special}
+        # A plain word that is called special (an answer, say, so that it is one token) is still a word.
+        self._special = {
+            token: each.content for token, each in added.items() if each.special and not each.content.isalnum()
+        }
         self._single = self._learn("a")
         self._pair = self._learn("a", "b")
 

@@ -31,7 +31,7 @@ def merging():
 
 
 def words():
-    tokenizer = Tokenizer(WordLevel({"<unk>": 0, MARK: 1, "a": 2, "b": 3}, unk_token="<unk>"))
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, MARK: 1, "a": 2, "b": 3, "yes": 4}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
 
@@ -52,6 +52,10 @@ def test_no_text_becomes_a_special_token(make, tmp_path):
         assert offsets == sorted(offsets)
     harmless = "a zz b"  # with an unknown word, which is a special token rightly
     assert encoder.texts([harmless], 100) == [tokenizer.encode(harmless).ids]
+    if make is words:
+        tokenizer.add_special_tokens(["yes"])
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        assert Encoder(tmp_path / "tokenizer.json").texts(["a yes"], 100) == [[2, 4]], "a word that is called special"
     assert encoder.pairs("a", [MARK, "b"], 100)[1].ids == encoder.pairs("a", ["b"], 100)[0].ids
 
 
