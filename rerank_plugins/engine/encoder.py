@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -54,12 +55,12 @@ class Encoder:
         Raises:
             ConfigError: It is not there, or is no tokenizer.
         """
-        from tokenizers import AddedToken, Tokenizer
+        from tokenizers import AddedToken
 
         if not path.is_file():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = _read(path)
         except Exception as error:  # tokenizers raises bare Exception for everything
             raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
         self._tokenizer.no_truncation()
@@ -72,10 +73,7 @@ class Encoder:
         # A text that holds "[SEP]" or "</s>" is text.
         self._tokenizer.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
-        # A plain word that is called special (an answer, say, so that it is one token) is still a word.
-        self._special = {
-            token: each.content for token, each in added.items() if each.special and not each.content.isalnum()
-        }
+        self._special = {token: each.content for token, each in added.items() if each.special}
         self._single = self._learn("a")
         self._pair = self._learn("a", "b")
 
@@ -198,6 +196,23 @@ class Encoder:
     def _normal(self, text: str) -> str:
         normalizer = self._tokenizer.normalizer
         return text if normalizer is None else str(normalizer.normalize_str(text))
+
+
+def _read(path: Path) -> Tokenizer:
+    """Read a `tokenizer.json`, in which no plain word is special.
+
+    An answer may be called so, that it is one token: it closes no prompt, and in a text it has to stay the maker's token.
+    """
+    from tokenizers import Tokenizer
+
+    found: Tokenizer = Tokenizer.from_file(str(path))
+    if not any(each.special and each.content.isalnum() for each in found.get_added_tokens_decoder().values()):
+        return found
+    told = json.loads(path.read_text("utf-8"))
+    for each in told["added_tokens"]:
+        each["special"] = each["special"] and not each["content"].isalnum()
+    plain: Tokenizer = Tokenizer.from_str(json.dumps(told))
+    return plain
 
 
 def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
