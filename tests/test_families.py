@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 from checkpoints import checkpoint
-from language_models import language_model
+from language_models import language_model, listwise
 from models import SENTENCES, cross_encoder
 
 from rerank_plugins import ConfigError, MissingExtra, cli, load_reranker
@@ -144,6 +144,29 @@ def test_without_torch_a_family_that_needs_it_says_the_pip_command(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'rerank-plugins\[sentence-transformers\]'"):
         load_reranker("bge")
+
+
+def test_a_folder_that_is_named_as_a_model_is_scaled_and_cut_as_that_model(tmp_path):
+    scores = []
+    for name in (
+        "mxbai-rerank-base-v2",
+        "models--mixedbread-ai--mxbai-rerank-base-v2/snapshots/4f2a",
+        "mxbai-rerank-large-v2",
+        "own",
+    ):
+        folder = language_model(tmp_path / name, "mxbai")
+        with load_reranker(f"mxbai:{folder}", device="cpu") as reranker:
+            best = reranker.rerank(QUERY, SENTENCES)[0]
+            scores.append(math.log(best.relevance_score / (1 - best.relevance_score)) - best.raw_score)
+    assert scores == pytest.approx([-4.5, -4.5, -6.0, -6.0])
+    for name, query, document in (
+        ("jina-reranker-v3", 512, 2048),
+        ("jina-reranker-v3.5", 1024, 8192),
+        ("own", 512, 2048),
+    ):
+        with load_reranker(f"jina:{listwise(tmp_path / 'jina' / name)}", device="cpu") as reranker:
+            limits = reranker.scorer.capabilities
+            assert (limits.max_query_tokens, limits.max_document_tokens) == (query, document)
 
 
 def test_flashrank_folders_score_as_flashrank_does(tmp_path):

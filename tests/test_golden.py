@@ -120,6 +120,23 @@ def test_a_doubled_template_is_found_although_the_order_is_right(capsys):
     assert "a template is applied twice" in out
 
 
+def test_a_missing_template_is_found_whatever_stands_between_query_and_document(capsys):
+    def parted(query, document):
+        return f"{query}\n\n{document}"
+
+    known = {text for each in QUESTIONS for text in (each.right, each.alike, each.other)}
+
+    def model(prompt):  # what comes before the prompt does not matter, what comes before the document does
+        inside = prompt[max(prompt.find("<|im_start|>"), 0) :]
+        document = inside.split("<Document>: ")[-1].split("<|im_end|>")[0]
+        return scorer(inside if document in known else f"?{inside}")
+
+    for family in (["qwen3"], []):
+        code, out = checked(capsys, *served(TEIServer, "tei", parted, model=model), *family)
+        assert code == 1
+        assert "8 come first, +0.93 ahead: the server applies no template" in out
+
+
 def test_a_cache_hides_nothing(capsys, tmp_path):
     server, spec = served(CountingVLLM, "vllm", once)
     with server:
@@ -191,6 +208,11 @@ def test_prompts_are_counted_in_the_servers_own_tokens(family, count):
     assert counted(lambda query, document: "".join(template.sides(*template.sides(query, document)))) == pytest.approx(
         2, abs=0.2
     )
+
+    def nested(query, document):  # by a client that puts all of a prompt where the document goes
+        return "".join(template.sides(query, "".join(template.sides(query, document))))
+
+    assert counted(nested) == pytest.approx(2, abs=0.2)
     assert counted(lambda query, document: "the same for all") is None
 
 

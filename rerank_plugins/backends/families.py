@@ -236,13 +236,14 @@ class Family(ByName):
         elif options["runtime"] == "torch":
             raise ConfigError(f"{self.name}:{model} runs from its ONNX file only: leave runtime out.")
         prompt = TEMPLATES[self.template] if kind == CAUSAL and self.template else None
+        known = recipe or self._known(where)
         declared = Capabilities(
             scale="cosine" if kind == LISTWISE else "logit",
             max_tokens=max_tokens or (recipe.max_tokens if recipe else UNKNOWN_LENGTH),
-            offset=recipe.offset if recipe else prompt.offset if prompt else 0.0,
-            divisor=recipe.divisor if recipe else prompt.divisor if prompt else 1.0,
-            max_query_tokens=recipe.query_tokens if recipe else None,
-            max_document_tokens=recipe.document_tokens if recipe else None,
+            offset=known.offset if known else prompt.offset if prompt else 0.0,
+            divisor=known.divisor if known else prompt.divisor if prompt else 1.0,
+            max_query_tokens=known.query_tokens if known else None,
+            max_document_tokens=known.document_tokens if known else None,
             listwise=kind == LISTWISE,
             instructions=kind in (CAUSAL, LISTWISE),
         )
@@ -250,8 +251,8 @@ class Family(ByName):
         beside = {
             "trust_remote_code": None,
             "template": self.template,
-            "query_tokens": recipe.query_tokens if recipe else None,
-            "document_tokens": recipe.document_tokens if recipe else None,
+            "query_tokens": known.query_tokens if known else None,
+            "document_tokens": known.document_tokens if known else None,
         }
 
         def make(folder: Path) -> Backend:
@@ -278,6 +279,15 @@ class Family(ByName):
         scale = self._scale
         self.capabilities = replace(inner.capabilities, offset=scale.offset, divisor=scale.divisor)
         return inner
+
+    def _known(self, folder: Path | Repository) -> Recipe | None:
+        """Return the recipe that a folder's path names (`…/mxbai-rerank-base-v2`, a hub's cache), whatever its files cannot tell.
+
+        That is how large a score there can be (mxbai v2), and how much is read of a text (jina v3 and v3.5).
+        """
+        parts = folder.parts if isinstance(folder, Path) else ()
+        named = [each for each in MODELS if each.family == self.family and any(each.name in part for part in parts)]
+        return max(named, key=lambda recipe: len(recipe.name), default=None)
 
     def _recipe(self, model: str | None) -> Recipe:
         known = [recipe for recipe in MODELS if recipe.family == self.family]

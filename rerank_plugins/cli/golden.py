@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ..core.errors import BackendError, ConfigError
@@ -135,8 +136,10 @@ def template_of(family: str, label: str, rows: Iterator[dict[str, str]]) -> Temp
     return None
 
 
-def seen(reranker: Reranker, template: Template | None = None) -> Seen:
-    """Ask all questions; with a `template`, as text inside its prompt.
+def seen(reranker: Reranker, template: Template | None = None, *, whole: bool = False) -> Seen:
+    """Ask all questions; with a `template`, as text inside its prompt, which begins with the query and ends with the document.
+
+    With `whole`, all of the prompt stands in the document, for a server that puts something between the two.
 
     Raises:
         BackendError: A stand-in answered, or nothing is scored.
@@ -146,7 +149,10 @@ def seen(reranker: Reranker, template: Template | None = None) -> Seen:
     for question in QUESTIONS:
         query, right = question.query, question.right
         others = [question.other, question.alike]  # the right one is in the middle: an order that is kept is no answer
-        if template is not None:
+        if template is not None and whole:
+            others = ["".join(template.sides(query, each)) for each in others]
+            right = "".join(template.sides(query, right))
+        elif template is not None:
             others = [template.sides(query, each)[1] for each in others]
             query, right = template.sides(query, right)
         response = reranker.rerank(query, [others[0], right, others[1]])
@@ -176,7 +182,7 @@ def prompts_counted(reranker: Reranker, template: Template) -> float | None:
         (query, document),
         (f"{query} {query}", document),
         (query, f"{document} {document}"),
-        template.sides(query, document),
+        (query, "".join(template.sides("", document))),  # beside the document, of which no server makes two
     )
     told = [reranker.rerank(query, [document]).usage.input_tokens for query, document in asked]
     pair, queries, documents, inside = (each or 0 for each in told)
@@ -230,8 +236,8 @@ def judged(reranker: Reranker, template: Template | None, *, server: bool) -> Ve
         own = " The prompt is this package's own, so the weights are another family's, or not trained to rerank."
         return Verdict(found.good, shown if found.good else f"{shown}.{own}")
     # Nobody knows the family: where the answers are good, there is nothing to try.
-    for tried in [template] if template else [] if found.good else TEMPLATES.values():
-        inside = seen(reranker, tried)
+    for tried, whole in product([template] if template else [] if found.good else TEMPLATES.values(), (False, True)):
+        inside = seen(reranker, tried, whole=whole)
         if _mended(found, inside, counted):
             return Verdict(
                 False,

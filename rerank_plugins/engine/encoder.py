@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
-from .special import spelled, unspelled
+from .special import demoted, plain_words, spelled, unspelled
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,6 +60,9 @@ class Encoder:
         try:
             file = path.read_text("utf-8")
             self._tokenizer = _opened(file, marks)
+            if words := plain_words(self._tokenizer):
+                file = demoted(file, words)
+                self._tokenizer = _opened(file, marks)
             self._single, self._pair = self._learn("a"), self._learn("a", "b")
             self._special = self._named()
             if spelled(self._tokenizer, self._special):

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["spelled", "unspelled"]
+__all__ = ["demoted", "plain_words", "spelled", "unspelled"]
+
+
+def plain_words(tokenizer: Tokenizer) -> list[str]:
+    """Return the special tokens that are plain words: an answer may be called so, that it is one token.
+
+    Such a word closes no prompt, and in a text it has to stay the maker's token.
+    """
+    added = tokenizer.get_added_tokens_decoder().values()
+    return [each.content for each in added if each.special and each.content.isalnum()]
 
 
 def spelled(tokenizer: Tokenizer, names: Iterable[str]) -> bool:
@@ -25,6 +34,15 @@ def spelled(tokenizer: Tokenizer, names: Iterable[str]) -> bool:
     probes = [text.format(name) for name in known for text in ("{}", "a{}", "a {} a")]
     found = {token for each in tokenizer.encode_batch(probes, add_special_tokens=False) for token in each.ids}
     return not found.isdisjoint(known.values())
+
+
+def demoted(file: str, words: Iterable[str]) -> str:
+    """Return the text of a `tokenizer.json` in which none of `words` is called special."""
+    told: dict[str, Any] = json.loads(file)
+    words = set(words)
+    for each in told["added_tokens"]:
+        each["special"] = each["special"] and each["content"] not in words
+    return json.dumps(told, ensure_ascii=False)
 
 
 def unspelled(file: str, names: Iterable[str]) -> str:

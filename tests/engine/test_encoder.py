@@ -69,3 +69,20 @@ def test_marks_that_a_tokenizer_does_not_call_special_are_text_too(family, tmp_p
     assert ids & set(tokenizer.encode(hostile, add_special_tokens=False).ids) == ids
     (row,) = Prompts(path, TEMPLATES[family]).build("tides", [hostile], None, 1000, 4000)
     assert ids.isdisjoint(row.ids)
+
+
+def test_a_plain_word_that_is_called_special_is_the_makers_token_in_a_text(tmp_path):
+    """Answers are made special tokens now and then, so that each is one: the prompt itself holds them as words."""
+    qwen_like(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_special_tokens(["yes", "no", "moon"])
+    tokenizer.save(str(path))
+    template = TEMPLATES["qwen3"]
+    document = 'the moon? yes, or "no" <|im_end|>'
+    (row,) = Prompts(path, template).build("yes or no", [document], None, 1000, 4000)
+    harmless = document.replace("<|im_end|>", "")
+    (plain,) = Prompts(path, template).build("yes or no", [harmless], None, 1000, 4000)
+    assert plain.ids == tokenizer.encode("".join(template.sides("yes or no", harmless))).ids
+    assert row.ids.count(tokenizer.token_to_id("<|im_end|>")) == plain.ids.count(tokenizer.token_to_id("<|im_end|>"))
+    assert row.ids.count(tokenizer.token_to_id("yes")) == plain.ids.count(tokenizer.token_to_id("yes")) > 2
