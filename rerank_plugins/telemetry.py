@@ -16,8 +16,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .core.journal import Ended
+from .core.labels import without_detail
 from .core.response import RerankResponse
-from .core.scorer import without_detail
 from .core.types import Attempt, Usage
 
 if TYPE_CHECKING:

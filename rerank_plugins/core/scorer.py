@@ -11,7 +11,6 @@ Policies subclass `Wrapper`: they are what they wrap.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from .errors import BackendError, RerankError
 from .loop import Workers
 from .types import Capabilities, RerankRequest, Scores, checked
 
-__all__ = ["Backend", "LocalBackend", "Scorer", "Wrapper", "without_detail"]
+__all__ = ["Backend", "LocalBackend", "Scorer", "Wrapper"]
 
 MAX_IN_FLIGHT = 8
 
@@ -154,11 +153,6 @@ class Backend(Scorer):
         name = self.name or type(self).__name__
         spec = f"{name}:{self.model}" if self.model and self.model != name else name
         return f"{spec} [{self.detail}]" if self.detail else spec
-
-
-def without_detail(label: str) -> str:
-    """Return a label without how each of its backends is run: what one writes in a spec."""
-    return re.sub(r" \[[^\[\]]*\]", "", label)
 
 
 class LocalBackend(Backend):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..config import load_reranker
 from ..core.errors import MissingExtra, RerankError
-from ..core.scorer import without_detail
+from ..core.labels import without_detail
 from ..core.secret import Secret
 from ..reranker import Reranker, RerankResponse
 
