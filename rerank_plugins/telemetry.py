@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .core.journal import Ended
+from .core.labels import without_detail
 from .core.response import RerankResponse
 from .core.types import Attempt, Usage
 
@@ -150,8 +151,9 @@ class Call:
 
 def _asked(label: str) -> dict[str, str]:
     """Return who is asked, of a label such as `cohere:rerank-v4.0-fast` or `embedded [onnxruntime, float32]`."""
-    spec = label.partition(" [")[0]
-    provider, _, model = spec.partition(":")
+    spec = without_detail(label)
+    several = " → " in spec or " + " in spec  # a cascade or a fusion: its backends have attempts of their own
+    provider, _, model = (_NAME, "", spec) if several else spec.partition(":")
     return {
         "gen_ai.operation.name": OPERATION,
         "gen_ai.provider.name": provider,

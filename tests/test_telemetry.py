@@ -239,6 +239,17 @@ def test_cache_and_degradation(seen, vendor):
     check_no_secrets(seen.spans(), vendor.key)
 
 
+def test_a_cascade_is_no_vendor_of_its_own(seen, vendor):
+    stages = ["embedded:fast", spec(vendor)]
+    with load_reranker({"cascade": {"stages": stages, "keep": [2]}}) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS)
+    (call,) = seen.spans("rerank ")
+    asked = [span.attributes["gen_ai.provider.name"] for span in seen.spans("attempt ")]
+    assert asked == ["embedded", "cohere"]
+    assert call.attributes["gen_ai.provider.name"] == "rerank_plugins"
+    assert call.attributes["gen_ai.request.model"] == "embedded:fast → cohere:rerank-v5-test"
+
+
 def test_a_failure_tells_its_kind_and_not_its_words(seen, vendor):
     vendor.always(Status(429, message="zanzibar is too much"))
     with load_reranker(spec(vendor, retry=1)) as reranker, pytest.raises(RateLimited, match="zanzibar"):

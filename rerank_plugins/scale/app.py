@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..config import load_reranker
 from ..core.errors import MissingExtra, RerankError
+from ..core.labels import without_detail
 from ..core.secret import Secret
 from ..reranker import Reranker, RerankResponse
 
@@ -78,7 +79,7 @@ class _Server:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
         label = reranker.scorer.label  # it may end in the runtime, in brackets, which nobody writes
-        plain = label.partition(" [")[0]
+        plain = without_detail(label)
         self.models = list(dict.fromkeys([plain, plain.partition(":")[2] or plain, label, *models]))
         self.door = Door(limits.max_queue)
         self.metrics = Metrics()

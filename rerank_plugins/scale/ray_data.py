@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import load_reranker
-from ..core.errors import MissingExtra
+from ..core.errors import BackendError, ConfigError, MissingExtra, RerankError
 from ..core.loop import run_sync
 from ..reranker import Reranker
 from .batch import Done, Job, do
@@ -108,15 +108,25 @@ def rerank(
 
 
 class _PartStage:
-    """Does parts of a batch; what goes through Ray is only which one, and what came of it."""
+    """Does parts of a batch; what goes through Ray is only which one, and what came of it.
+
+    An error of ours is what came of it, too: as an exception, Ray would give it back as pages of traceback without it.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._reranker = job.reranker()
+        self._reranker: Reranker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = [do(self._job, Part(**part), self._reranker) for part in batch["item"]]
-        return {name: [getattr(each, name) for each in done] for name in asdict(Done())}
+        done, told, wrong_spec = Done(), "", False
+        try:
+            if self._reranker is None:
+                self._reranker = self._job.reranker()
+            for part in batch["item"]:
+                done += do(self._job, Part(**part), self._reranker)
+        except RerankError as error:
+            told, wrong_spec = str(error), isinstance(error, ConfigError)
+        return {name: [value] for name, value in {**asdict(done), "error": told, "wrong_spec": wrong_spec}.items()}
 
 
 def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address: str | None = None) -> Iterator[Done]:
@@ -128,6 +138,10 @@ def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address
         actors: How many, at most one a part.
         num_cpus: CPUs of each.
         address: Of a cluster; `None` is RAY_ADDRESS, else one is started here, which tells nobody.
+
+    Raises:
+        BackendError: The backend is down.
+        ConfigError: The spec does not work where the actors run.
     """
     if not parts:
         return
@@ -147,4 +161,6 @@ def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address
         num_cpus=num_cpus,
     )
     for row in done.iter_rows():
-        yield Done(**{name: int(value) for name, value in row.items()})
+        if row["error"]:
+            raise (ConfigError if row["wrong_spec"] else BackendError)(row["error"])
+        yield Done(**{name: int(row[name]) for name in asdict(Done())})

@@ -21,6 +21,7 @@ from .metrics import gone
 try:
     import h11
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.protocols.http.h11_impl import H11Protocol
     from uvicorn.supervisors import Multiprocess
 except ModuleNotFoundError as error:
@@ -95,7 +96,10 @@ def run(
             uvicorn.Server(settings).run(sockets=[bound])
             return
         with tempfile.TemporaryDirectory(prefix="rerank-plugins-metrics-") as folder, _variable(_MULTIPROCESS, folder):
-            _Workers(settings, bound, lambda: told(address)).run()
+            supervisor = _Workers(settings, bound, lambda: told(address))
+            supervisor.run()
+            if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes):
+                raise SystemExit(1)  # a worker's log says why
 
 
 class _Workers(Multiprocess):

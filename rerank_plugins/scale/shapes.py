@@ -140,9 +140,10 @@ def _no_json(why: object) -> Refusal:
 
 
 def _cohere(body: CohereBody) -> Call:
+    documents = [_document(each, body.rank_fields) for each in body.documents]
     return Call(
         query=body.query,
-        documents=[_document(each, body.rank_fields) for each in body.documents],
+        documents=documents,
         given=[_shown(each) for each in body.documents] if body.return_documents else None,
         model=body.model,
         top_n=body.top_n,
@@ -150,8 +151,15 @@ def _cohere(body: CohereBody) -> Call:
         max_tokens_per_doc=body.max_tokens_per_doc,
         raw_scores=body.raw_scores is True,
         spans=body.relevant_spans is not None and body.relevant_spans.mode == "enabled",
-        warnings=[f"{name} is not used by this server" for name in NOT_USED if getattr(body, name) is not None],
+        warnings=_not_used(body, documents),
     )
+
+
+def _not_used(body: CohereBody, documents: list[Any]) -> list[str]:
+    told = [f"{name} is not used by this server" for name in NOT_USED if getattr(body, name) is not None]
+    if body.max_tokens_per_doc is not None and not all(isinstance(each, str) for each in documents):
+        told.append("max_tokens_per_doc is not used for documents of several fields")
+    return told
 
 
 def _document(document: str | dict[str, Any], rank_fields: list[str] | None) -> Any:

@@ -23,6 +23,8 @@ from rerank_plugins import load_reranker  # noqa: E402
 from rerank_plugins.cli import main  # noqa: E402
 from rerank_plugins.core import ConfigError  # noqa: E402
 from rerank_plugins.scale.ray_data import RerankStage, rerank  # noqa: E402
+from rerank_plugins.testing.cohere_like import CohereLike  # noqa: E402
+from rerank_plugins.testing.script import Status  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +122,33 @@ def test_the_batch_command_on_ray_writes_what_one_process_writes(cluster, tmp_pa
     one, two = (pq.read_table(tmp_path / name).to_pylist() for name in ("one", "ray"))
     assert one == two
     check(two)
+
+
+def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
+    command = [
+        "batch",
+        "--input",
+        str(tmp_path / "in.jsonl"),
+        "--output",
+        str(tmp_path / "out"),
+        "--rows-per-part",
+        "20",
+    ]
+    command += ["--ray", "--actors", "1", "--cpus-per-actor", "0.5", "--format", "parquet"]
+    with CohereLike() as vendor:
+        spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key, "retry": 1})
+        vendor.always(Status(503), lambda request: request.body["query"] == ROWS[30]["query"])
+        assert main([*command, "-r", spec]) == 1
+        assert "503" in (told := capsys.readouterr().err)
+        assert "Traceback" not in told
+        assert not (tmp_path / "out" / "_done" / "00000-00001.json").exists()
+        vendor.reset()
+        assert main([*command, "-r", spec]) == 0
+    assert sorted(row["id"] for row in pq.read_table(tmp_path / "out").to_pylist()) == list(range(60))
+    command[command.index(str(tmp_path / "out"))] = str(tmp_path / "other")
+    assert main([*command, "-r", f"onnx:{tmp_path / 'nowhere'}"]) == 2
+    assert "There is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ def test_clients_call_the_model_what_the_operator_calls_it(tmp_path, reranker, n
             client.rerank(model="lexical", query=QUERY, documents=DOCUMENTS)
 
 
+def test_a_cascade_is_not_called_as_its_first_stage():
+    with served({"cascade": {"stages": ["embedded:fast", "lexical"], "keep": [2]}}) as url:
+        client = cohere.ClientV2("no-key", base_url=url)
+        client.rerank(model="embedded:fast → lexical", query=QUERY, documents=DOCUMENTS)
+        with pytest.raises(cohere.errors.NotFoundError, match="has 'embedded:fast → lexical'"):
+            client.rerank(model="embedded:fast", query=QUERY, documents=DOCUMENTS)
+
+
 async def test_the_async_cohere_sdk(url):
     async with cohere.AsyncClientV2(KEY, base_url=url) as client:
         answers = await asyncio.gather(
@@ -169,6 +177,13 @@ def test_max_tokens_per_doc_cuts_and_says_so(client):
     assert body["results"][1]["relevance_score"] == 0.0
     assert "not read to their end: documents 0" in body["meta"]["warnings"]
     assert post(client, documents=documents, max_tokens_per_doc=100).json()["results"][0]["index"] == 0
+
+
+def test_max_tokens_per_doc_of_objects_is_answered_with_a_warning(client):
+    documents = [{"title": "cat " * 30, "body": "dog"}, "cat"]
+    (warning,) = post(client, documents=documents, max_tokens_per_doc=5).json()["meta"]["warnings"]
+    assert warning == "max_tokens_per_doc is not used for documents of several fields"
+    assert post(client, documents=[{"text": "cat"}, "cat"], max_tokens_per_doc=5).json()["meta"]["warnings"] == []
 
 
 def test_no_documents_is_an_empty_answer(client):

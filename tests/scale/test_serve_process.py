@@ -117,6 +117,17 @@ def test_a_second_server_does_not_share_the_port_of_the_first(capsys, monkeypatc
     assert "Nobody can listen" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # 4 s: three interpreters
+def test_workers_that_cannot_start_end_the_command_with_an_error(tmp_path):
+    """What only loading the model shows."""
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
+    command = [sys.executable, "-m", "rerank_plugins", "serve", f"onnx:{tmp_path}", "--port", "0", "--workers", "2"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "tokenizer.json cannot be read" in done.stderr
+
+
 def test_what_is_wrong_is_said_before_anybody_connects(capsys, monkeypatch):
     for arguments, words in [
         (["lexikal"], "lexical"),
