@@ -1,6 +1,8 @@
 """What a chain's user sees while the vendors behind its reranker die one after another. Offline: they are local servers.
 
 The chain asks cohere, then jina-api, then the model in the wheel, then keeps the retriever's order: in a second at most.
+
+pip install 'rerank-plugins[langchain,cohere]'
 """
 
 import logging
@@ -13,9 +15,8 @@ from rerank_plugins.langchain import RerankRetriever
 from rerank_plugins.testing.script import Hang, Status
 from rerank_plugins.testing.vendors import VENDORS
 
-logging.getLogger("rerank_plugins").setLevel(
-    logging.ERROR
-)  # here every answer is shown; a log gets one warning a minute
+# Here every answer is shown; a log gets one warning a minute.
+logging.getLogger("rerank_plugins").setLevel(logging.ERROR)
 
 
 class Shelf(BaseRetriever):
@@ -54,6 +55,5 @@ with VENDORS["cohere"]() as cohere, VENDORS["jina-api"]() as jina:
         while ask("6. cohere is back, and found when its half second is over"):
             pass
         stats = reranker.stats()
-        print(
-            "\nA health endpoint reads:", {name: stats[name] for name in ("calls", "degraded", "failed", "answered_by")}
-        )
+        told = {name: stats[name] for name in ("calls", "degraded", "failed", "answered_by")}
+        print("\nA health endpoint reads:", told)

@@ -1,4 +1,7 @@
-"""Reranking inside LanceDB: one table, hybrid search, the reranker as LanceDB's own would stand there."""
+"""Reranking inside LanceDB: one table, hybrid search, the reranker as LanceDB's own would stand there.
+
+pip install 'rerank-plugins[object-storage]'
+"""
 
 import os
 import tempfile

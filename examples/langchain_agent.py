@@ -1,4 +1,7 @@
-"""A LangChain agent whose search tool reranks. The model here plays a script; put yours in its place."""
+"""A LangChain agent whose search tool reranks. The model here plays a script; put yours in its place.
+
+pip install 'rerank-plugins[langchain]' langchain
+"""
 
 from langchain.agents import create_agent
 from langchain_core.documents import Document

@@ -1,4 +1,7 @@
-"""A LlamaIndex chat engine with a reranker between its retriever and the LLM. The LLM here repeats what it is given."""
+"""A LlamaIndex chat engine with a reranker between its retriever and the LLM. The LLM here repeats what it is given.
+
+pip install 'rerank-plugins[llama-index]'
+"""
 
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import MockLLM

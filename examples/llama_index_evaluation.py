@@ -1,4 +1,7 @@
-"""LlamaIndex's own RetrieverEvaluator, without and with a reranker behind the retriever: 20 real questions, BM25's 20 best."""
+"""LlamaIndex's own RetrieverEvaluator, without and with a reranker behind the retriever: 20 real questions, BM25's 20 best.
+
+pip install 'rerank-plugins[llama-index,evaluation]'
+"""
 
 import asyncio
 import statistics

@@ -160,6 +160,41 @@ def test_examples_are_short(file):
     assert lines < 60
 
 
+NEEDS = {
+    "langchain_core": r"\[.*\blangchain\b.*\]",
+    "langchain": r" langchain\b(?!-)",
+    "llama_index": r"\[.*\bllama-index\b.*\]",
+    "cohere": r"\[.*\bcohere\b.*\]",
+    "lancedb": r"\[.*\bobject-storage\b.*\]",
+    "collection": r"\[.*\bevaluation\b.*\]",
+    "opentelemetry": r"opentelemetry-sdk",
+    "ray": r"\[.*\bray\b.*\]",
+    "langchain_cohere": r" langchain-cohere\b",
+    "langchain_classic": r" langchain-classic\b",
+    "langchain_community": r" langchain-community\b",
+    "flashrank": r" flashrank\b",
+    "langchain_voyageai": r" langchain-voyageai\b",
+    "rerankers": r" rerankers\b",
+}
+"""What an import wants in the example's line of pip."""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(EXAMPLES.glob("*.py")), *sorted((EXAMPLES / "migration").glob("*.py"))],
+    ids=lambda file: file.stem,
+)
+def test_an_example_says_what_to_install(file):
+    if file.stem in {"demo", "bm25", "collection", "compare"}:
+        return  # `make demo` installs; and parts of others
+    text = file.read_text("utf-8")
+    (told,) = re.findall(r"^pip install (.*)$", text, re.MULTILINE)
+    imported = set(re.findall(r"^ *(?:from|import) (\w+)", text, re.MULTILINE))
+    imported -= {"rerank_plugins", "compare", "__future__"} | set(sys.stdlib_module_names)
+    for name in imported:
+        assert re.search(NEEDS[name], told), name
+
+
 def benchmark(name: str, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES.parent / "benchmarks" / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import tomllib
@@ -37,10 +38,20 @@ def test_python_runs(number: int, tmp_path, monkeypatch, capsys):
     exec(compile(blocks("python")[number], f"README python block {number}", "exec"), {"__name__": "readme"})
 
 
-def test_the_frameworks_blocks_put_the_right_passage_first(capsys):
+def test_the_frameworks_blocks_print_what_it_says(capsys):
+    told = blocks("text")[0]
     for number in (0, 1):
         exec(compile(blocks("python")[number], "README", "exec"), {"__name__": "readme"})
-        assert capsys.readouterr().out.startswith("A reranker scores query and document together.")
+        assert capsys.readouterr().out == told
+    assert f"# {told}" in blocks("python")[1]
+
+
+def test_both_lines_of_the_vendors_diff_run(monkeypatch):
+    monkeypatch.setenv("CO_API_KEY", "a-key-of-the-test")
+    (diff,) = blocks("diff")
+    old, new = (eval(line[1:], {"RerankPostprocessor": RerankPostprocessor}) for line in diff.splitlines())
+    assert (old.top_n, new.top_n) == (5, 5)
+    assert new.reranker == "cohere:rerank-v4.0-fast"
 
 
 def test_the_file_of_the_configuration_section_loads(tmp_path, monkeypatch):
@@ -52,11 +63,51 @@ def test_the_file_of_the_configuration_section_loads(tmp_path, monkeypatch):
         assert reranker.scorer.label == "cohere:rerank-v4.0-fast"
 
 
+ELSEWHERE = {
+    "compare": "test_the_comparison_prints_what_it_says",
+    "calibrate": "calibration/test_command.py",
+    "fetch": "engine/test_hub.py",
+    "serve": "scale/test_serve_process.py",
+    "batch": "scale/test_serve_process.py",
+}
+"""Subcommands whose line here needs files, a hub or a process of its own, and who runs it."""
+
+
+def test_no_block_is_left_out():
+    """Every block is of a kind that some test reads; every command in one is known to a test."""
+    fences = re.findall(r"^```(.*)$", README, re.MULTILINE)
+    assert set(fences[::2]) == {"python", "console", "toml", "text", "diff"}
+    assert set(fences[1::2]) == {""}
+    for line in "".join(blocks("console")).splitlines():
+        assert re.match(r"pip install '|make [a-z]|rerank-plugins [a-z]", line), line
+    for command, where in ELSEWHERE.items():
+        file = Path(__file__) if where.startswith("test_") else ROOT / "tests" / where
+        assert re.search(rf'documented\("{command}"\)|{where}', file.read_text("utf-8")), command
+
+
+def test_the_extras_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    texts = [README, *(file.read_text("utf-8") for file in (ROOT / "examples").rglob("*.py"))]
+    named = re.findall(r"pip install '(?:rerank-plugins|\.)\[([\w,-]+)\]'", "".join(texts))
+    named += re.findall(r"\(extra `([\w-]+)`", README)
+    assert len(named) > 8
+    assert {each for names in named for each in names.split(",")} <= set(extras)
+
+
+def test_the_links_inside_lead_somewhere():
+    """GitHub's rule: lower case, spaces become hyphens, punctuation goes."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    linked = re.findall(r"\]\(#([^)]*)\)", README)
+    assert len(linked) > 8
+    assert set(linked) <= anchors
+
+
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
     lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
-    lines = [line for line in lines if " compare " not in line]  # the next test's
+    lines = [line for line in lines if line.split()[1] not in ELSEWHERE]
     assert len(lines) == 4
     for line in lines:
         assert cli.main(shlex.split(line)[1:]) == 0, line
@@ -91,12 +142,14 @@ def test_lancedbs_block_puts_the_right_passage_first(capsys):
     assert capsys.readouterr().out.startswith("A reranker scores query and document together.")
 
 
-def migrations() -> list[str]:
+def migrations() -> list[tuple[str, str]]:
+    """The table's `before` and `after`."""
     section = README.split("## Coming from another reranker")[1].split("\n## ")[0]
-    return [row.split(" | ")[-1].strip(" |`") for row in section.splitlines() if re.match(r"\| (?!from)", row)]
+    rows = [row for row in section.splitlines() if re.match(r"\| (?!from)", row)]
+    return [tuple(cell.strip(" |`") for cell in row.split(" | ")[1:]) for row in rows]
 
 
-@pytest.mark.parametrize("after", migrations())
+@pytest.mark.parametrize("after", [after for _, after in migrations()])
 def test_what_migrations_come_to_runs(after: str, cross_encoder_folder, monkeypatch):
     """The table's right column; `before` and `after` of each run in test_examples.py."""
     monkeypatch.setenv("COHERE_API_KEY", "a-key-of-the-test")
@@ -108,9 +161,22 @@ def test_what_migrations_come_to_runs(after: str, cross_encoder_folder, monkeypa
     assert len(made) == 2 if "load_reranker" in after else made.top_n == 3
 
 
-def test_there_is_a_migration_for_every_file_and_a_file_for_every_migration():
-    files = {file.name for file in (ROOT / "examples" / "migration").glob("*.py")} - {"compare.py"}
-    assert len(files) == len(migrations()) == 7
+def test_every_migration_is_one_that_a_file_runs_both_ways():
+    """All names, models and numbers of the table's `before` and `after` stand in the functions of one file each."""
+    files = [file for file in (ROOT / "examples" / "migration").glob("*.py") if file.name != "compare.py"]
+    functions = [
+        {each.name: ast.unparse(each) for each in ast.parse(file.read_text("utf-8")).body if hasattr(each, "name")}
+        for file in files
+    ]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"[\w-]+(?:\.\d+)?", text)) - {"FOLDER", "CACHE", "NAME", "query", "docs"}
+
+    for pair in migrations():
+        wanted = dict(zip(("before", "after"), pair, strict=True))
+        (fit,) = (each for each in functions if all(words(wanted[name]) <= words(each[name]) for name in wanted))
+        functions.remove(fit)
+    assert functions == []
 
 
 def test_the_files_it_names_exist():

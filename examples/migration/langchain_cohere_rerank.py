@@ -2,6 +2,8 @@
 
 langchain-cohere 0.6 pins cohere below 6; `RerankCompressor` takes 5.13 and all later ones, so both can be installed while
 you migrate. New: async without a thread, `Document.id` kept, retries and a deadline, usage, fallbacks.
+
+pip install 'rerank-plugins[langchain,cohere]' langchain-cohere
 """
 
 from compare import KEY, Cohere, compare, langchain

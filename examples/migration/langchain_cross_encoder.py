@@ -1,6 +1,8 @@
 """`CrossEncoderReranker` (langchain-classic, with langchain-community's HuggingFaceCrossEncoder) → `RerankCompressor`.
 
 New: the scores, which it drops, stand in the metadata; long documents are cut with a mark; `onnx:FOLDER` needs no torch.
+
+pip install 'rerank-plugins[langchain,sentence-transformers]' langchain-classic langchain-community
 """
 
 from compare import compare, folder, langchain

@@ -2,6 +2,8 @@
 
 FOLDER is FlashRank's cache folder plus the name of the model: /tmp/ms-marco-TinyBERT-L-2-v2 unless told otherwise. New:
 batches of like lengths instead of one padded to the longest, nothing crashes on no documents, `Document.id` kept.
+
+pip install 'rerank-plugins[langchain]' langchain-community flashrank
 """
 
 from pathlib import Path

@@ -2,6 +2,8 @@
 
 New: retries (the SDK does none unless told), limits split, `Document.id` kept. Usage is told once, on the response
 (`on_response`), not as `total_tokens` in every document.
+
+pip install 'rerank-plugins[langchain,voyage]' langchain-voyageai
 """
 
 from compare import KEY, compare, langchain

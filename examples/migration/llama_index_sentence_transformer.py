@@ -3,6 +3,8 @@
 New: its input is not changed, scores are Python floats (JSON takes them), no code of the model's folder is run (it trusts
 remote code unless told otherwise), the model's own limit instead of 512 tokens, the retriever's score kept in the metadata
 without entering the text.
+
+pip install 'rerank-plugins[llama-index,sentence-transformers]'
 """
 
 from compare import compare, folder, llama_index

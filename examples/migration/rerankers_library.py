@@ -2,6 +2,8 @@
 
 Its `as_langchain_compressor()` imports a module that LangChain 1 no longer has; here that is `RerankCompressor`. New: a
 missing package is an error and not `None`, no documents are an empty answer and not an IndexError.
+
+pip install 'rerank-plugins[sentence-transformers]' rerankers
 """
 
 from compare import QUESTION, TEXTS, compare, folder

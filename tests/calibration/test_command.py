@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import tomllib
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +57,19 @@ def test_from_data_to_a_threshold(data, tmp_path, capsys):
     reranker = load_reranker({"use": "lexical", "calibration": out, "score_threshold": 0.5})
     assert [each.index for each in reranker.rerank("fruit1 colour1", next(rows())["candidates"])] == []
     assert [each.index for each in reranker.rerank("fruit0 colour0", next(rows())["candidates"])][:1] == [0]
+
+
+def test_readmes_command_and_spec(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+
+    def documented(command):
+        return shlex.split(re.search(rf"^rerank-plugins ({command} .*)$", readme, re.MULTILINE)[1])
+
+    assert main(documented("calibrate")) == 0
+    assert Path("embedded.svg").exists()
+    (spec,) = re.findall(r"`(\{[^`]*calibration = [^`]*\})`", readme)
+    load_reranker(tomllib.loads(f"spec = {spec}")["spec"]).rerank("fruit1 colour1", next(rows())["candidates"])
 
 
 def test_the_same_again(data, tmp_path):

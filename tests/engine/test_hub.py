@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,6 +84,25 @@ def test_fetched_once_then_without_a_network(run, hub, tmp_path):
         done = run("-c", CODE, "onnx:acme/tiny", **more)
         assert done.returncode == 0, done.stderr
     assert hub.asked == [], "a model that is at hand asks nobody"
+
+
+def documented(command: str) -> list[str]:
+    """Return README's line for a command, as arguments of Python."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (line,) = re.findall(rf"^rerank-plugins ({command} .*)$", readme, re.MULTILINE)
+    return ["-m", "rerank_plugins", *shlex.split(line)]
+
+
+def test_readmes_command_fetches_its_model(run, hub, tmp_path, cross_encoder_folder):
+    published = tmp_path / "ms-marco"
+    (published / "onnx").mkdir(parents=True)
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(cross_encoder_folder / file, published)
+    shutil.copy(cross_encoder_folder / "model.onnx", published / "onnx" / "model.onnx")
+    hub.put("cross-encoder/ms-marco-MiniLM-L6-v2", published, FIRST)
+    done = run(*documented("fetch"))
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
 
 
 def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp_path, cross_encoder_folder):
