@@ -97,7 +97,9 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
     if not (checkpoint / "tokenizer.json").is_file():
         # With no vocabulary at all transformers makes a tokenizer of nothing but special tokens, and says nothing.
         if not any(checkpoint.glob("vocab.*")) and not any(checkpoint.glob("*.model")):
-            raise ConfigError(f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again.")
+            raise ConfigError(
+                f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again."
+            )
         AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():

@@ -151,7 +151,9 @@ def test_what_cannot_be_traced_says_with_which_versions(bert, tmp_path, monkeypa
         raise IndexError("tuple index out of range")  # as transformers 5.5's masks do
 
     monkeypatch.setattr(torch.onnx, "export", fails)
-    with pytest.raises(ConfigError, match=r"with transformers \d.* cannot trace this model \(IndexError: .*pip install"):
+    with pytest.raises(
+        ConfigError, match=r"with transformers \d.* cannot trace this model \(IndexError: .*pip install"
+    ):
         export(bert, tmp_path / "to")
     assert not (tmp_path / "to" / "model.onnx").exists()
 
