@@ -57,6 +57,10 @@ class Onnx(OnnxBackend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
+        async with self.onnx_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, longest = self.onnx_model, self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:

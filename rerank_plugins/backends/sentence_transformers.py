@@ -113,6 +113,10 @@ class SentenceTransformers(Backend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
+        async with self.torch_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, longest = self.torch_model, self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
