@@ -53,7 +53,7 @@ class Onnx(OnnxBackend):
             runtime=runtime,
             dtype=dtype,
         )
-        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.onnx_model.limits.max_tokens)
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.onnx_model.limits.longest(max_tokens))
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""

@@ -71,7 +71,7 @@ class SentenceTransformers(Backend):
         self._batch_tokens = batch_tokens
         self._placement = Placement(device=device, dtype=dtype, remote_code=trust_remote_code)
         self._held: TorchModel | None = None
-        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.torch_model.limits.max_tokens)
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
 
     @property
     def detail(self) -> str:

@@ -44,6 +44,7 @@ def test_auto_takes_bfloat16_where_the_cpu_has_it(fast, cross_encoder_folder, mo
         ({"dtype": "int8"}, "int8 changes the order"),
         ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "no bfloat16"),
         ({"runtime": "torch"}, "choose one of: onnxruntime, openvino, auto"),
+        ({"max_tokens": 129}, "more than the model has positions for: take 128 at most"),
     ],
 )
 def test_what_is_not_offered(options, says, cross_encoder_folder):
