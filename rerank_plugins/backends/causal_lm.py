@@ -123,6 +123,10 @@ class CausalLM(Backend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every document; `truncated` tells which were cut."""
+        async with self.causal_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, longest = self.causal_model, self.capabilities.max_tokens or 512
         prompts = await model.workers.run(lambda: model.prompts)
         build = partial(prompts.build, max_tokens=longest, context=self._context)

@@ -100,6 +100,10 @@ class Embedded(OnnxBackend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Compare the query with the passages that are known, and encode and compare the others batch by batch."""
+        async with self.onnx_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, texts = self.onnx_model, request.documents
         (query_row,) = await model.workers.run(lambda: model.encoder.singles([request.query], QUERY_TOKENS))
         values: list[float] = [0.0] * len(texts)

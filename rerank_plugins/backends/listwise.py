@@ -121,6 +121,10 @@ class Listwise(Backend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score all documents together; what is more than a block is read in several, and `reason` says so."""
+        async with self.listwise_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model = self.listwise_model
         prompts = await model.workers.run(lambda: model.prompts)
         query, passages, parts = await model.workers.run(partial(self._fitted, prompts, request))

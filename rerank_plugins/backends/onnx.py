@@ -53,10 +53,14 @@ class Onnx(OnnxBackend):
             runtime=runtime,
             dtype=dtype,
         )
-        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.onnx_model.limits.max_tokens)
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.onnx_model.limits.longest(max_tokens))
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
+        async with self.onnx_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, longest = self.onnx_model, self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:

@@ -71,7 +71,7 @@ class SentenceTransformers(Backend):
         self._batch_tokens = batch_tokens
         self._placement = Placement(device=device, dtype=dtype, remote_code=trust_remote_code)
         self._held: TorchModel | None = None
-        self.capabilities = Capabilities(scale="logit", max_tokens=max_tokens or self.torch_model.limits.max_tokens)
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
 
     @property
     def detail(self) -> str:
@@ -113,6 +113,10 @@ class SentenceTransformers(Backend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
+        async with self.torch_model.turns:
+            return await self._scored(request)
+
+    async def _scored(self, request: RerankRequest) -> Scores:
         model, longest = self.torch_model, self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:

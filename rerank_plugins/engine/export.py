@@ -95,6 +95,11 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (checkpoint / "tokenizer.json").is_file():
+        # With no vocabulary at all transformers makes a tokenizer of nothing but special tokens, and says nothing.
+        if not any(checkpoint.glob("vocab.*")) and not any(checkpoint.glob("*.model")):
+            raise ConfigError(
+                f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again."
+            )
         AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
@@ -131,8 +136,10 @@ def _config(checkpoint: Path) -> dict[str, Any]:
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
     kinds = config.get("architectures") or ["nothing"]
     if not kinds[0].endswith("ForSequenceClassification"):
+        modules = " (its head is of sentence-transformers' modules: run it as sentence-transformers:…)"
         raise ConfigError(
-            f"{checkpoint} is a {kinds[0]} without a classification head: export a cross-encoder "
+            f"{checkpoint} is a {kinds[0]} without a classification head"
+            f"{modules if (checkpoint / 'modules.json').is_file() else ''}: export a cross-encoder "
             "(…ForSequenceClassification)."
         )
     labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
@@ -169,6 +176,7 @@ def _onnx_scores(folder: Path, rows: Sequence[Encoded]) -> list[float]:
 
 def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
     import torch
+    import transformers
 
     class Logits(torch.nn.Module):
         """Inputs by place, logits out: what a tracer can follow."""
@@ -189,16 +197,22 @@ def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=file.parent) as beside:
         warnings.simplefilter("ignore")  # of every branch in the model's code, and of the exporter's age
         made = Path(beside) / file.name
-        torch.onnx.export(
-            Logits().eval(),
-            tuple(values[name] for name in inputs),
-            str(made),
-            input_names=inputs,
-            output_names=["logits"],
-            dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs} | {"logits": {0: "batch"}},
-            opset_version=17,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                Logits().eval(),
+                tuple(values[name] for name in inputs),
+                str(made),
+                input_names=inputs,
+                output_names=["logits"],
+                dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs} | {"logits": {0: "batch"}},
+                opset_version=17,
+                dynamo=False,
+            )
+        except Exception as error:  # whatever the model's code and the exporter raise
+            raise ConfigError(
+                f"torch {torch.__version__} with transformers {transformers.__version__} cannot trace this model "
+                f"({type(error).__name__}: {error}): update them with pip install -U 'rerank-plugins[export]'."
+            ) from error
         gather(made, file)
 
 

@@ -12,6 +12,10 @@ from ..core.errors import ConfigError
 
 __all__ = ["Limits", "json_of"]
 
+_ROBERTA = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+_TABLE = {*_ROBERTA, "bert", "electra", "distilbert"}
+"""Their positions are rows of a table: past its end there is nothing to read."""
+
 _log = logging.getLogger("rerank_plugins")
 
 
@@ -21,6 +25,8 @@ class Limits:
 
     max_tokens: int
     pad: int
+    most: int | None = None
+    """What no option can go above, where the positions are a table."""
 
     @classmethod
     def read(cls, folder: Path) -> Limits:
@@ -28,7 +34,7 @@ class Limits:
         config, tokenizer = json_of(folder / "config.json"), json_of(folder / "tokenizer_config.json")
         pad = config.get("pad_token_id")
         positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in {"roberta", "xlm-roberta", "camembert"}:
+        if isinstance(positions, int) and config.get("model_type") in _ROBERTA:
             positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
         told = tokenizer.get("model_max_length")
         told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
@@ -41,7 +47,19 @@ class Limits:
                 positions,
                 min(sizes),
             )
-        return cls(min(sizes, default=512), pad if isinstance(pad, int) else 0)
+        table = config.get("model_type") in _TABLE and config.get("position_embedding_type", "absolute") == "absolute"
+        most = positions if isinstance(positions, int) and table else None
+        return cls(min(sizes, default=512), pad if isinstance(pad, int) else 0, most)
+
+    def longest(self, asked: int | None) -> int:
+        """Return the most tokens of an input: as asked, else what the folder says.
+
+        Raises:
+            ConfigError: More is asked than the model has positions for.
+        """
+        if asked is not None and self.most is not None and asked > self.most:
+            raise ConfigError(f"max_tokens {asked} is more than the model has positions for: take {self.most} at most.")
+        return asked or self.max_tokens
 
 
 def json_of(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .batches import plan
 from .encoder import Encoded, Encoder
 from .limits import Limits
 from .runtimes import Session, open_session
+from .turns import Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +65,7 @@ class OnnxModel:
         self.pid = os.getpid()
         self.limits = Limits.read(folder)
         self.workers = Workers(cores(), f"rerank-{folder.name}")
+        self.turns = Turns()
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._encoder: Encoder | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.loop import Workers
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .torch_load import OnDevice
@@ -43,6 +44,7 @@ class Resident(ABC, Generic[N]):
         # One worker: torch uses every core by itself, and two callers at once would fight for them. Batches of
         # concurrent calls take turns.
         self.workers = Workers(1, f"rerank-{folder.name}")
+        self.turns = Turns()
         self._network_lock = threading.Lock()
         self._network: N | None = None
 

@@ -138,6 +138,26 @@ def test_refuses(bert, tmp_path, change, says):
     assert not (tmp_path / "to" / "model.onnx").exists()
 
 
+def test_refuses_a_checkpoint_whose_vocabulary_is_gone(bert, tmp_path):
+    (bert / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json, nor a vocabulary"):
+        export(bert, tmp_path / "to")
+
+
+def test_what_cannot_be_traced_says_with_which_versions(bert, tmp_path, monkeypatch):
+    import torch
+
+    def fails(*_, **__):
+        raise IndexError("tuple index out of range")  # as transformers 5.5's masks do
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    with pytest.raises(
+        ConfigError, match=r"with transformers \d.* cannot trace this model \(IndexError: .*pip install"
+    ):
+        export(bert, tmp_path / "to")
+    assert not (tmp_path / "to" / "model.onnx").exists()
+
+
 def test_refuses_a_folder_that_is_none_and_one_that_is_taken(bert, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json"):
         export(tmp_path / "nowhere", tmp_path / "to")

@@ -58,6 +58,7 @@ def test_int8_is_taken_by_name_only_and_close(cross_encoder_folder):
         ({"runtime": "onnxruntime", "dtype": "int8"}, "no int8"),
         ({"runtime": "onnxruntime", "dtype": "bfloat16"}, "no bfloat16"),
         ({"runtime": "torch"}, "choose one of: onnxruntime, openvino, auto"),
+        ({"max_tokens": 129}, "more than the model has positions for: take 128 at most"),
     ],
 )
 def test_what_is_not_offered(options, says, cross_encoder_folder):

@@ -143,6 +143,7 @@ def test_bfloat16_by_name_keeps_the_scores_near(folders):
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"runtime": "onnxruntime"}, "runtime 'onnxruntime' is not offered.*torch"),
         ({"max_tokens": 3}, "max_tokens has to be"),
+        ({"max_tokens": LONGEST + 1}, f"more than the model has positions for: take {LONGEST} at most"),
     ],
 )
 def test_what_cannot_be_had_is_said(options, told, folders):
