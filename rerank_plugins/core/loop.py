@@ -124,23 +124,24 @@ class PerLoop(Generic[T]):
             yield
         finally:
             with self._lock:
-                self._slots.pop(loop, None)
+                if loop in self._slots and self._slots[loop][0] is resource:
+                    del self._slots[loop]
             if self._close is not None:
                 await self._close(resource)
 
     async def aclose(self) -> None:
-        """Close the resource of every loop, each on its own."""
+        """Close the resource of every loop, each on its own; of other loops as soon as they get to it.
+
+        That is not waited for: one of them may be the loop of whoever waits for this (`close()` in a notebook's cell).
+        """
         with self._lock:
-            slots = list(self._slots.items())
+            slots, self._slots = list(self._slots.items()), {}
         here = asyncio.get_running_loop()
         for loop, (_, keeper) in slots:
             if loop is here:
                 await keeper.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keeper.aclose(), loop))
-            else:
-                with self._lock:
-                    self._slots.pop(loop, None)
+                asyncio.run_coroutine_threadsafe(keeper.aclose(), loop)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
