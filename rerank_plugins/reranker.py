@@ -193,6 +193,12 @@ class Reranker:
         """Show who answers, never a key."""
         return f"Reranker({self.scorer.label!r}, top_n={self.top_n})"
 
+    def __copy__(self) -> Reranker:
+        """Return another with the same scorer, and so connections, models and keys: a pickle's spec has no key."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Reranker:
         """Copies within the process share connections, models and keys."""
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.laws import raw_scores
 from rerank_plugins.testing.server import VendorServer
+from rerank_plugins.testing.vendors import CohereServer
 
 QUERY = "how do the tides work"
 DOCUMENTS = ["The moon raises the tides.", "Bananas are yellow.", "The sun pulls the sea too."]
@@ -119,6 +121,27 @@ def test_a_sync_close_on_the_loop_that_has_the_connections_does_not_wait_for_it(
         str(stays),
     )
     assert (done.stdout.split(), done.stderr, done.returncode) == (["1", "True"], "", 0)
+
+
+@pytest.mark.parametrize("name", ["http", "cohere"])
+def test_the_sync_close_works_inside_the_loop_that_was_used(name: str, server: VendorServer) -> None:
+    pytest.importorskip("cohere", reason="needs the extra cohere")
+    found: list[object] = []
+
+    async def cell(address: str, key: str) -> None:
+        with load_reranker({"use": name, "base_url": address, "api_key": key}) as reranker:
+            await reranker.arerank(QUERY, DOCUMENTS)
+            reranker.rerank(QUERY, DOCUMENTS)
+        found.append(len(await reranker.arerank(QUERY, DOCUMENTS)))
+        await reranker.aclose()
+
+    with CohereServer() if name == "cohere" else contextlib.nullcontext(server) as asked:
+        work = cell(asked.url, asked.key)
+        thread = threading.Thread(target=asyncio.run, args=(work,), daemon=True)  # one that waits for ever, say
+        thread.start()
+        thread.join(30)
+        assert found == [3]
+        assert asked.wait_until(lambda: not asked._http.open), "a connection outlived its loop and close()"
 
 
 def test_the_sync_face_on_our_own_loop_is_refused_rather_than_waited_for_ever() -> None:

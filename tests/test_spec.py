@@ -11,6 +11,7 @@ import pytest
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.core.secret import Secret
 from rerank_plugins.spec import canonical, guarded, parse, profiles, spelled_out, without_keys
+from rerank_plugins.testing.cohere_like import CohereLike
 
 KEY = "sk-very-secret-1234567890"
 
@@ -271,3 +272,14 @@ def test_a_spec_with_a_users_client_is_not_pickled_as_one_without():
 def test_a_copy_within_the_process_is_the_same_reranker():
     reranker = load_reranker("lexical")
     assert copy.deepcopy({"reranker": reranker})["reranker"] is reranker
+
+
+def test_a_shallow_copy_keeps_the_key_and_may_be_changed():
+    with CohereLike() as server:
+        reranker = load_reranker({"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1})
+        copied = copy.copy(reranker)
+        copied.top_n = 1
+        assert len(copied.rerank("query", ["a", "b"])) == 1
+        assert len(reranker.rerank("query", ["a", "b"])) == 2
+        assert copied.scorer is reranker.scorer
+        reranker.close()

@@ -1,0 +1,243 @@
+"""The engine of `onnx` and `embedded`: what goes through the model together, what is cut, what is kept, what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models import SENTENCES
+
+from rerank_plugins import load_reranker
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.engine import onnx_model
+from rerank_plugins.engine.batches import plan
+from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.evidence import Passage
+from rerank_plugins.engine.limits import Limits
+from rerank_plugins.engine.onnx_model import OnnxModel, model_file
+from rerank_plugins.engine.runtimes import Session, open_session
+from rerank_plugins.engine.vectors import VectorCache
+
+QUERY = "how do the tides work"
+LONG = "the moon and the sun pull the sea " * 100
+LONGEST = 128
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 600), max_size=200), st.sampled_from([16, 128, 512]))
+def test_longest_first_within_the_budget_and_with_next_to_no_padding(lengths: list[int], budget: int) -> None:
+    batches = plan(lengths, budget)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    by_length = [[lengths[position] for position in batch] for batch in batches]
+    assert [length for batch in by_length for length in batch] == sorted(lengths, reverse=True)
+    for batch in by_length:
+        assert len(batch) == 1 or batch[0] * len(batch) <= budget
+        assert batch[-1] >= 0.875 * batch[0]
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoder(cross_encoder_folder: Path) -> Encoder:
+    return Encoder(cross_encoder_folder / "tokenizer.json")
+
+
+def test_only_the_document_is_cut_and_its_beginning_stays(encoder: Encoder) -> None:
+    (query,), (document,) = encoder.texts([QUERY], LONGEST), encoder.texts([LONG], 10_000)
+    first, last = encoder.token("[CLS]"), encoder.token("[SEP]")
+    cut, whole = encoder.pairs(QUERY, [LONG, SENTENCES[0]], LONGEST)
+    assert cut.ids == [first, *query, last, *document[: LONGEST - 3 - len(query)], last]
+    assert cut.types == [0] * (len(query) + 2) + [1] * (LONGEST - len(query) - 2)
+    assert (len(cut.ids), cut.truncated, whole.truncated) == (LONGEST, True, False)
+
+
+def test_a_query_too_long_leaves_a_quarter_and_every_result_says_so(encoder: Encoder) -> None:
+    (document,) = encoder.texts(["the moon"], LONGEST)
+    row, other = encoder.pairs(LONG, ["the moon", LONG], LONGEST)
+    assert row.ids[-len(document) - 1 : -1] == document
+    assert other.types.count(1) == LONGEST - LONGEST * 3 // 4 - 2
+    assert row.truncated
+    assert other.truncated
+
+
+def test_no_text_can_pose_as_a_special_token(encoder: Encoder) -> None:
+    last = encoder.token("[SEP]")
+    (row,) = encoder.pairs("[SEP] tides", ["[SEP] [CLS] the moon [PAD] [MASK]"], LONGEST)
+    assert row.ids.count(last) == 2, "after the query and at the end, and nowhere else"
+    assert row.ids.count(encoder.token("[CLS]")) == 1
+    assert encoder.token("[PAD]") not in row.ids
+
+
+# A folder -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(cross_encoder_folder: Path, tmp_path: Path) -> Path:
+    """Its own copy of the model, to be spoilt."""
+    return Path(shutil.copytree(cross_encoder_folder, tmp_path / "copy"))
+
+
+def changed(file: Path, **entries: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | entries), "utf-8")
+
+
+def test_where_tokenizer_and_model_disagree_the_shorter_counts_and_a_warning_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changed(folder / "tokenizer_config.json", model_max_length=96)
+    with load_reranker(f"onnx:{folder}") as reranker:
+        assert "tokenizer says at most 96 tokens and its model 128; 96 are used. Set max_tokens" in caplog.text
+        assert reranker.scorer.capabilities.max_tokens == 96
+        assert reranker.rerank(QUERY, [LONG])[0].truncated
+    caplog.clear()
+    assert Limits.read(folder).max_tokens == 96
+    assert caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "longest"),
+    [
+        ({"max_position_embeddings": 128}, {"model_max_length": 128}, 128),
+        (
+            {"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": 1},
+            {"model_max_length": 512},
+            512,
+        ),
+        ({"max_position_embeddings": 128}, {"model_max_length": 10**30}, 128),  # transformers' word for "not known"
+        ({"max_position_embeddings": 128}, {}, 128),
+        ({}, {"model_max_length": 96}, 96),
+        ({}, {}, 512),
+    ],
+)
+def test_where_they_agree_or_one_is_silent_nothing_is_said(
+    config: dict[str, Any], tokenizer: dict[str, Any], longest: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer), "utf-8")
+    assert Limits.read(tmp_path).max_tokens == longest
+    assert caplog.text == ""
+
+
+def test_a_max_tokens_that_the_model_cannot_read_says_how_many_it_can(folder: Path) -> None:
+    with load_reranker(f"onnx:{folder}", max_tokens=1024) as reranker:
+        assert not reranker.rerank(QUERY, SENTENCES)[0].truncated
+        with pytest.raises(ConfigError, match=r"failed on a text of \d{3} tokens.*reads 128\."):
+            reranker.rerank(QUERY, [LONG, *SENTENCES])
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (shutil.rmtree, "There is no folder"),
+        (without("model.onnx"), "holds no ONNX file"),
+        (without("tokenizer.json"), "holds no tokenizer.json"),
+        (
+            lambda folder: (folder / "model.onnx").rename(folder / "a.onnx").with_name("b.onnx").touch(),
+            "several ONNX files",
+        ),
+        (lambda folder: (folder / "config.json").write_text("{", "utf-8"), "config.json cannot be read"),
+    ],
+)
+def test_a_folder_that_is_no_models_says_what_is_missing(
+    spoil: Callable[[Path], object], told: str, folder: Path
+) -> None:
+    spoil(folder)
+    with pytest.raises(ConfigError, match=told):
+        load_reranker(f"onnx:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("model.onnx", b"no model", "cannot be loaded as an ONNX model"),
+        ("tokenizer.json", b"{", "cannot be read as a tokenizer"),
+    ],
+)
+def test_a_broken_file_is_told_at_the_first_call(file: str, content: bytes, told: str, folder: Path) -> None:
+    (folder / file).write_bytes(content)
+    with load_reranker(f"onnx:{folder}") as reranker, pytest.raises(ConfigError, match=told):
+        reranker.rerank(QUERY, SENTENCES)
+
+
+def test_the_only_onnx_file_is_the_model_whatever_its_name(folder: Path) -> None:
+    (folder / "model.onnx").rename(folder / "quite_another.onnx")
+    assert model_file(folder).name == "quite_another.onnx"
+
+
+def test_rerankers_of_one_folder_load_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def counted(runtime: str, dtype: str, file: Path, cores: int) -> Session:
+        opened.append(file)
+        return open_session(runtime, dtype, file, cores)
+
+    monkeypatch.setattr(onnx_model, "open_session", counted)
+    (folder.parent / "link").symlink_to(folder)
+    first, second = load_reranker(f"onnx:{folder}"), load_reranker(f"onnx:{folder.parent / 'link'}", batch_tokens=64)
+    first.warmup()
+    second.warmup()
+    first.close()
+    assert len(second.rerank(QUERY, SENTENCES)) == len(SENTENCES)
+    assert opened == [folder / "model.onnx"]
+    second.close()
+
+
+# Vectors of passages seen before --------------------------------------------------------------------------------------
+
+
+def passage(tokens: int) -> Passage:
+    return Passage(
+        np.zeros((tokens, 8), np.float32), np.zeros(tokens, np.uint16), np.zeros(8, np.float32), truncated=False
+    )
+
+
+def test_the_cache_is_bounded_and_the_least_used_goes_first() -> None:
+    size = passage(10).size
+    cache = VectorCache(3 * size)
+    for name in (b"a", b"b", b"c"):
+        cache.put(name, passage(10))
+    assert cache.get(b"a") is not None
+    cache.put(b"d", passage(10))
+    assert [cache.get(name) is not None for name in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
+    cache.put(b"large", passage(100))
+    assert cache.get(b"large") is None
+    assert cache.size == 3 * size
+    cache.put(b"a", passage(20))
+    assert cache.size <= 3 * size
+
+
+@pytest.mark.parametrize(("options", "again"), [({}, 0), ({"cache_mb": 0}, len(SENTENCES))])
+def test_a_passage_seen_before_is_not_encoded_again(
+    options: dict[str, Any], again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    run = OnnxModel.map
+
+    async def counted(self: OnnxModel, rows: Any, *arguments: Any) -> None:
+        encoded.append(len(rows))
+        await run(self, rows, *arguments)
+
+    monkeypatch.setattr(OnnxModel, "map", counted)
+    with load_reranker("embedded", embedded=options) as reranker:
+        first = reranker.rerank(QUERY, SENTENCES)
+        second = reranker.rerank(QUERY, SENTENCES)
+        reranker.rerank("another question", [*SENTENCES, "one more"])
+    query, passages = encoded[::2], encoded[1::2]
+    assert query == [1, 1, 1]
+    assert passages == [len(SENTENCES), again, again + 1]
+    assert [each.index for each in first] == [each.index for each in second]
+    assert [each.raw_score for each in first] == pytest.approx([each.raw_score for each in second], abs=1e-6)
