@@ -128,13 +128,6 @@ def test_where_they_agree_or_one_is_silent_nothing_is_said(
     assert caplog.text == ""
 
 
-def test_a_max_tokens_that_the_model_cannot_read_says_how_many_it_can(folder: Path) -> None:
-    with load_reranker(f"onnx:{folder}", max_tokens=1024) as reranker:
-        assert not reranker.rerank(QUERY, SENTENCES)[0].truncated
-        with pytest.raises(ConfigError, match=r"failed on a text of \d{3} tokens.*reads 128\."):
-            reranker.rerank(QUERY, [LONG, *SENTENCES])
-
-
 def without(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
