@@ -94,9 +94,12 @@ class Listwise(Backend):
 
     @property
     def fingerprint(self) -> str:
-        """The label, and size and age of the weights: another model may come to stand in the same folder."""
+        """The spec's name, and size and age of the weights: another model may come to stand in the same folder.
+
+        Not the label, which has another dtype once the model is loaded: that would be another name for the same scores.
+        """
         told = [file.stat() for file in sorted(self.folder.glob("*.safetensors"))]
-        return " ".join([self.label, str(self._room), *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
+        return " ".join([self.spec_name, str(self._room), *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
 
     @property
     def listwise_model(self) -> ListwiseModel:

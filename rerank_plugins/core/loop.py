@@ -97,14 +97,15 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
         work.close()
         raise RuntimeError("The sync face was called from inside rerank_plugins' own event loop; await the async one.")
     here = asyncio._get_running_loop()
-    if here is not None:
-        _held.add(here)
-    future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+        if here is not None:
+            _held.add(here)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
     finally:
         if here is not None:
             _held.discard(here)

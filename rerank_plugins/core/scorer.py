@@ -148,11 +148,15 @@ class Backend(Scorer):
         return None
 
     @property
+    def spec_name(self) -> str:
+        """`name:model`, as a spec says it."""
+        name = self.name or type(self).__name__
+        return f"{name}:{self.model}" if self.model and self.model != name else name
+
+    @property
     def label(self) -> str:
         """`name:model`, and how it is run."""
-        name = self.name or type(self).__name__
-        spec = f"{name}:{self.model}" if self.model and self.model != name else name
-        return f"{spec} [{self.detail}]" if self.detail else spec
+        return f"{self.spec_name} [{self.detail}]" if self.detail else self.spec_name
 
 
 class LocalBackend(Backend):

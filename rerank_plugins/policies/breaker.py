@@ -30,7 +30,8 @@ class _Circuit:
         self.lock = threading.Lock()
         self.failures = 0
         self.last = 0.0
-        self.trying = False
+        self.trial: float | None = None
+        """When the one that tries began."""
 
     def standing(self, failures: int, reset_s: float) -> Standing:
         if self.failures < failures:
@@ -39,16 +40,20 @@ class _Circuit:
 
     @contextmanager
     def entered(self, failures: int, reset_s: float) -> Iterator[bool]:
-        """Tell whether a call may go; of many that come when the time is up, one goes, to see."""
+        """Tell whether a call may go; of many that come when the time is up, one goes, to see.
+
+        One that is not back when as much time has passed again is not waited for: its event loop may be gone.
+        """
         with self.lock:
-            standing = self.standing(failures, reset_s)
-            trial = standing == "half_open" and not self.trying
-            self.trying |= trial
+            standing, moment = self.standing(failures, reset_s), now()
+            tries = standing == "half_open" and (self.trial is None or moment - self.trial >= reset_s)
+            if tries:
+                self.trial = moment
         try:
-            yield trial or standing == "closed"
+            yield tries or standing == "closed"
         finally:
-            if trial:
-                self.trying = False
+            if tries and self.trial == moment:
+                self.trial = None
 
     def failed(self) -> None:
         with self.lock:

@@ -129,11 +129,16 @@ class DiskStore:
 
     def _safely(self, work: Callable[[Any], T], argument: Any) -> T | None:
         with self._at_work:
+            if self._rests():  # what was queued behind something that took too long
+                return None
+            began = time.monotonic()
             try:
                 return work(argument)
             except sqlite3.Error as error:
                 self._close()
                 told = str(error)
+        if time.monotonic() - began >= _PATIENCE_S:
+            self._rests_until = time.monotonic() + _REST_S
         self._failed(told)
         return None
 

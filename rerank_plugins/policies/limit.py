@@ -105,7 +105,7 @@ class _Window:
                 # The first knows when its time comes, or is called when a request ends. The others are called when they
                 # are first; until then they look, the next ones more often, whether it comes.
                 try:
-                    async with asyncio.timeout((opens or 0.0) + PATIENCE * ahead or None):
+                    async with asyncio.timeout((opens or 0.0) + PATIENCE * ahead or MINUTE):
                         await ticket.called.wait()
                 except TimeoutError:
                     if ahead:

@@ -127,6 +127,25 @@ def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
     third.close()
 
 
+def test_a_disk_cache_knows_the_scores_before_and_after_the_model_is_loaded(folders, tmp_path):
+    """Of itself a model has the dtype of its device, which is known once it is loaded, and stands in the label."""
+    spec = {"use": f"sentence-transformers:{folders('bert')}", "cache": {"kind": "disk", "path": tmp_path / "scores"}}
+    first = load_reranker(spec)
+    answer = first.rerank(QUERY, SENTENCES)
+    second = load_reranker(spec)
+    again = second.rerank(QUERY, SENTENCES)
+    first.close()
+    second.close()
+    del first, second
+    gc.collect()  # the model is gone
+    with load_reranker(spec) as third:
+        last = third.rerank(QUERY, SENTENCES)
+    assert [each.outcome for each in (*again.attempts, *last.attempts)] == ["cached", "cached"]
+    assert [each.results for each in (again, last)] == [answer.results] * 2
+    assert again.model == last.model == answer.model
+    assert answer.model.endswith("[torch float32]") or answer.model.endswith("[torch bfloat16]")
+
+
 def test_bfloat16_by_name_keeps_the_scores_near(folders):
     spec = f"sentence-transformers:{folders('bert')}"
     with load_reranker(spec) as exact, load_reranker(spec, dtype="bfloat16", device="cpu") as fast:

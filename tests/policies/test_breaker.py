@@ -79,6 +79,23 @@ def test_of_many_calls_one_tries():
     assert len(backend.asked) == 4
 
 
+def test_a_trial_that_never_comes_back_is_followed_by_another():
+    """Its event loop was closed under it, or is held up."""
+
+    async def work():
+        backend = Scripted(*[BUSY] * 3, HANG)
+        scorer = breaker(backend)
+        await ask(scorer, 3)
+        await asyncio.sleep(10.0)
+        lost = asyncio.create_task(ask(scorer))
+        await asyncio.sleep(9.0)
+        ends = await ask(scorer, 3, pause=1.0)
+        lost.cancel()
+        return ends
+
+    assert virtually(work)[0] == ["open", "answered", "answered"]
+
+
 @pytest.mark.parametrize("end", [BadResponse("odd"), asyncio.CancelledError()], ids=["bad response", "cancelled"])
 def test_a_trial_that_tells_nothing_is_followed_by_another(end: BaseException):
     async def work():

@@ -298,6 +298,23 @@ def test_a_file_that_another_process_keeps_locked_holds_up_no_call(server: Coher
         assert [each.outcome for each in reranker.rerank(QUERY, DOCUMENTS).attempts] == ["cached"]
 
 
+def test_what_waits_for_a_locked_file_is_given_up_together(tmp_path: Path, monkeypatch):
+    """64 calls at once leave 64 writes: closing does not wait for each."""
+    monkeypatch.setattr("rerank_plugins.policies.disk._WAIT_S", 0.2)
+    monkeypatch.setattr("rerank_plugins.policies.disk._PATIENCE_S", 0.1)
+    store = DiskStore(tmp_path / "scores", 100)
+    asyncio.run(store.get([b"made"]))
+    writer = sqlite3.connect(store.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    tried, put = [], store._put
+    monkeypatch.setattr(store, "_put", lambda entries: (tried.append(entries), put(entries)))
+    for number in range(64):
+        store.put({bytes([number]): "1"})
+    asyncio.run(store.aclose())
+    assert (len(tried), store.state()["errors"]) == (1, 64)
+    writer.close()
+
+
 @pytest.mark.parametrize("listwise", [True, False])
 @pytest.mark.parametrize(
     "damage",

@@ -286,15 +286,17 @@ def test_a_sync_call_does_not_wait_for_the_loop_that_it_holds_up(quick: None, ah
     assert reranker.stats()["backends"]["scripted"]["limit"]["waiting"] == 0
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
 @pytest.mark.parametrize("others", [False, True], ids=["closed before others come", "closed while others wait"])
-def test_a_loop_that_is_closed_holds_up_nobody(quick: None, others: bool):
-    """Its tasks were not cancelled: one has a place, one waits for it."""
+def test_a_loop_that_is_closed_holds_up_nobody(quick: None, others: bool, limit: str, lost: int):
+    """Its tasks were not cancelled: one has a place, a second one waits for it."""
     backend = Scripted(HANG)
-    scorer = Limit(backend, next(accounts), requests_per_minute=1)
+    scorer = Limit(backend, next(accounts), **{limit: 1})
     tasks, loop, begun = [], asyncio.new_event_loop(), threading.Event()
 
     async def begin() -> None:
-        tasks.extend(asyncio.create_task(scorer.ascore(REQUEST)) for _ in range(2))
+        tasks.extend(asyncio.create_task(scorer.ascore(REQUEST)) for _ in range(lost))
         await asyncio.sleep(0)
 
     async def later() -> Scores:
