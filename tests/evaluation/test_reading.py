@@ -134,6 +134,15 @@ def test_a_retrievers_documents_by_another_name():
     assert compare(dataset, ["passthrough"]).first.values["MRR@10"] == (1.0,)
 
 
+def test_ids_that_are_numbers():
+    class Numbered(LangChainRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return [Document(text, metadata={"row": number}) for number, text in enumerate(TEXTS.values())]
+
+    dataset = from_retriever(Numbered(), {1: "honey"}, {1: {0: 1.0}}, id_of=lambda document: document.metadata["row"])
+    assert compare(dataset, ["passthrough"]).first.values["MRR@10"] == (1.0,)
+
+
 def test_a_sample_is_spread_over_the_queries(tmp_path):
     folder = beir(tmp_path / "mine")
     (folder / "queries.jsonl").unlink()
