@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rerank_plugins import AuthenticationFailed, ConfigError, InputError, load_reranker
+from rerank_plugins.backends.lexical import Lexical
 from rerank_plugins.cli import main
 from rerank_plugins.evaluation import Dataset, Question, compare, interval, p_value, read
 from rerank_plugins.evaluation.advice import Advice, Budget, advised
@@ -285,6 +286,16 @@ def test_another_question_or_option_is_asked_anew_and_fresh_asks_all(tmp_path):
         assert sum(asked(server).values()) == 14
         compare(made(4), [spec(server)], kept=kept, fresh=True)
         assert sum(asked(server).values()) == 18
+
+
+def test_what_another_formula_of_lexical_said_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    def latencies() -> list[float]:
+        return [compare(made(3), ["lexical"], kept=tmp_path / "kept.sqlite3").rows[0].p50_ms]
+
+    before = latencies()
+    assert latencies() == before  # kept
+    monkeypatch.setattr(Lexical, "revision", "another")
+    assert latencies() != before
 
 
 def test_no_text_and_no_key_is_kept(tmp_path):
