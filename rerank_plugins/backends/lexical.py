@@ -82,6 +82,11 @@ class Lexical(LocalBackend):
         """Of the formula: a calibration is of one."""
         return "2"
 
+    @property
+    def fingerprint(self) -> str:
+        """With the revision: what was kept of another formula's answers is not this one's."""
+        return f"{super().fingerprint} {self.revision}"
+
     def score(self, query: str, documents: Sequence[str]) -> list[float]:
         """Return one score in [0, 1) per document; 0 for one that holds no word of the query."""
         asked = Counter(asked_words(query))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from .terminal import progress
 
 if TYPE_CHECKING:
     from ..calibration.fit import Judged
+    from ..calibration.pairs import Question
     from ..reranker import Reranker
 
 __all__ = ["COMMAND"]
@@ -67,10 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(reranker: Reranker, arguments: argparse.Namespace) -> list[Judged]:
-    from ..calibration.pairs import questions
-
     judged: list[Judged] = []
-    for number, each in enumerate(questions(Path(arguments.data).expanduser(), arguments.candidates)):
+    for number, each in enumerate(_questions(Path(arguments.data).expanduser(), arguments.candidates)):
         response = reranker.rerank(each.query, each.candidates)
         if response.degraded:
             raise BackendError(f"A stand-in answered, whose scores are not to be calibrated: {response.reason}.")
@@ -80,6 +79,22 @@ def _judged(reranker: Reranker, arguments: argparse.Namespace) -> list[Judged]:
             if found.raw_score is not None  # a blank one
         ]
     return judged
+
+
+def _questions(data: Path, candidates: int) -> Iterator[Question]:
+    """Yield the questions of a JSONL file, or of a folder as `compare` reads it; what is not judged is not relevant."""
+    from ..calibration.pairs import Question, questions
+
+    if not data.is_dir():
+        yield from questions(data)
+        return
+    from ..evaluation import read
+
+    found = read(data, top_k=candidates)
+    for each in found.questions:
+        grades = found.grades[each.id]
+        labels = tuple(float(grades.get(one.id, 0)) for one in each.candidates)
+        yield Question(each.text, tuple(one.text for one in each.candidates), labels)
 
 
 def _tell(label: str, method: str, held_out: Mapping[str, Any]) -> None:

@@ -69,6 +69,10 @@ class Remote(Backend):
         _positive(self.max_in_flight, "max_in_flight as a whole number")  # of 0.5 nothing is left
         self._price = Price.of(price)
 
+    def priced(self, usage: Usage) -> Usage:
+        """Return `usage` with what it costs at this spec's price; `None` where there is none, or the vendor did not say."""
+        return self._price.of_usage(usage)
+
     @property
     def account(self) -> Hashable:
         """The vendor, its address and the key: what a vendor counts requests by, whatever the model."""

@@ -6,11 +6,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import backends, load_reranker
 from ..core.errors import AuthenticationFailed, ConfigError, RerankError
+from ..core.hosted import Remote
+from ..core.types import Usage
 from ..reranker import Reranker
 from .data import Dataset, Question
 from .kept import Answer, Kept
@@ -44,6 +46,17 @@ class Asked:
     """Why it was given up."""
     failures: int = 0
     """In a row."""
+    vendors: Mapping[str, Remote] = field(default_factory=dict)
+    """By label: whose prices count."""
+
+    def priced(self, answer: Answer) -> Answer:
+        """Return an answer with its cost at the prices of this spec; `None` where one is not known."""
+        costs = [
+            self.vendors[model].priced(Usage(1, tokens, units)).cost_usd if model in self.vendors else None
+            for model, tokens, units in answer.used
+        ]
+        known = [each for each in costs if each is not None]
+        return replace(answer, cost_usd=sum(known) if known and len(known) == len(costs) else None)
 
 
 def entered(
@@ -68,13 +81,21 @@ def entered(
                 label=next(each for each in numbered if each not in taken),
                 reranker=reranker,
                 identity=json.dumps(
-                    [reranker.spec, [each.fingerprint for each in leaves]], sort_keys=True, default=str
+                    [_unpriced(reranker.spec), [each.fingerprint for each in leaves]], sort_keys=True, default=str
                 ),
                 pointwise=not reranker.scorer.capabilities.listwise and not reranker.spec.get("diversify"),
                 remote=any(each.remote for each in leaves),
+                vendors={each.label: each for each in leaves if isinstance(each, Remote)},
             )
         )
     return found
+
+
+def _unpriced(spec: Any) -> Any:
+    """Return a spec without prices, which no answer depends on."""
+    if isinstance(spec, Mapping):
+        return {key: _unpriced(each) for key, each in spec.items() if key != "price"}
+    return [_unpriced(each) for each in spec] if isinstance(spec, list | tuple) else spec
 
 
 def _uncut(reranker: Reranker) -> Reranker:
@@ -187,14 +208,18 @@ class _Asking:
             latency_ms=response.latency_ms,
             model=response.model,
             requests=response.usage.requests,
-            cost_usd=response.usage.cost_usd,
+            used=tuple(
+                (each.model, each.usage.input_tokens, each.usage.search_units)
+                for each in response.attempts
+                if each.remote and each.usage is not None
+            ),
             degraded=response.degraded,
             reason=response.reason,
             at_once=self.at_once,
         )
 
     def note(self, depth: int, question: Question, answer: Answer) -> None:
-        self.one.answers.setdefault(depth, {})[question.id] = answer
+        self.one.answers.setdefault(depth, {})[question.id] = self.one.priced(answer)
         self.done += 1
         if self.progress is not None:
             self.progress(self.one.label, self.done, self.total)

@@ -16,6 +16,8 @@ __all__ = ["COLOURS", "charts", "front"]
 COLOURS = 8
 """Rerankers with a colour of their own; the ninth has the first's again, and its number."""
 HEIGHT = 300
+DIGIT = 6
+"""Pixels of a character in the labels, about."""
 MUTED, TEXT, GRID, PAGE = (f"var(--{name})" for name in ("muted", "text", "grid", "page"))
 
 
@@ -150,7 +152,9 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
     ]
     quality = _quality(comparison, rows, [value for row in rows for value in row.depths.values()])
     low, high = quality["scale"]["domain"]
-    return _chart(
+    ends = _ends(points, str(comparison.depths[-1]), (high - low) / 20)
+    longest = max((len(end["number"]) for end in ends), default=0)
+    chart = _chart(
         f"{comparison.main} by the number of candidates that each reranker gets.",
         points,
         {
@@ -172,12 +176,14 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
                 "encoding": {"color": _colour(comparison)},
             },
             {
-                "data": {"values": _ends(points, str(comparison.depths[-1]), (high - low) / 20)},
+                "data": {"values": ends},
                 "mark": {"type": "text", "dx": 10, "align": "left", "fontWeight": "bold", "color": TEXT, "aria": False},
                 "encoding": {"text": {"field": "number"}, "tooltip": None},
             },
         ],
     )
+    # Room for the numbers of lines that end together: on a phone they would be cut off.
+    return {**chart, "padding": {"left": 5, "top": 5, "bottom": 5, "right": max(5, DIGIT * longest - 5)}}
 
 
 def _ends(points: Sequence[dict[str, Any]], depth: str, near: float) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         InputError: A line has another number of columns, or a grade that is no whole number.
     """
     grades: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_lines(_text(path)), start=1):
         cells = line.split("\t") if "\t" in line else line.split()
         if not cells or (number == 1 and not _whole(cells[-1])):
             continue  # BEIR's header
@@ -97,7 +97,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
         InputError: A line has fewer columns, or no numbers where they belong.
     """
     found: dict[str, list[tuple[float, float, str]]] = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_lines(_text(path)), start=1):
         cells = line.split()
         if not cells:
             continue
@@ -136,12 +136,17 @@ def _titled(value: dict[str, Any]) -> str:
 
 
 def _pairs(path: Path, content: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(_lines(content), start=1):
         name, tab, text = line.partition("\t")
         if tab:
             yield name, text
         elif line.strip():
             raise InputError(f"{path}, line {number} has no tab: lines are an id, a tab and a text. Mend that line.")
+
+
+def _lines(content: str) -> list[str]:
+    """Return the lines, parted at line feeds alone: a text may hold what Unicode calls a line's end besides."""
+    return content.replace("\r\n", "\n").split("\n")
 
 
 def _text(path: Path) -> str:

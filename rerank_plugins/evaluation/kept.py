@@ -29,7 +29,10 @@ class Answer:
     model: str
     requests: int = 0
     """Sent to a vendor or server, failed attempts included."""
+    used: tuple[tuple[str, int | None, float | None], ...] = ()
+    """Of each request that was answered: by whom, and the tokens and search units that it took."""
     cost_usd: float | None = None
+    """At the prices of the spec of this run: kept is what was used, so that a new price pays for nothing again."""
     degraded: bool = False
     reason: str | None = None
     at_once: int = 1
@@ -80,7 +83,7 @@ class Kept:
     def name(identity: str, question: Question) -> bytes:
         """Return what an answer is filed under; `identity` is all that it depends on beside the question."""
         texts = [each.text for each in question.candidates]
-        told = json.dumps([1, identity, question.text, texts, question.scores()], ensure_ascii=True)
+        told = json.dumps([2, identity, question.text, texts, question.scores()], ensure_ascii=True)
         return hashlib.sha256(told.encode()).digest()
 
     def get(self, name: bytes) -> Answer | None:
@@ -89,7 +92,8 @@ class Kept:
         if found is None:
             return None
         told: dict[str, Any] = json.loads(found[0])
-        return Answer(**{**told, "order": tuple(told["order"]), "scores": tuple(told["scores"])})
+        used = tuple((model, tokens, units) for model, tokens, units in told["used"])
+        return Answer(**{**told, "order": tuple(told["order"]), "scores": tuple(told["scores"]), "used": used})
 
     def put(self, name: bytes, answer: Answer) -> None:
         """File an answer."""

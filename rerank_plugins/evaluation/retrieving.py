@@ -35,6 +35,11 @@ def from_retriever(
     Raises:
         InputError: It is no retriever, a document has no id, or no query is judged.
     """
+    # Ids may be numbers on one side and text on the other; grades of other types are no measure's.
+    queries = {str(query): text for query, text in queries.items()}
+    qrels = {
+        str(query): {str(document): int(grade) for document, grade in each.items()} for query, each in qrels.items()
+    }
     ask, read, own_id = _reading(retriever)
     identify = id_of or own_id
     questions = []

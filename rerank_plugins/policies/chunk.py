@@ -37,7 +37,8 @@ class Chunk(Wrapper):
         Args:
             inner: Whose limits say what is too long.
             tokens: Of one piece; `None` is what the model reads beside the query, and never more than that.
-            overlap: Tokens that a piece repeats of the one before; `None` is an eighth of a piece.
+            overlap: Tokens that a piece repeats of the one before; `None` is an eighth of a piece. Where the model reads less
+                than `tokens`, at most half of what it reads.
             aggregate: How scores are joined.
         """
         super().__init__(inner)
@@ -72,7 +73,9 @@ class Chunk(Wrapper):
         size = self._size(request)
         if size is None:
             return [[(0, len(text))] for text in request.documents]
-        overlap = min(size // 8 if self.overlap is None else self.overlap, size - 1)
+        # Meant for longer pieces than this model reads, an overlap would make a step of a token, and hundreds of times the cost.
+        most = size - 1 if size == self.piece_tokens else size // 2
+        overlap = min(size // 8 if self.overlap is None else self.overlap, most)
         return [pieces(text, self.tokens(text), size, overlap) for text in request.documents]
 
     def _size(self, request: RerankRequest) -> int | None:

@@ -93,6 +93,22 @@ def test_of_a_beir_folder(tmp_path, capsys):
     out = str(tmp_path / "cal.json")
     assert main(["calibrate", "lexical", "--data", str(folder), "--out", out, "--candidates", "4"]) == 0
     assert "48 scores of 12 queries, 16 relevant" in capsys.readouterr().out
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0-0\n", "utf-8")
+    assert main(["calibrate", "lexical", "--data", str(folder), "--out", out]) == 2
+    assert "line 2: judgements are" in capsys.readouterr().err
+
+
+def test_candidates_as_compare_takes_them_and_texts_with_other_ends_of_lines(tmp_path):
+    """The same scores, whether a candidate is a text or an object around one; U+2028 and U+0085 end no line."""
+
+    def fitted(name: str, form) -> bytes:
+        file = tmp_path / f"{name}.jsonl"
+        told = [{**row, "candidates": [form(f"{each}\u2028\x85") for each in row["candidates"]]} for row in rows()]
+        file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in told), "utf-8-sig")
+        assert main(["calibrate", "lexical", "--data", str(file), "--out", str(tmp_path / name)]) == 0
+        return (tmp_path / name).read_bytes()
+
+    assert fitted("texts", str) == fitted("objects", lambda text: {"id": "a", "text": text, "score": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -116,6 +132,7 @@ def test_what_has_no_scores_of_one_backend(data, tmp_path, capsys, spec, why):
         ("[]", "line 1 is no JSON object"),
         ('{"query": "a", "candidates": ["b"], "labels": []}', "one label for each candidate"),
         ("", "Give more judged data"),
+        ('{"query": "a", "candidates": [7], "labels": [1]}', "line 1: it needs"),
     ],
 )
 def test_broken_data(tmp_path, capsys, text, why):

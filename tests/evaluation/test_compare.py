@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rerank_plugins import AuthenticationFailed, ConfigError, InputError, load_reranker
+from rerank_plugins.backends.lexical import Lexical
 from rerank_plugins.cli import main
 from rerank_plugins.evaluation import Dataset, Question, compare, interval, p_value, read
 from rerank_plugins.evaluation.advice import Advice, Budget, advised
@@ -285,6 +286,33 @@ def test_another_question_or_option_is_asked_anew_and_fresh_asks_all(tmp_path):
         assert sum(asked(server).values()) == 14
         compare(made(4), [spec(server)], kept=kept, fresh=True)
         assert sum(asked(server).values()) == 18
+
+
+def test_a_price_that_is_given_later_pays_for_nothing_again(tmp_path):
+    def cost(server: CohereLike, **price: float) -> float | None:
+        vendor = {"use": "cohere:rerank-v3.5", "base_url": server.url, "api_key": server.key}
+        priced = {**vendor, "price": price} if price else vendor
+        cascade = {"cascade": {"stages": ["lexical", priced], "keep": [3]}}
+        one, two = compare(made(5), [priced, cascade], kept=tmp_path / "kept.sqlite3").rows
+        assert one.usd_per_1000 == two.usd_per_1000
+        return one.usd_per_1000
+
+    with VENDORS["cohere"]() as server:
+        assert cost(server) is None
+        assert len(server.requests) == 10
+        assert cost(server, per_search_unit=0.002) == pytest.approx(2.0)
+        assert cost(server, per_search_unit=0.001) == pytest.approx(1.0)
+        assert len(server.requests) == 10
+
+
+def test_what_another_formula_of_lexical_said_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    def latencies() -> list[float]:
+        return [compare(made(3), ["lexical"], kept=tmp_path / "kept.sqlite3").rows[0].p50_ms]
+
+    before = latencies()
+    assert latencies() == before  # kept
+    monkeypatch.setattr(Lexical, "revision", "another")
+    assert latencies() != before
 
 
 def test_no_text_and_no_key_is_kept(tmp_path):

@@ -76,6 +76,16 @@ def test_trec_files_by_name(tmp_path, corpus):
     assert dataset.grades == QRELS
 
 
+def test_a_text_may_hold_other_ends_of_lines(tmp_path):
+    folder = beir(tmp_path / "mine")
+    (folder / "queries.jsonl").unlink()
+    (folder / "queries.tsv").write_bytes("".join(f"{n}\t{t}\u2028\x85\x0c?\r\n" for n, t in QUERIES.items()).encode())
+    (folder / "qrels" / "test.tsv").write_bytes(b"query-id\tcorpus-id\tscore\r\n1\td1\t2\r\n")
+    dataset = read(folder)
+    assert [each.text for each in dataset.questions] == [f"{QUERIES['1']}\u2028\x85\x0c?"]
+    assert dataset.grades["1"] == {"d1": 2}
+
+
 def test_labelled_lists(tmp_path):
     file = tmp_path / "lists.jsonl"
     rows = [
@@ -121,6 +131,15 @@ def test_a_retriever(retriever):
 def test_a_retrievers_documents_by_another_name():
     qrels = {"1": {"file-d1": 1}}
     dataset = from_retriever(Found(), QUERIES, qrels, id_of=lambda document: document.metadata["source"])
+    assert compare(dataset, ["passthrough"]).first.values["MRR@10"] == (1.0,)
+
+
+def test_ids_that_are_numbers():
+    class Numbered(LangChainRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            return [Document(text, metadata={"row": number}) for number, text in enumerate(TEXTS.values())]
+
+    dataset = from_retriever(Numbered(), {1: "honey"}, {1: {0: 1.0}}, id_of=lambda document: document.metadata["row"])
     assert compare(dataset, ["passthrough"]).first.values["MRR@10"] == (1.0,)
 
 

@@ -67,6 +67,13 @@ def test_no_chart_of_costs_without_a_price():
     assert "undefined" not in html(comparison).split("<script")[0]
 
 
+def test_there_is_room_for_the_numbers_of_lines_that_end_together():
+    depth = charts(compare(dataset(), ["passthrough"] * 9, depths=(2, 5)))["depth"]
+    (label,) = depth["layer"][-1]["data"]["values"]
+    assert label["number"] == "1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert depth["padding"]["right"] > 5 * len(label["number"])
+
+
 def chromium() -> str:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None and not os.environ.get("CI"):
@@ -101,6 +108,10 @@ def test_in_a_browser(look, comparison, tmp_path):
             box = page.locator(f"#chart-{name} svg").bounding_box()
             assert 200 < box["width"] <= width
         assert page.evaluate("document.documentElement.scrollWidth") <= width  # only the table scrolls sideways
+        right = page.locator("#chart-depth svg").bounding_box()
+        for label in page.locator("#chart-depth svg .mark-text text").all():
+            box = label.bounding_box()
+            assert box["x"] + box["width"] <= right["x"] + right["width"]  # not cut off
 
         page.select_option("#which", label="lexical")
         expect(page.locator("#count")).to_contain_text("30 queries: 15 worse, 15 better, 0 the same")

@@ -91,6 +91,16 @@ def test_what_was_cut_is_told_of_whoever_read_it_last(server):
     assert next(each for each in answer if each.index == 1).raw_score is None
 
 
+def test_a_first_stage_may_be_all_that_is_cheap_fused_with_the_order_given(server):
+    first = {"use": "lexical", "fuse": {"with": ["embedded:fast", "passthrough"]}}
+    with load_reranker(first) as cheap:
+        best = [DOCUMENTS[index] for index in indexes(cheap.rerank(QUERY, DOCUMENTS))]
+    with load_reranker({"cascade": {"stages": [first, stage(server)], "keep": [3]}}) as reranker:
+        answer = reranker.rerank(QUERY, DOCUMENTS)
+    assert set(server.requests[0].documents) == set(list(dict.fromkeys(best))[:3])
+    assert answer.scale == "unit"
+
+
 def test_three_stages(server):
     with CohereLike() as last:
         spec = {"cascade": {"stages": ["lexical", stage(server), stage(last)], "keep": [4, 2]}}

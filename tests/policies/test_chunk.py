@@ -142,6 +142,17 @@ def test_cost_grows_with_length(server):
     assert 3.8 * one <= four <= 4.2 * one
 
 
+def test_an_overlap_meant_for_longer_pieces_than_the_model_reads_costs_twice_at_most(server):
+    def sent(**long_documents) -> int:
+        server.reset()
+        with load_reranker(spec(server, **long_documents)) as reranker:
+            reranker.rerank(QUERY, [prose(2_000).replace(".", "")])
+        return sum(len(request.documents) for request in server.requests)
+
+    assert sent(tokens=512, overlap=256) <= 2.2 * sent(overlap=0)
+    assert sent(overlap=256) <= 2.2 * sent(overlap=0)
+
+
 @pytest.mark.parametrize("mode", ["chunk", "head_tail", "truncate"])
 async def test_long_texts_are_measured_on_a_thread_and_not_on_the_callers_loop(server, monkeypatch, mode):
     threads = []
