@@ -7,12 +7,16 @@ import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import openvino
 import pytest
 from models import SENTENCES
+from openvino import opset13
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine import runtimes
+from rerank_plugins.engine.int8 import compress
 from rerank_plugins.engine.onnx_model import loaded
 
 QUERY = "how do the tides work"
@@ -38,17 +42,35 @@ def test_auto_takes_bfloat16_where_the_cpu_has_it(fast, cross_encoder_folder, mo
         assert ("openvino bfloat16" if fast else "onnxruntime float32") in reranker.rerank(QUERY, SENTENCES).model
 
 
-def test_int8_is_taken_by_name_only_and_close(cross_encoder_folder):
+@pytest.mark.parametrize("transposed", [True, False])
+def test_int8_weights_are_the_nearest_of_255_steps(transposed):
+    random = np.random.default_rng(7)
+    weights = random.normal(size=(64, 96)).astype(np.float32)
+    given = opset13.parameter([-1, 96 if transposed else 64], np.float32)
+    made = opset13.matmul(given, opset13.constant(weights), False, transposed)
+    model = openvino.Model([made], [given])
+    compress(model)
+    stored = [each for each in model.get_ops() if each.get_type_name() == "Constant" and each.data.dtype == np.int8]
+    assert [each.data.shape for each in stored] == [weights.shape]
+    steps = np.abs(weights).max(axis=1 if transposed else 0, keepdims=True) / 127
+    # Left as floats: what is rounded is rounded once.
+    told = openvino.compile_model(
+        model, "CPU", {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "INFERENCE_PRECISION_HINT": "f32"}
+    )
+    restored = told(np.eye(given.partial_shape[1].get_length(), dtype=np.float32))[0]
+    assert np.all(np.abs((restored.T if transposed else restored) - weights) <= 0.501 * steps)
+
+
+def test_int8_is_taken_by_name_and_a_score_is_its_own(cross_encoder_folder):
     use = f"onnx:{cross_encoder_folder}"
     exact = scores({"use": use})
     with load_reranker({"use": use, "dtype": "int8"}) as reranker:
         together = reranker.rerank(QUERY, SENTENCES)
         assert "openvino int8" in together.model
-        alone = reranker.rerank(QUERY, [together[-1].document])
-    found = [result.raw_score for result in sorted(together, key=lambda result: result.index)]
-    assert found == pytest.approx(exact, abs=0.05 * (max(exact) - min(exact)))
-    assert found != pytest.approx(exact, abs=1e-5)
-    assert alone[0].raw_score == pytest.approx(together[-1].raw_score, abs=1e-3)
+        found = {result.index: result.raw_score for result in together}
+        for index, sentence in enumerate(SENTENCES):
+            assert reranker.rerank(QUERY, [sentence])[0].raw_score == pytest.approx(found[index], abs=1e-4)
+    assert [found[index] for index in range(len(exact))] != pytest.approx(exact, abs=1e-5)
 
 
 @pytest.mark.parametrize(
