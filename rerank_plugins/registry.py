@@ -83,7 +83,8 @@ BUILTIN: dict[str, Entry] = {
     ),
     "ms-marco": Entry("rerank_plugins.backends.families:MSMarco", "the MiniLM cross-encoders of MS MARCO, English"),
     "flashrank": Entry(
-        "rerank_plugins.backends.families:FlashRank", "a model folder of the flashrank package, by path"
+        "rerank_plugins.backends.families:FlashRank",
+        "the small encoders of the flashrank package, which is not needed; English, Arabic, multilingual",
     ),
     "onnx": Entry("rerank_plugins.backends.families:OnnxByName", "any cross-encoder's ONNX file, on onnxruntime"),
     "sentence-transformers": Entry(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,3 +82,24 @@ class Hub:
         names = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
         told = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": each} for each in names]}
         return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
+
+
+def run_with(hub: Hub, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, as users have it: with this hub, and caches below `home`."""
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_ETAG_TIMEOUT": "5",
+        "XDG_CACHE_HOME": str(home / "cache"),
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        env=environment,
+        input="Bananas are yellow.\nThe moon raises the tides.\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

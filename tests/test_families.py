@@ -58,7 +58,8 @@ def test_a_folder_is_a_model_in_every_family(family, cross_encoder_folder, torch
 def test_every_model_can_be_named_and_needs_no_network_to_be_made(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert recipe.family in BUILTIN
-    for name in (recipe.name, recipe.repository):
+    assert (recipe.repository in recipe.names) != recipe.zipped, "a repository of many models names none of them"
+    for name in recipe.names:
         with load_reranker(f"{recipe.family}:{name}") as reranker:
             assert reranker.scorer.label == f"{recipe.family}:{recipe.name}"
             known = reranker.scorer.capabilities
@@ -96,7 +97,9 @@ def test_a_licence_that_is_not_for_commerce_is_told_once(caplog, monkeypatch):
         ("jina", {"runtime": "torch"}, "runs from its ONNX file only"),
         ("qwen3:Qwen3-Reranker-1B", {}, "Choose one of: Qwen3-Reranker-0.6B"),
         ("causal-lm:a/b", {}, "needs the template that the model was trained with"),
-        ("flashrank:ms-marco-TinyBERT-L-2-v2", {}, "the folder of a model that the flashrank package fetched"),
+        ("flashrank:rank-T5-flan", {}, "no model 'rank-T5-flan'. Choose one of: ms-marco-TinyBERT-L-2-v2"),
+        ("flashrank:prithivida/flashrank", {}, "Choose one of: ms-marco-TinyBERT-L-2-v2"),
+        ("flashrank", {"runtime": "torch"}, "runs from its ONNX file only"),
         ("sentence-transformers:a/b", {"sentence-transformers": {"trust_remote_code": True}}, "40 digits"),
         (
             "sentence-transformers:a/b",

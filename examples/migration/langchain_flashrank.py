@@ -1,7 +1,8 @@
 """`FlashrankRerank` of langchain-community → `RerankCompressor`, over the very folder that FlashRank has downloaded.
 
 FOLDER is FlashRank's cache folder plus the name of the model: /tmp/ms-marco-TinyBERT-L-2-v2 unless told otherwise. New:
-batches of like lengths instead of one padded to the longest, nothing crashes on no documents, `Document.id` kept.
+batches of like lengths instead of one padded to the longest, nothing crashes on no documents, `Document.id` kept. Where there is
+no such folder yet, `flashrank:NAME` fetches the model, with its SHA-256 recorded and without the package.
 
 pip install 'rerank-plugins[langchain]' langchain-community flashrank
 """

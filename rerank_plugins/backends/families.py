@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from ..core.errors import ConfigError, MissingExtra
 from ..core.scorer import Backend
 from ..core.types import Capabilities
+from ..engine.archive import Archive
 from ..engine.by_name import ByName, is_path, is_repository
 from ..engine.causal_load import architecture, room
 from ..engine.hub import Repository, onnx_files, torch_files
@@ -44,7 +45,6 @@ __all__ = [
 _log = logging.getLogger("rerank_plugins")
 _warned: set[str] = set()
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SMALL = "ms-marco:ms-marco-MiniLM-L6-v2"
 UNKNOWN_LENGTH = 512
 """Tokens that a model is taken to read as long as nobody has looked into its folder."""
 
@@ -223,14 +223,13 @@ class Family(ByName):
         """
         options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
         recipe = None if model and is_path(model) else self._recipe(model)
-        where: Path | Repository
+        where: Path | Repository | Archive
         if recipe is None:
             where = Path(str(model)).expanduser()
             kind = self._kind(where, options)
         else:
             kind = TORCH if recipe.engine == ONNX and recipe.native and _torch(options) else recipe.engine
-            choose = onnx_files if kind == ONNX else torch_files
-            where = located(recipe.repository, f"{self.name}:{recipe.name}", choose, options)
+            where = self._remote(recipe, kind, options)
         if kind != ONNX:
             _need_torch(self.name)
         elif options["runtime"] == "torch":
@@ -264,6 +263,13 @@ class Family(ByName):
 
         super().__init__(recipe.name if recipe else str(model), where, make, declared)
 
+    def _remote(self, recipe: Recipe, kind: str, options: Mapping[str, Any]) -> Path | Repository | Archive:
+        spec = f"{self.name}:{recipe.name}"
+        if recipe.zipped:
+            where = {name: options[name] for name in ("revision", "local_files_only")}
+            return Archive.of(recipe.repository, recipe.name, str(recipe.onnx), spec=spec, **where)
+        return located(recipe.repository, spec, onnx_files if kind == ONNX else torch_files, options)
+
     def _kind(self, folder: Path, options: Mapping[str, Any]) -> str:
         """Return what runs the model in a folder."""
         named = architecture(folder) if folder.is_dir() else ""
@@ -280,7 +286,7 @@ class Family(ByName):
         self.capabilities = replace(inner.capabilities, offset=scale.offset, divisor=scale.divisor)
         return inner
 
-    def _known(self, folder: Path | Repository) -> Recipe | None:
+    def _known(self, folder: Path | Repository | Archive) -> Recipe | None:
         """Return the recipe that a folder's path names (`…/mxbai-rerank-base-v2`, a hub's cache), whatever its files cannot tell.
 
         That is how large a score there can be (mxbai v2), and how much is read of a text (jina v3 and v3.5).
@@ -291,9 +297,7 @@ class Family(ByName):
 
     def _recipe(self, model: str | None) -> Recipe:
         known = [recipe for recipe in MODELS if recipe.family == self.family]
-        found = (
-            known[0] if model is None else next((each for each in known if model in (each.name, each.repository)), None)
-        )
+        found = known[0] if model is None else next((each for each in known if model in each.names), None)
         if found is None:
             names = ", ".join(recipe.name for recipe in known)
             raise ConfigError(
@@ -363,29 +367,7 @@ class MSMarco(Family):
     family = "ms-marco"
 
 
-class FlashRank(OnnxByName):
-    """A model folder of the flashrank package (`<cache_dir>/<model>`): one ONNX file, tokenizer and config beside it."""
+class FlashRank(Family):
+    """The encoders of the flashrank package, from its author's zip files; or a folder that the package has unpacked."""
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """See `OnnxByName`; `model` is the folder.
-
-        Raises:
-            ConfigError: No folder was named (flashrank's archives are not fetched), or it holds no such model.
-        """
-        if not model or not is_path(model):
-            raise ConfigError(
-                f"flashrank takes the folder of a model that the flashrank package fetched: flashrank:/path/to/"
-                f"{model or 'ms-marco-TinyBERT-L-2-v2'}. To fetch a like model by name, use {_SMALL}."
-            )
-        super().__init__(
-            model, max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=dtype
-        )
+    family = "flashrank"

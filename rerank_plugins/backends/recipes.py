@@ -37,6 +37,8 @@ class Recipe:
     """Of a listwise model, what it reads of the query and of each document."""
     native: bool = True
     """Whether the torch engine can run it: a native architecture with safetensors."""
+    zipped: bool = False
+    """Whether its repository holds many models, and this one as `name.zip`: then `onnx` is the file inside."""
 
     @property
     def engine(self) -> str:
@@ -44,6 +46,11 @@ class Recipe:
         if self.template:
             return CAUSAL
         return LISTWISE if self.document_tokens else ONNX if self.onnx else TORCH
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What may stand after the family's colon: its name, or its repository where that is this model's only."""
+        return (self.name,) if self.zipped else (self.name, self.repository)
 
     @property
     def commercial(self) -> bool:
@@ -96,6 +103,16 @@ def _qwen3(size: str) -> Recipe:
 def _zerank(name: str, licence: str) -> Recipe:
     repository = f"zeroentropy/{name}"
     return Recipe("zerank", name, repository, 32_512, "multilingual", licence, divisor=5.0, template="zerank")
+
+
+def _flashrank(name: str, file: str, languages: str = "English") -> Recipe:
+    """As flashrank 0.2.10's Config.py has them, licence included (of the repository as a whole); `_Q` is int8, by its maker.
+
+    Left out, as no encoders of pairs: rank-T5-flan (a T5), and rank_zephyr_7b_v1_full (listwise, in llama.cpp's format).
+    """
+    return Recipe(
+        "flashrank", name, "prithivida/flashrank", 512, languages, "CC-BY-SA", file, native=False, zipped=True
+    )
 
 
 def _jina_listwise(name: str, query: int, document: int) -> Recipe:
@@ -179,5 +196,10 @@ MODELS: tuple[Recipe, ...] = (
     _ms_marco("MiniLM-L4-v2"),
     _ms_marco("MiniLM-L12-v2"),
     _ms_marco("TinyBERT-L2-v2"),
+    _flashrank("ms-marco-TinyBERT-L-2-v2", "flashrank-TinyBERT-L-2-v2.onnx"),
+    _flashrank("ms-marco-MiniLM-L-12-v2", "flashrank-MiniLM-L-12-v2_Q.onnx"),
+    _flashrank("ms-marco-MultiBERT-L-12", "flashrank-MultiBERT-L12_Q.onnx", "100+ languages"),
+    _flashrank("ce-esci-MiniLM-L12-v2", "flashrank-ce-esci-MiniLM-L12-v2_Q.onnx"),
+    _flashrank("miniReranker_arabic_v1", "miniReranker_arabic_v1.onnx", "Arabic"),
 )
 """Of every family the first is the default."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores
+from .archive import Archive
 from .hub import Repository, workers
 
 __all__ = ["ByName", "is_path", "is_repository"]
@@ -44,7 +45,7 @@ class ByName(Backend):
     def __init__(
         self,
         model: str,
-        where: Path | Repository,
+        where: Path | Repository | Archive,
         make: Callable[[Path], Backend],
         declared: Capabilities,
     ) -> None:

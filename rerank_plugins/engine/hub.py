@@ -1,7 +1,8 @@
 """A model by its hub name → a folder on this machine: fetched once, recorded, and refused when it is not the same later.
 
 At first use the commit and the SHA-256 of every file taken are written down; from then on that commit is the model,
-wherever its branch has moved to. Only weights in safetensors or ONNX form, JSON and tokenizers are taken.
+wherever its branch has moved to. Only weights in safetensors or ONNX form, JSON and tokenizers are taken (and, by `archive`,
+zip files of these).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any
 from ..core.errors import ConfigError, RerankError, TransientError
 from ..core.loop import Workers
 
-__all__ = ["Repository", "cache_folder", "onnx_files", "torch_files", "workers"]
+__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files", "workers"]
 
 workers = Workers(2, "rerank-hub")
 """Where fetching runs: never on an event loop."""
 
-_JSON = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""What is read beside the weights."""
 
 
 def onnx_files(names: Sequence[str]) -> list[str]:
@@ -65,7 +67,7 @@ def _part(name: str) -> bool:
 def _small(names: Sequence[str]) -> list[str]:
     if "tokenizer.json" not in names:
         raise ConfigError("it has no tokenizer.json")
-    return [name for name in _JSON if name in names]
+    return [name for name in SMALL_FILES if name in names]
 
 
 def cache_folder() -> Path:
@@ -85,11 +87,14 @@ class Repository:
     """From all files of the repository those that are needed; raises `ConfigError` with half a sentence."""
     revision: str | None = None
     local_files_only: bool = False
+    file: str | None = None
+    """The one file that is the model, in a repository that holds many models."""
 
     @property
     def record(self) -> Path:
         """Where commit and hashes of the first use are written down."""
-        named = f"{self.name}@{self.revision or 'main'}".replace("/", "--")
+        model = f"{self.name}/{self.file}" if self.file else self.name
+        named = f"{model}@{self.revision or 'main'}".replace("/", "--")
         return cache_folder() / "models" / f"{named}.json"
 
     def at_hand(self) -> Path | None:
@@ -102,7 +107,7 @@ class Repository:
             return None
         try:
             same = all(
-                record["seen"].get(str(folder / name)) == _age(folder / name) for name in self._wanted(record["all"])
+                record["seen"].get(str(folder / name)) == age(folder / name) for name in self._wanted(record["all"])
             )
         except (OSError, ConfigError):
             return None
@@ -171,7 +176,7 @@ class Repository:
     def _cached(self, revision: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        for name in ("config.json", "tokenizer.json"):
+        for name in (self.file,) if self.file else ("config.json", "tokenizer.json"):
             found = try_to_load_from_cache(self.name, name, revision=revision)
             if isinstance(found, str):
                 return Path(found).parent
@@ -235,7 +240,7 @@ class Repository:
                     f"{known[name][:12]}…, now {digest[:12]}…). Fetch it again into an empty cache; to accept the change, "
                     f"delete {self.record}."
                 )
-            seen[str(folder / name)] = _age(folder / name)
+            seen[str(folder / name)] = age(folder / name)
         told = json.dumps({"commit": commit, "all": list(names), "files": known, "seen": seen}, indent=1)
         try:
             self.record.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +253,8 @@ class Repository:
             ) from error
 
 
-def _age(file: Path) -> list[int]:
+def age(file: Path) -> list[int]:
+    """Return a file's size and time of change: what tells that nobody has touched it since."""
     told = file.stat()
     return [told.st_size, told.st_mtime_ns]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hub import Hub
+from hub import Hub, run_with
 
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine.hub import onnx_files, torch_files
@@ -39,26 +37,7 @@ def hub(cross_encoder_folder, tmp_path):
 
 @pytest.fixture
 def run(hub, tmp_path):
-    def run(*arguments, **more):
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_ETAG_TIMEOUT": "5",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            **more,
-        }
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", *arguments],
-            env=environment,
-            input="Bananas are yellow.\nThe moon raises the tides.\n",
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
+    return partial(run_with, hub, tmp_path)
 
 
 def fetch(run, spec, **more):
