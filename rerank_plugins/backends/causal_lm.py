@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest
 from ..engine.causal_load import check, context, room
-from ..engine.causal_model import CausalModel, loaded
+from ..engine.causal_model import CausalModel, loaded, map_prompts
 from ..engine.options import offered
 from ..engine.resident import Placement
 from ..engine.templates import TEMPLATES
@@ -24,6 +25,7 @@ class CausalLM(TorchBackend[CausalModel]):
     """
 
     capabilities = Capabilities(scale="logit", instructions=True)
+    several = True
 
     def __init__(
         self,
@@ -32,26 +34,28 @@ class CausalLM(TorchBackend[CausalModel]):
         template: str | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        """See `TorchBackend`, whose `placement` is `template`, `device` and `dtype` here.
+        """See `TorchBackend`.
 
         Args:
             model: The folder.
             template: Whose prompt it was trained with: `qwen3`, `mxbai`, `zerank`, `bge-gemma`.
             max_tokens: Query and document together, the prompt not counted; `None` is what the folder says.
             batch_tokens: Tokens of one batch, what all its prompts begin with not counted.
-            device: `cpu`, `cuda`, …
+            device: `cpu`, `cuda`, …, or a list of GPUs.
             runtime: `torch`.
             dtype: `float32`, `bfloat16`, `float16`, `auto`.
 
         Raises:
             ConfigError: No folder or template was named, or it holds another family's model, or a value is not offered.
         """
-        placement = Placement(device=device, dtype=dtype, template=template)
-        super().__init__(loaded, model, placement, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime)
+        placement = Placement(dtype=dtype, template=template)
+        super().__init__(
+            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
+        )
         if template is None:
             raise ConfigError(
                 f"{self.name} needs the template that the model was trained with: set template to one of: "
@@ -79,9 +83,10 @@ class CausalLM(TorchBackend[CausalModel]):
         """With the template."""
         return f"{super().fingerprint} {self._template}"
 
-    async def scored(self, model: CausalModel, request: RerankRequest) -> tuple[list[float], list[bool], None]:
+    async def scored(self, models: list[CausalModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
         """Score the prompt of every document."""
-        prompts, longest = await model.workers.run(lambda: model.reader), self.capabilities.max_tokens or 512
+        model, longest = models[0], self.capabilities.max_tokens or 512
+        prompts = await model.workers.run(lambda: model.reader)
         build = partial(prompts.build, max_tokens=longest, context=self._context)
         rows = await model.workers.run(build, request.query, request.documents, request.instruction)
         values: list[float] = [0.0] * len(rows)
@@ -90,5 +95,5 @@ class CausalLM(TorchBackend[CausalModel]):
             for position, value in zip(positions, found, strict=True):
                 values[position] = value
 
-        await model.map(rows, self.batch_tokens, keep)
+        await map_prompts(models, rows, self.batch_tokens, keep)
         return values, [row.truncated for row in rows], None

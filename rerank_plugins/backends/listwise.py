@@ -36,7 +36,7 @@ class Listwise(TorchBackend[ListwiseModel]):
         runtime: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        """See `TorchBackend`, whose `placement` is `device` and `dtype` here.
+        """See `TorchBackend`; a score depends on all documents, so one device reads them.
 
         Args:
             model: The folder.
@@ -52,8 +52,10 @@ class Listwise(TorchBackend[ListwiseModel]):
         Raises:
             ConfigError: No folder was named, or it holds no such model, or a value is not offered.
         """
-        placement = Placement(device=device, dtype=dtype)
-        super().__init__(loaded, model, placement, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime)
+        placement = Placement(dtype=dtype)
+        super().__init__(
+            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
+        )
         check(self.folder, ARCHITECTURE, "the listwise engine")
         most = context(self.folder)
         told = json_of(self.folder / "tokenizer_config.json").get("model_max_length")
@@ -78,8 +80,11 @@ class Listwise(TorchBackend[ListwiseModel]):
         """With the size of a block: it tells which documents are compared."""
         return f"{super().fingerprint} {self._room}"
 
-    async def scored(self, model: ListwiseModel, request: RerankRequest) -> tuple[list[float], list[bool], str | None]:
+    async def scored(
+        self, models: list[ListwiseModel], request: RerankRequest
+    ) -> tuple[list[float], list[bool], str | None]:
         """Score all documents together; what is more than a block is read in several, and the reason says so."""
+        (model,) = models
         prompts = await model.workers.run(lambda: model.reader)
         query, passages, parts = await model.workers.run(partial(self._fitted, prompts, request))
         embedded = []

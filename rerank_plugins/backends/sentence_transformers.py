@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ..engine.digest import digest
 from ..engine.logits import logits
 from ..engine.torch_backend import TorchBackend
 from ..engine.torch_load import check
-from ..engine.torch_model import Placement, TorchModel, loaded
+from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,7 @@ class SentenceTransformers(TorchBackend[TorchModel]):
     """
 
     capabilities = Capabilities(scale="logit")
+    several = True
 
     def __init__(
         self,
@@ -34,18 +36,18 @@ class SentenceTransformers(TorchBackend[TorchModel]):
         *,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        """See `TorchBackend`, whose `placement` is `device` and `dtype` here.
+        """See `TorchBackend`.
 
         Args:
             model: The folder.
             max_tokens: Query, document and special tokens together; `None` is what the folder says.
             batch_tokens: Tokens of one batch, padding included.
-            device: `cpu`, `cuda`, …
+            device: `cpu`, `cuda`, …, or a list of GPUs.
             runtime: `torch`.
             dtype: `float32`, `bfloat16`, `float16`, `auto`.
             trust_remote_code: Run the checkpoint's own code; whoever sets it has looked at the pinned revision.
@@ -53,8 +55,10 @@ class SentenceTransformers(TorchBackend[TorchModel]):
         Raises:
             ConfigError: No folder was named, or it holds no cross-encoder, or a value is not offered.
         """
-        placement = Placement(device=device, dtype=dtype, remote_code=trust_remote_code)
-        super().__init__(loaded, model, placement, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime)
+        placement = Placement(dtype=dtype, remote_code=trust_remote_code)
+        super().__init__(
+            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
+        )
         check(self.folder, remote_code=trust_remote_code)
         self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
 
@@ -63,9 +67,9 @@ class SentenceTransformers(TorchBackend[TorchModel]):
         """A hash of the weights."""
         return digest(self.weights)
 
-    async def scored(self, model: TorchModel, request: RerankRequest) -> tuple[list[float], list[bool], None]:
+    async def scored(self, models: list[TorchModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
         """Score every pair."""
-        longest = self.capabilities.max_tokens or 512
+        model, longest = models[0], self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
             raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
@@ -76,5 +80,5 @@ class SentenceTransformers(TorchBackend[TorchModel]):
             for position, value in zip(positions, logits(output, self.folder), strict=True):
                 values[position] = value
 
-        await model.map(rows, self.batch_tokens, keep)
+        await map_rows(models, rows, self.batch_tokens, keep)
         return values, [row.truncated for row in rows], None

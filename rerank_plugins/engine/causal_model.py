@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.scorer import failed
 from .batches import packs
 from .encoder import Encoder
+from .lanes import deal
 from .prompts import Prompt, Prompts, common
-from .resident import Placement, Resident, resident
+from .resident import Placement, Resident, resident, together
 from .templates import TEMPLATES
 
 if TYPE_CHECKING:
     from .causal_load import CausalNetwork
     from .packed import KeysAndValues
 
-__all__ = ["CausalModel", "loaded"]
+__all__ = ["CausalModel", "loaded", "map_prompts"]
 
 
 class CausalModel(Resident["CausalNetwork", Prompts]):
@@ -43,36 +46,23 @@ class CausalModel(Resident["CausalNetwork", Prompts]):
 
         return load(self.folder, self.placement, self.reader.answers)
 
-    async def map(
-        self, rows: Sequence[Prompt], batch_tokens: int | None, each: Callable[[list[int], list[float]], None]
-    ) -> None:
-        """Run every prompt through the model; call `each(positions, logits)` on the worker after every batch.
-
-        What all prompts begin with is computed once, and is not counted in `batch_tokens`. One batch is in the queue at any time: a cancelled call leaves
-        nothing behind but that one.
-        """
-        network = await self.workers.run(lambda: self.network)
-        ids = [row.ids for row in rows]
-        same = common(ids) if len(ids) > 1 else 0
-        shared = await self.workers.run(self._begin, network, ids[0][:same])
-        tails = [row[same:] for row in ids]
-        for positions in packs([len(tail) for tail in tails], self.most(network, batch_tokens)):
-            await self.workers.run(self._run, network, tails, shared, positions, each)
-
-    def _begin(self, network: CausalNetwork, ids: Sequence[int]) -> KeysAndValues | None:
+    def begin(self, network: CausalNetwork, ids: Sequence[int]) -> KeysAndValues | None:
+        """Compute what every text of a call begins with, on the worker."""
         try:
             return network.begin(ids)
         except Exception as error:
             raise failed(str(self.folder), error) from error
 
-    def _run(
+    def run(
         self,
         network: CausalNetwork,
         tails: Sequence[Sequence[int]],
         shared: KeysAndValues | None,
-        positions: list[int],
         each: Callable[[list[int], list[float]], None],
+        positions: list[int],
     ) -> None:
+        """Run one batch on the worker, or its parts; call `each(positions, logits)` after each."""
+
         def run(part: list[int]) -> list[float]:
             return network.score([tails[position] for position in part], shared)
 
@@ -81,6 +71,30 @@ class CausalModel(Resident["CausalNetwork", Prompts]):
 
         for part, found in self.outputs(network, positions, run, tokens):
             each(part, found)
+
+
+async def map_prompts(
+    models: Sequence[CausalModel],
+    rows: Sequence[Prompt],
+    batch_tokens: int | None,
+    each: Callable[[list[int], list[float]], None],
+) -> None:
+    """Run every prompt through a model that has one copy or several; call `each(positions, logits)` after every batch.
+
+    What all prompts begin with is computed once a copy, and is not counted in `batch_tokens`. `each` runs on the
+    workers: of several copies, at the same time.
+    """
+    networks, most = await together(models, batch_tokens)
+    copies = list(zip(models, networks, strict=True))
+    ids = [row.ids for row in rows]
+    same = common(ids) if len(ids) > 1 else 0
+    begun = await asyncio.gather(*(model.workers.run(model.begin, network, ids[0][:same]) for model, network in copies))
+    tails = [row[same:] for row in ids]
+    lanes = [
+        partial(model.workers.run, model.run, network, tails, shared, each)
+        for (model, network), shared in zip(copies, begun, strict=True)
+    ]
+    await deal(packs([len(tail) for tail in tails], most), lanes)
 
 
 def loaded(folder: Path, placement: Placement) -> CausalModel:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..core.fork import Lock
 from ..core.loop import Workers
 from ..core.scorer import failed
 from .turns import Turns
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from .encoder import Encoder
     from .torch_load import OnDevice
 
-__all__ = ["Placement", "Resident", "resident"]
+__all__ = ["Placement", "Resident", "resident", "together"]
 
 N = TypeVar("N", bound="OnDevice")
 P = TypeVar("P")
@@ -78,8 +80,13 @@ class Resident(ABC, Generic[N, P]):
         """The model itself, loaded when first asked for (on the worker: this takes a moment)."""
         with self._network_lock:
             if self._network is None:
-                self._network = self.load()
+                with _loading:
+                    self._network = self.load()
             return self._network
+
+    async def ready(self) -> N:
+        """Return the model itself, loaded on the worker."""
+        return await self.workers.run(lambda: self.network)
 
     @property
     def reader(self) -> P:
@@ -126,6 +133,8 @@ class Resident(ABC, Generic[N, P]):
         return self.placement.dtype
 
 
+_loading = Lock()
+"""One at a time: transformers sets torch's default dtype, which is the process's, while it loads."""
 _table: weakref.WeakValueDictionary[tuple[Any, ...], Resident[Any, Any]] = weakref.WeakValueDictionary()
 _table_lock = threading.Lock()
 _abandoned: list[Any] = []
@@ -145,6 +154,12 @@ def resident(kind: type[R], folder: Path, placement: Placement) -> R:
         if not isinstance(model, kind):
             model = _table[key] = kind(folder, placement)
         return model
+
+
+async def together(models: Sequence[Resident[N, Any]], batch_tokens: int | None) -> tuple[list[N], int]:
+    """Load the copies of one model; return their networks, and how many tokens of a batch suit each of them."""
+    networks = list(await asyncio.gather(*(model.ready() for model in models)))
+    return networks, min(model.most(each, batch_tokens) for model, each in zip(models, networks, strict=True))
 
 
 def _after_fork() -> None:

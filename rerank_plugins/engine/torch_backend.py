@@ -6,13 +6,14 @@ import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..core.types import RerankRequest, Scores, checked
-from .options import offered, size
+from .options import devices, offered, size
 from .resident import Placement, Resident
 
 __all__ = ["TorchBackend"]
@@ -21,7 +22,10 @@ M = TypeVar("M", bound=Resident[Any, Any])
 
 
 class TorchBackend(Backend, Generic[M]):
-    """A backend over one model in safetensors form, on a CPU or a GPU."""
+    """A backend over one model in safetensors form, on a CPU or on GPUs."""
+
+    several: ClassVar[bool] = False
+    """Whether it runs on more than one device."""
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class TorchBackend(Backend, Generic[M]):
         model: str | None,
         placement: Placement,
         *,
+        device: str | Sequence[str] | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         runtime: str | None = None,
@@ -38,9 +43,11 @@ class TorchBackend(Backend, Generic[M]):
         Args:
             loaded: Gives the process's one model of a folder and a placement.
             model: The folder.
-            placement: Its `device` is `cpu`, `cuda`, `cuda:1`, `mps`; `None` and `auto` are an NVIDIA GPU where there is
-                one, else the CPU. Its `dtype`: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto` is
-                bfloat16 on a CPU that has it too; `float32`, `bfloat16`, and `float16` on a GPU.
+            placement: All but the device. Its `dtype`: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto`
+                is bfloat16 on a CPU that has it too; `float32`, `bfloat16`, and `float16` on a GPU.
+            device: `cpu`, `cuda`, `cuda:1`, `mps`; `None` and `auto` are an NVIDIA GPU where there is one, else the CPU.
+                A list of GPUs (`["cuda:0", "cuda:1"]`) holds a copy of the model on each, and deals out the batches of
+                a call among them, where the backend is one of those that can.
             max_tokens: The longest input in tokens; `None` is what the folder says.
             batch_tokens: Tokens of one batch; `None` is 1,024 on a CPU and 16,384 on a GPU.
             runtime: `torch`.
@@ -57,8 +64,11 @@ class TorchBackend(Backend, Generic[M]):
         size("batch_tokens", batch_tokens)
         self.folder = Path(model).expanduser()
         self.batch_tokens = batch_tokens
-        self._loaded, self._placement = loaded, placement
-        self._held: M | None = None
+        self._loaded = loaded
+        self._placements = [replace(placement, device=each) for each in devices(device)]
+        if len(self._placements) > 1 and not self.several:
+            raise ConfigError(f"{self.name} runs on one device, and device names {len(self._placements)}: name one.")
+        self._held: list[M] = []
 
     @property
     def detail(self) -> str:
@@ -81,12 +91,17 @@ class TorchBackend(Backend, Generic[M]):
         return sorted(self.folder.glob("**/*.safetensors"))
 
     @property
-    def torch_model(self) -> M:
-        """The process's one model of this folder and placement."""
+    def torch_models(self) -> list[M]:
+        """The process's one model of this folder and placement, on each device."""
         held = self._held
-        if held is None or held.pid != os.getpid():
-            held = self._held = self._loaded(self.folder, self._placement)
+        if not held or held[0].pid != os.getpid():
+            held = self._held = [self._loaded(self.folder, each) for each in self._placements]
         return held
+
+    @property
+    def torch_model(self) -> M:
+        """The first of them, which also reads the texts and lets the calls in."""
+        return self.torch_models[0]
 
     def tokens(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the characters of each token of `text`."""
@@ -94,18 +109,18 @@ class TorchBackend(Backend, Generic[M]):
 
     async def awarmup(self) -> None:
         """Load the tokenizer and the model."""
-        model = self.torch_model
-        await asyncio.gather(model.workers.run(lambda: model.reader), model.workers.run(lambda: model.network))
+        models = self.torch_models
+        await asyncio.gather(models[0].workers.run(lambda: models[0].reader), *(each.ready() for each in models))
 
     async def aclose(self) -> None:
         """Let the model go; it leaves memory when no other reranker holds it."""
-        self._held = None
+        self._held = []
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every document; `truncated` tells which were cut, `reason` whatever else there is to say."""
-        model = self.torch_model
-        async with model.turns:
-            values, truncated, reason = await self.scored(model, request)
+        models = self.torch_models
+        async with models[0].turns:
+            values, truncated, reason = await self.scored(models, request)
         return Scores(
             values=checked(values, len(request.documents), self.label),
             model=self.label,
@@ -115,5 +130,7 @@ class TorchBackend(Backend, Generic[M]):
         )
 
     @abstractmethod
-    async def scored(self, model: M, request: RerankRequest) -> tuple[Sequence[float], Sequence[bool], str | None]:
+    async def scored(
+        self, models: list[M], request: RerankRequest
+    ) -> tuple[Sequence[float], Sequence[bool], str | None]:
         """Return raw scores, what was cut, and a reason, where there is one."""

@@ -6,20 +6,22 @@ Only the `torch_…` files, `resident` and the engines of language models know t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .batches import plan
 from .encoder import Encoded, Encoder
+from .lanes import deal
 from .limits import Limits
-from .resident import Placement, Resident, resident
+from .resident import Placement, Resident, resident, together
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .torch_load import Network
 
-__all__ = ["Placement", "TorchModel", "loaded"]
+__all__ = ["Placement", "TorchModel", "loaded", "map_rows"]
 
 
 class TorchModel(Resident["Network", Encoder]):
@@ -45,25 +47,15 @@ class TorchModel(Resident["Network", Encoder]):
 
         return load(self.folder, self.placement)
 
-    async def map(
-        self, rows: Sequence[Encoded], batch_tokens: int | None, each: Callable[[list[int], np.ndarray], None]
-    ) -> None:
-        """Run every row through the model; call `each(positions, output)` on the worker after every batch.
-
-        A batch's tokens count its padding. One batch is in the queue at any time: a cancelled call leaves nothing
-        behind but that one.
-        """
-        network = await self.workers.run(lambda: self.network)
-        for positions in plan([len(row.ids) for row in rows], self.most(network, batch_tokens)):
-            await self.workers.run(self._run, network, rows, positions, each)
-
-    def _run(
+    def run(
         self,
         network: Network,
         rows: Sequence[Encoded],
-        positions: list[int],
         each: Callable[[list[int], np.ndarray], None],
+        positions: list[int],
     ) -> None:
+        """Run one batch on the worker, or its parts; call `each(positions, output)` after each."""
+
         def run(part: list[int]) -> np.ndarray:
             return network.run(*_padded(rows, part, self.limits.pad))
 
@@ -72,6 +64,24 @@ class TorchModel(Resident["Network", Encoder]):
 
         for part, output in self.outputs(network, positions, run, tokens):
             each(part, output)
+
+
+async def map_rows(
+    models: Sequence[TorchModel],
+    rows: Sequence[Encoded],
+    batch_tokens: int | None,
+    each: Callable[[list[int], np.ndarray], None],
+) -> None:
+    """Run every row through a model that has one copy or several; call `each(positions, output)` after every batch.
+
+    A batch's tokens count its padding. `each` runs on the workers: of several copies, at the same time.
+    """
+    networks, most = await together(models, batch_tokens)
+    lanes = [
+        partial(model.workers.run, model.run, network, rows, each)
+        for model, network in zip(models, networks, strict=True)
+    ]
+    await deal(plan([len(row.ids) for row in rows], most), lanes)
 
 
 def _padded(rows: Sequence[Encoded], positions: Sequence[int], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
