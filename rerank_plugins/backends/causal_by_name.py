@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from ..core.errors import ConfigError
@@ -24,7 +25,7 @@ class CausalByName(ByName):
         template: str | None = None,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
@@ -37,7 +38,7 @@ class CausalByName(ByName):
             template: Whose prompt it was trained with: `qwen3`, `mxbai`, `zerank`, `bge-gemma`.
             max_tokens: Of query and document together.
             batch_tokens: Of one batch.
-            device: `cpu`, `cuda`, …
+            device: `cpu`, `cuda`, …, or a list of GPUs.
             runtime: `torch`.
             dtype: `float32`, `bfloat16`, `float16`, `auto`.
             revision: Branch, tag or commit on the hub.

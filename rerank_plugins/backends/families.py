@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..engine.causal_load import architecture, room
 from ..engine.hub import Repository, onnx_files, torch_files
 from ..engine.limits import Limits
 from ..engine.listwise_model import ARCHITECTURE
+from ..engine.options import devices
 from ..engine.templates import TEMPLATES
 from .causal_lm import CausalLM
 from .listwise import Listwise
@@ -57,7 +58,7 @@ def _torch(options: Mapping[str, Any]) -> bool:
     """Tell whether the options ask for what only the torch engine has."""
     return (
         options["runtime"] == "torch"
-        or options["device"] not in (None, "cpu", "auto")
+        or any(each not in (None, "cpu", "auto") for each in devices(options["device"]))
         or (options["dtype"] in ("bfloat16", "float16") and options["runtime"] != "openvino")
     )
 
@@ -149,7 +150,7 @@ class TorchByName(ByName):
         *,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
@@ -162,7 +163,7 @@ class TorchByName(ByName):
             model: A folder, or `org/name` on the hub.
             max_tokens: Of query and document together.
             batch_tokens: Of one batch.
-            device: `cpu`, `cuda`, …
+            device: `cpu`, `cuda`, …, or a list of GPUs.
             runtime: `torch`.
             dtype: `float32`, `bfloat16`, `float16`, `auto`.
             revision: Branch, tag or commit on the hub.
@@ -199,7 +200,7 @@ class Family(ByName):
         *,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
@@ -211,7 +212,7 @@ class Family(ByName):
             model: A name of the family's, or a folder; `None` is the default.
             max_tokens: Of query and document together; `None` is the recipe's.
             batch_tokens: Of one batch.
-            device: `cpu`, or what torch knows.
+            device: `cpu`, or what torch knows, or a list of GPUs.
             runtime: `torch` asks for the torch engine.
             dtype: `bfloat16` and `float16` ask for it too, unless the runtime is `openvino`.
             revision: Branch, tag or commit on the hub.

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.scorer import Backend
-from ..core.types import Capabilities, RerankRequest, Scores, checked
+from ..core.types import Capabilities, RerankRequest
 from ..engine.causal_load import check, context
 from ..engine.limits import json_of
 from ..engine.listwise_model import ARCHITECTURE, ListwiseModel, cosines, loaded
 from ..engine.listwise_prompts import Block, ListPrompts, Passage, blocks
-from ..engine.options import offered, size
 from ..engine.resident import Placement
+from ..engine.torch_backend import TorchBackend
 
 __all__ = ["Listwise"]
 
@@ -24,7 +19,7 @@ QUERY_TOKENS, DOCUMENT_TOKENS = 512, 2048
 """What jina-reranker-v3 reads of a query and of each document (the defaults of its `rerank`)."""
 
 
-class Listwise(Backend):
+class Listwise(TorchBackend[ListwiseModel]):
     """A folder with `config.json`, `tokenizer.json` and safetensors of a JinaForRanking. The raw score is a cosine."""
 
     capabilities = Capabilities(scale="cosine", listwise=True, instructions=True)
@@ -41,7 +36,7 @@ class Listwise(Backend):
         runtime: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
+        """See `TorchBackend`; a score depends on all documents, so one device reads them.
 
         Args:
             model: The folder.
@@ -50,21 +45,17 @@ class Listwise(Backend):
             max_tokens: Query and one document together, where that is to be less.
             batch_tokens: Tokens of one block of documents, where that is to be less than the model's context: a
                 smaller block takes less memory and compares fewer documents at once.
-            device: As for `CausalLM`.
+            device: `cpu`, `cuda`, …
             runtime: `torch`.
-            dtype: As for `CausalLM`.
+            dtype: `float32`, `bfloat16`, `float16`, `auto`.
 
         Raises:
             ConfigError: No folder was named, or it holds no such model, or a value is not offered.
         """
-        super().__init__(model)
-        if not model:
-            raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder.")
-        offered("runtime", runtime, ("torch", "auto"))
-        offered("dtype", dtype, ("float32", "bfloat16", "float16", "auto"))
-        size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
-        self.folder = Path(model).expanduser()
+        placement = Placement(dtype=dtype)
+        super().__init__(
+            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
+        )
         check(self.folder, ARCHITECTURE, "the listwise engine")
         most = context(self.folder)
         told = json_of(self.folder / "tokenizer_config.json").get("model_max_length")
@@ -75,8 +66,6 @@ class Listwise(Backend):
                 f"max_tokens {max_tokens} is more than the {most} that {self.folder} reads at once: lower it."
             )
         self._room, self._smaller = min(most, batch_tokens or most), batch_tokens is not None
-        self._placement = Placement(device=device, dtype=dtype)
-        self._held: ListwiseModel | None = None
         self.capabilities = Capabilities(
             scale="cosine",
             listwise=True,
@@ -87,49 +76,16 @@ class Listwise(Backend):
         )
 
     @property
-    def detail(self) -> str:
-        """Runtime and, once it is known, dtype."""
-        dtype = self.listwise_model.dtype
-        return f"torch {dtype}" if dtype else "torch"
-
-    @property
     def fingerprint(self) -> str:
-        """The spec's name, and size and age of the weights: another model may come to stand in the same folder.
+        """With the size of a block: it tells which documents are compared."""
+        return f"{super().fingerprint} {self._room}"
 
-        Not the label, which has another dtype once the model is loaded: that would be another name for the same scores.
-        """
-        told = [file.stat() for file in sorted(self.folder.glob("*.safetensors"))]
-        return " ".join([self.spec_name, str(self._room), *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
-
-    @property
-    def listwise_model(self) -> ListwiseModel:
-        """The process's one model of this folder, device and dtype."""
-        held = self._held
-        if held is None or held.pid != os.getpid():
-            held = self._held = loaded(self.folder, self._placement)
-        return held
-
-    def tokens(self, text: str) -> Sequence[tuple[int, int]]:
-        """Return the characters of each token of `text`."""
-        return self.listwise_model.prompts.encoder.offsets(text)
-
-    async def awarmup(self) -> None:
-        """Load the tokenizer and the model."""
-        model = self.listwise_model
-        await asyncio.gather(model.workers.run(lambda: model.prompts), model.workers.run(lambda: model.network))
-
-    async def aclose(self) -> None:
-        """Let the model go; it leaves memory when no other reranker holds it."""
-        self._held = None
-
-    async def ascore(self, request: RerankRequest) -> Scores:
-        """Score all documents together; what is more than a block is read in several, and `reason` says so."""
-        async with self.listwise_model.turns:
-            return await self._scored(request)
-
-    async def _scored(self, request: RerankRequest) -> Scores:
-        model = self.listwise_model
-        prompts = await model.workers.run(lambda: model.prompts)
+    async def scored(
+        self, models: list[ListwiseModel], request: RerankRequest
+    ) -> tuple[list[float], list[bool], str | None]:
+        """Score all documents together; what is more than a block is read in several, and the reason says so."""
+        (model,) = models
+        prompts = await model.workers.run(lambda: model.reader)
         query, passages, parts = await model.workers.run(partial(self._fitted, prompts, request))
         embedded = []
         for part in parts:
@@ -140,13 +96,8 @@ class Listwise(Backend):
             f"{len(passages)} documents are more than {self.label} reads at once: they were read in {len(parts)} blocks, "
             "compared by the query's embedding averaged over them."
         )
-        return Scores(
-            values=checked(cosines(embedded), len(passages), self.label),
-            model=self.label,
-            capabilities=self.capabilities,
-            truncated=tuple(query.truncated or each.truncated for each in passages),
-            reason=several if len(parts) > 1 else None,
-        )
+        truncated = [query.truncated or each.truncated for each in passages]
+        return cosines(embedded), truncated, several if len(parts) > 1 else None
 
     def _fitted(self, prompts: ListPrompts, request: RerankRequest) -> tuple[Passage, list[Passage], list[range]]:
         limits = self.capabilities

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
-from ..core.scorer import Backend
-from ..core.types import Capabilities, RerankRequest, Scores, checked
+from ..core.types import Capabilities, RerankRequest
 from ..engine.digest import digest
 from ..engine.logits import logits
-from ..engine.options import offered, size
+from ..engine.torch_backend import TorchBackend
 from ..engine.torch_load import check
-from ..engine.torch_model import Placement, TorchModel, loaded
+from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformers"]
 
 
-class SentenceTransformers(Backend):
+class SentenceTransformers(TorchBackend[TorchModel]):
     """A folder with `config.json`, `tokenizer.json` and safetensors of a sequence-classification model.
 
     The raw score is the logit, in float32 whatever the model computes in; of two labels the difference. The activation
@@ -32,6 +28,7 @@ class SentenceTransformers(Backend):
     """
 
     capabilities = Capabilities(scale="logit")
+    several = True
 
     def __init__(
         self,
@@ -39,88 +36,40 @@ class SentenceTransformers(Backend):
         *,
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         runtime: str | None = None,
         dtype: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
+        """See `TorchBackend`.
 
         Args:
             model: The folder.
             max_tokens: Query, document and special tokens together; `None` is what the folder says.
-            batch_tokens: Tokens of one batch, padding included; `None` is 1,024 on a CPU and 16,384 on a GPU.
-            device: `cpu`, `cuda`, `cuda:1`, `mps`; `None` and `auto` are an NVIDIA GPU where there is one, else the CPU.
+            batch_tokens: Tokens of one batch, padding included.
+            device: `cpu`, `cuda`, …, or a list of GPUs.
             runtime: `torch`.
-            dtype: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto` is bfloat16 on a CPU that has it
-                too; `float32`, `bfloat16`, and `float16` on a GPU.
+            dtype: `float32`, `bfloat16`, `float16`, `auto`.
             trust_remote_code: Run the checkpoint's own code; whoever sets it has looked at the pinned revision.
 
         Raises:
             ConfigError: No folder was named, or it holds no cross-encoder, or a value is not offered.
         """
-        super().__init__(model)
-        if not model:
-            raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder.")
-        offered("runtime", runtime, ("torch", "auto"))
-        offered("dtype", dtype, ("float32", "bfloat16", "float16", "auto"))
-        size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
-        self.folder = Path(model).expanduser()
+        placement = Placement(dtype=dtype, remote_code=trust_remote_code)
+        super().__init__(
+            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
+        )
         check(self.folder, remote_code=trust_remote_code)
-        self._batch_tokens = batch_tokens
-        self._placement = Placement(device=device, dtype=dtype, remote_code=trust_remote_code)
-        self._held: TorchModel | None = None
         self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
-
-    @property
-    def detail(self) -> str:
-        """Runtime and, once it is known, dtype."""
-        dtype = self.torch_model.dtype
-        return f"torch {dtype}" if dtype else "torch"
-
-    @property
-    def fingerprint(self) -> str:
-        """The spec's name, and size and age of the weights: another model may come to stand in the same folder.
-
-        Not the label, which has another dtype once the model is loaded: that would be another name for the same scores.
-        """
-        told = [file.stat() for file in sorted(self.folder.glob("**/*.safetensors"))]
-        return " ".join([self.spec_name, *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
 
     @property
     def revision(self) -> str:
         """A hash of the weights."""
-        return digest(sorted(self.folder.glob("**/*.safetensors")))
+        return digest(self.weights)
 
-    @property
-    def torch_model(self) -> TorchModel:
-        """The process's one model of this folder, device and dtype."""
-        held = self._held
-        if held is None or held.pid != os.getpid():
-            held = self._held = loaded(self.folder, self._placement)
-        return held
-
-    def tokens(self, text: str) -> Sequence[tuple[int, int]]:
-        """Return the characters of each token of `text`."""
-        return self.torch_model.encoder.offsets(text)
-
-    async def awarmup(self) -> None:
-        """Load the tokenizer and the model."""
-        model = self.torch_model
-        await asyncio.gather(model.workers.run(lambda: model.encoder), model.workers.run(lambda: model.network))
-
-    async def aclose(self) -> None:
-        """Let the model go; it leaves memory when no other reranker holds it."""
-        self._held = None
-
-    async def ascore(self, request: RerankRequest) -> Scores:
-        """Score every pair; `truncated` tells which documents were cut."""
-        async with self.torch_model.turns:
-            return await self._scored(request)
-
-    async def _scored(self, request: RerankRequest) -> Scores:
-        model, longest = self.torch_model, self.capabilities.max_tokens or 512
+    async def scored(self, models: list[TorchModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
+        """Score every pair."""
+        model, longest = models[0], self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
             raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
@@ -131,10 +80,5 @@ class SentenceTransformers(Backend):
             for position, value in zip(positions, logits(output, self.folder), strict=True):
                 values[position] = value
 
-        await model.map(rows, self._batch_tokens, keep)
-        return Scores(
-            values=checked(values, len(rows), self.label),
-            model=self.label,
-            capabilities=self.capabilities,
-            truncated=tuple(row.truncated for row in rows),
-        )
+        await map_rows(models, rows, self.batch_tokens, keep)
+        return values, [row.truncated for row in rows], None

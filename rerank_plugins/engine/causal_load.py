@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConfigError
 from .limits import json_of
 from .packed import NAME, KeysAndValues, Packed, register
-from .torch_load import OnDevice, device_of, dtype_of, quiet
+from .torch_load import OnDevice, device_of, dtype_of, has_files, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -86,16 +86,7 @@ def check(folder: Path, wanted: str, family: str) -> None:
     Raises:
         ConfigError: It is no folder, or lacks a file, or its config.json names another class than `wanted`.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}: name a folder with config.json, tokenizer.json and weights.")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
-            "save the model again with transformers' save_pretrained."
-        )
+    has_files(folder)
     if (found := architecture(folder)) != wanted:
         raise ConfigError(
             f"{folder} is a {found or 'model of no named architecture'}, and {family} is for a {wanted}: its prompt and "

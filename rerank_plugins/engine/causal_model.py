@@ -2,100 +2,99 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.scorer import failed
 from .batches import packs
+from .encoder import Encoder
+from .lanes import deal
 from .prompts import Prompt, Prompts, common
-from .resident import Placement, Resident, resident
+from .resident import Placement, Resident, resident, together
 from .templates import TEMPLATES
 
 if TYPE_CHECKING:
     from .causal_load import CausalNetwork
     from .packed import KeysAndValues
 
-__all__ = ["CausalModel", "loaded"]
-
-CPU_TOKENS = 1024
-GPU_TOKENS = 16_384
-"""Tokens of one batch, the shared beginning not counted, unless the spec says otherwise."""
+__all__ = ["CausalModel", "loaded", "map_prompts"]
 
 
-class CausalModel(Resident["CausalNetwork"]):
+class CausalModel(Resident["CausalNetwork", Prompts]):
     """One language model in memory, as one family's reranker. Made by `loaded`."""
 
     def __init__(self, folder: Path, placement: Placement) -> None:
         """Prepare; nothing is loaded before the first use."""
         super().__init__(folder, placement)
         self._template = TEMPLATES[placement.template or ""]
-        self._prompts_lock = threading.Lock()
-        self._prompts: Prompts | None = None
-        self._safe: int | None = None
 
     @property
-    def prompts(self) -> Prompts:
-        """Its tokenizer and template, read when first asked for."""
-        with self._prompts_lock:
-            if self._prompts is None:
-                self._prompts = Prompts(self.folder / "tokenizer.json", self._template)
-            return self._prompts
+    def encoder(self) -> Encoder:
+        """Its tokenizer."""
+        return self.reader.encoder
+
+    def read(self) -> Prompts:
+        """Read the tokenizer, for the template."""
+        return Prompts(self.folder / "tokenizer.json", self._template)
 
     def load(self) -> CausalNetwork:
         """Read the weights."""
         from .causal_load import load
 
-        return load(self.folder, self.placement, self.prompts.answers)
+        return load(self.folder, self.placement, self.reader.answers)
 
-    async def map(
-        self, rows: Sequence[Prompt], batch_tokens: int | None, each: Callable[[list[int], list[float]], None]
-    ) -> None:
-        """Run every prompt through the model; call `each(positions, logits)` on the worker after every batch.
-
-        What all prompts begin with is computed once. One batch is in the queue at any time: a cancelled call leaves
-        nothing behind but that one.
-        """
-        network = await self.workers.run(lambda: self.network)
-        ids = [row.ids for row in rows]
-        same = common(ids) if len(ids) > 1 else 0
-        shared = await self.workers.run(self._begin, network, ids[0][:same])
-        tails = [row[same:] for row in ids]
-        most = batch_tokens or (GPU_TOKENS if network.on_gpu else CPU_TOKENS)
-        for positions in packs([len(tail) for tail in tails], min(most, self._safe or most)):
-            await self.workers.run(self._run, network, tails, shared, positions, each)
-
-    def _begin(self, network: CausalNetwork, ids: Sequence[int]) -> KeysAndValues | None:
+    def begin(self, network: CausalNetwork, ids: Sequence[int]) -> KeysAndValues | None:
+        """Compute what every text of a call begins with, on the worker."""
         try:
             return network.begin(ids)
         except Exception as error:
             raise failed(str(self.folder), error) from error
 
-    def _run(
+    def run(
         self,
         network: CausalNetwork,
         tails: Sequence[Sequence[int]],
         shared: KeysAndValues | None,
-        positions: list[int],
         each: Callable[[list[int], list[float]], None],
+        positions: list[int],
     ) -> None:
-        """Run one batch; where a GPU's memory is too small for it, its halves, and remember what fits."""
-        try:
-            found = network.score([tails[position] for position in positions], shared)
-        except Exception as error:
-            # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one text cannot be halved.
-            if not (network.on_gpu and network.exhausted(error) and len(positions) > 1):
-                raise failed(str(self.folder), error) from error
-            tokens = sum(len(tails[position]) for position in positions)
-        else:
-            each(positions, found)
-            return
-        network.free()
-        self._safe = min(self._safe or tokens, max(tokens // 2, 1))
-        half = len(positions) // 2
-        self._run(network, tails, shared, positions[:half], each)
-        self._run(network, tails, shared, positions[half:], each)
+        """Run one batch on the worker, or its parts; call `each(positions, logits)` after each."""
+
+        def run(part: list[int]) -> list[float]:
+            return network.score([tails[position] for position in part], shared)
+
+        def tokens(part: list[int]) -> int:
+            return sum(len(tails[position]) for position in part)
+
+        for part, found in self.outputs(network, positions, run, tokens):
+            each(part, found)
+
+
+async def map_prompts(
+    models: Sequence[CausalModel],
+    rows: Sequence[Prompt],
+    batch_tokens: int | None,
+    each: Callable[[list[int], list[float]], None],
+) -> None:
+    """Run every prompt through a model that has one copy or several; call `each(positions, logits)` after every batch.
+
+    What all prompts begin with is computed once a copy, and is not counted in `batch_tokens`. `each` runs on the
+    workers: of several copies, at the same time.
+    """
+    networks, most = await together(models, batch_tokens)
+    copies = list(zip(models, networks, strict=True))
+    ids = [row.ids for row in rows]
+    same = common(ids) if len(ids) > 1 else 0
+    begun = await asyncio.gather(*(model.workers.run(model.begin, network, ids[0][:same]) for model, network in copies))
+    tails = [row[same:] for row in ids]
+    lanes = [
+        partial(model.workers.run, model.run, network, tails, shared, each)
+        for (model, network), shared in zip(copies, begun, strict=True)
+    ]
+    await deal(packs([len(tail) for tail in tails], most), lanes)
 
 
 def loaded(folder: Path, placement: Placement) -> CausalModel:

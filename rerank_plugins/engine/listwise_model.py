@@ -5,7 +5,6 @@ Source: modeling.py of https://huggingface.co/jinaai/jina-reranker-v3 (JinaForRa
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ConfigError
 from ..core.scorer import failed
 from .causal_load import Trunk, trunk
+from .encoder import Encoder
 from .listwise_prompts import Block, ListPrompts
 from .resident import Placement, Resident, resident
 
@@ -47,28 +47,23 @@ class ListwiseNetwork(Trunk):
             return found[:-1], found[-1]
 
 
-class ListwiseModel(Resident[ListwiseNetwork]):
+class ListwiseModel(Resident[ListwiseNetwork, ListPrompts]):
     """One listwise model in memory. Made by `loaded`."""
 
-    def __init__(self, folder: Path, placement: Placement) -> None:
-        """Prepare; nothing is loaded before the first use."""
-        super().__init__(folder, placement)
-        self._prompts_lock = threading.Lock()
-        self._prompts: ListPrompts | None = None
-
     @property
-    def prompts(self) -> ListPrompts:
-        """Its tokenizer, read when first asked for."""
-        with self._prompts_lock:
-            if self._prompts is None:
-                self._prompts = ListPrompts(self.folder / "tokenizer.json")
-            return self._prompts
+    def encoder(self) -> Encoder:
+        """Its tokenizer."""
+        return self.reader.encoder
+
+    def read(self) -> ListPrompts:
+        """Read the tokenizer, for the prompt."""
+        return ListPrompts(self.folder / "tokenizer.json")
 
     def load(self) -> ListwiseNetwork:
         """Read the weights: the trunk by transformers, the projector by name."""
         from transformers import Qwen3Model
 
-        self.prompts  # noqa: B018 (another family's tokenizer shows before the wait)
+        self.reader  # noqa: B018 (another family's tokenizer shows before the wait)
         first, second = _named(self.folder, _FIRST), _named(self.folder, _SECOND)
         device, dtype, module = trunk(self.folder, self.placement, Qwen3Model)
         return ListwiseNetwork(module.to(device), first.float().to(device), second.float().to(device), device, dtype)

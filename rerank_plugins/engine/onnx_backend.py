@@ -12,7 +12,7 @@ from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from .digest import digest
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
-from .options import offered, size
+from .options import devices, offered, size
 from .runtimes import choose
 
 __all__ = ["OnnxBackend"]
@@ -51,7 +51,8 @@ class OnnxBackend(Backend):
             MissingExtra: The runtime is not installed.
         """
         super().__init__(model)
-        offered("device", device, ("cpu", "auto"))
+        for each in devices(device):
+            offered("device", each, ("cpu", "auto"))
         self._runtime, self._dtype = choose(runtime, dtype, self.runtimes)
         size("max_tokens", max_tokens)
         size("batch_tokens", batch_tokens)

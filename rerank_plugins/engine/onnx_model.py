@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +15,7 @@ from ..core.loop import Workers
 from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
+from .lanes import deal
 from .limits import Limits
 from .runtimes import Session, open_session
 from .turns import Turns
@@ -95,7 +96,6 @@ class OnnxModel:
         concurrent calls take turns batch by batch.
         """
         session = await self.workers.run(lambda: self.session)
-        batches = iter(plan([len(row.ids) for row in rows], batch_tokens))
 
         def run(positions: list[int]) -> None:
             feed = self._feed(rows, positions, session.inputs)
@@ -105,17 +105,8 @@ class OnnxModel:
                 raise failed(str(self.file), error) from error
             each(positions, output)
 
-        async def lane() -> None:
-            for positions in batches:
-                await self.workers.run(run, positions)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(2 * self.workers.threads):
-                    group.create_task(lane())
-        except BaseExceptionGroup as several:
-            error = several.exceptions[0]
-            raise error from error.__cause__
+        lane = partial(self.workers.run, run)
+        await deal(plan([len(row.ids) for row in rows], batch_tokens), [lane] * (2 * self.workers.threads))
 
     def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: frozenset[str]) -> dict[str, np.ndarray]:
         import numpy as np

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..core.fork import Lock
 from ..core.loop import Workers
+from ..core.scorer import failed
 from .turns import Turns
 
 if TYPE_CHECKING:
+    from .encoder import Encoder
     from .torch_load import OnDevice
 
-__all__ = ["Placement", "Resident", "resident"]
+__all__ = ["Placement", "Resident", "resident", "together"]
 
 N = TypeVar("N", bound="OnDevice")
-R = TypeVar("R", bound="Resident[Any]")
+P = TypeVar("P")
+R = TypeVar("R", bound="Resident[Any, Any]")
+T = TypeVar("T")
+
+CPU_TOKENS = 1024
+GPU_TOKENS = 16_384
+"""Tokens of one batch, unless the spec says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +44,8 @@ class Placement:
     """Of a language model, the name of its prompt."""
 
 
-class Resident(ABC, Generic[N]):
-    """One model in memory. Made by `resident`, which gives the same object to everybody who asks for the same."""
+class Resident(ABC, Generic[N, P]):
+    """One model in memory, and what makes its input. Made by `resident`: the same object for all who ask for the same."""
 
     def __init__(self, folder: Path, placement: Placement) -> None:
         """Prepare; nothing is loaded before the first use."""
@@ -45,20 +56,72 @@ class Resident(ABC, Generic[N]):
         # concurrent calls take turns.
         self.workers = Workers(1, f"rerank-{folder.name}")
         self.turns = Turns()
-        self._network_lock = threading.Lock()
+        # Two locks: who asks for the tokenizer does not wait for the weights.
+        self._network_lock, self._reader_lock = threading.Lock(), threading.Lock()
         self._network: N | None = None
+        self._reader: P | None = None
+        self._safe: int | None = None
 
     @abstractmethod
     def load(self) -> N:
         """Read the weights onto the device; takes a moment."""
+
+    @abstractmethod
+    def read(self) -> P:
+        """Read the tokenizer, and make what turns texts into the network's input."""
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """Its tokenizer."""
 
     @property
     def network(self) -> N:
         """The model itself, loaded when first asked for (on the worker: this takes a moment)."""
         with self._network_lock:
             if self._network is None:
-                self._network = self.load()
+                with _loading:
+                    self._network = self.load()
             return self._network
+
+    async def ready(self) -> N:
+        """Return the model itself, loaded on the worker."""
+        return await self.workers.run(lambda: self.network)
+
+    @property
+    def reader(self) -> P:
+        """What turns texts into the network's input, made when first asked for."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = self.read()
+            return self._reader
+
+    def most(self, network: N, batch_tokens: int | None) -> int:
+        """Return how many tokens a batch may have: as the spec says or the device likes, and no more than was found to fit."""
+        most = batch_tokens or (GPU_TOKENS if network.on_gpu else CPU_TOKENS)
+        return min(most, self._safe or most)
+
+    def outputs(
+        self, network: N, batch: list[int], run: Callable[[list[int]], T], tokens: Callable[[list[int]], int]
+    ) -> Iterator[tuple[list[int], T]]:
+        """Run one batch; where a GPU's memory is too small for it, its halves, and remember what fits.
+
+        Yields the positions and their output, of the batch or of its parts.
+        """
+        try:
+            output = run(batch)
+        except Exception as error:
+            # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one text cannot be halved.
+            if not (network.on_gpu and network.exhausted(error) and len(batch) > 1):
+                raise failed(str(self.folder), error) from error
+        else:
+            yield batch, output
+            return
+        network.free()
+        size, half = tokens(batch), len(batch) // 2
+        self._safe = min(self._safe or size, max(size // 2, 1))
+        for part in (batch[:half], batch[half:]):
+            yield from self.outputs(network, part, run, tokens)
 
     @property
     def dtype(self) -> str | None:
@@ -70,7 +133,9 @@ class Resident(ABC, Generic[N]):
         return self.placement.dtype
 
 
-_table: weakref.WeakValueDictionary[tuple[Any, ...], Resident[Any]] = weakref.WeakValueDictionary()
+_loading = Lock()
+"""One at a time: transformers sets torch's default dtype, which is the process's, while it loads."""
+_table: weakref.WeakValueDictionary[tuple[Any, ...], Resident[Any, Any]] = weakref.WeakValueDictionary()
 _table_lock = threading.Lock()
 _abandoned: list[Any] = []
 
@@ -89,6 +154,12 @@ def resident(kind: type[R], folder: Path, placement: Placement) -> R:
         if not isinstance(model, kind):
             model = _table[key] = kind(folder, placement)
         return model
+
+
+async def together(models: Sequence[Resident[N, Any]], batch_tokens: int | None) -> tuple[list[N], int]:
+    """Load the copies of one model; return their networks, and how many tokens of a batch suit each of them."""
+    networks = list(await asyncio.gather(*(model.ready() for model in models)))
+    return networks, min(model.most(each, batch_tokens) for model, each in zip(models, networks, strict=True))
 
 
 def _after_fork() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .resident import Placement
 
-__all__ = ["Network", "OnDevice", "check", "device_of", "dtype_of", "load", "quiet"]
+__all__ = ["Network", "OnDevice", "check", "device_of", "dtype_of", "has_files", "load", "quiet"]
 
 _TRANSFORMER = "Transformer"
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -81,16 +81,7 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     Raises:
         ConfigError: It holds no cross-encoder that can be run: no such folder, no tokenizer, no safetensors, no head.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}: name a folder with config.json, tokenizer.json and weights.")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
-            "save the model again with transformers' save_pretrained."
-        )
+    has_files(folder)
     config = json_of(folder / "config.json")
     architecture = str((config.get("architectures") or [""])[0])
     if architecture.endswith("ForCausalLM"):
@@ -103,6 +94,24 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     if "auto_map" in config:
         raise _wants_code(folder)
     raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
+
+
+def has_files(folder: Path) -> None:
+    """Refuse a folder that lacks what every model here is loaded from.
+
+    Raises:
+        ConfigError: No such folder, no config.json, no tokenizer.json, no safetensors.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}: name a folder with config.json, tokenizer.json and weights.")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
+            "save the model again with transformers' save_pretrained."
+        )
 
 
 def modular(folder: Path) -> bool:

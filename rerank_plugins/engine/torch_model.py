@@ -5,48 +5,41 @@ Only the `torch_…` files, `resident` and the engines of language models know t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.scorer import failed
 from .batches import plan
 from .encoder import Encoded, Encoder
+from .lanes import deal
 from .limits import Limits
-from .resident import Placement, Resident, resident
+from .resident import Placement, Resident, resident, together
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .torch_load import Network
 
-__all__ = ["Placement", "TorchModel", "loaded"]
-
-CPU_TOKENS = 1024
-GPU_TOKENS = 16_384
-"""Tokens of one batch, padding included, unless the spec says otherwise."""
+__all__ = ["Placement", "TorchModel", "loaded", "map_rows"]
 
 
-class TorchModel(Resident["Network"]):
+class TorchModel(Resident["Network", Encoder]):
     """One cross-encoder in memory. Made by `loaded`, which gives the same object to everybody who asks for the same."""
 
     def __init__(self, folder: Path, placement: Placement) -> None:
         """Prepare; nothing is loaded before the first use."""
         super().__init__(folder, placement)
         self.limits = Limits.read(folder)
-        # Not the network's lock: who asks for the tokenizer does not wait for the weights.
-        self._encoder_lock = threading.Lock()
-        self._encoder: Encoder | None = None
-        self._safe: int | None = None
 
     @property
     def encoder(self) -> Encoder:
         """Its tokenizer, read when first asked for."""
-        with self._encoder_lock:
-            if self._encoder is None:
-                self._encoder = Encoder(self.folder / "tokenizer.json")
-            return self._encoder
+        return self.reader
+
+    def read(self) -> Encoder:
+        """Read the tokenizer."""
+        return Encoder(self.folder / "tokenizer.json")
 
     def load(self) -> Network:
         """Read the weights."""
@@ -54,41 +47,41 @@ class TorchModel(Resident["Network"]):
 
         return load(self.folder, self.placement)
 
-    async def map(
-        self, rows: Sequence[Encoded], batch_tokens: int | None, each: Callable[[list[int], np.ndarray], None]
-    ) -> None:
-        """Run every row through the model; call `each(positions, output)` on the worker after every batch.
-
-        One batch is in the queue at any time: a cancelled call leaves nothing behind but that one.
-        """
-        network = await self.workers.run(lambda: self.network)
-        most = batch_tokens or (GPU_TOKENS if network.on_gpu else CPU_TOKENS)
-        for positions in plan([len(row.ids) for row in rows], min(most, self._safe or most)):
-            await self.workers.run(self._run, network, rows, positions, each)
-
-    def _run(
+    def run(
         self,
         network: Network,
         rows: Sequence[Encoded],
-        positions: list[int],
         each: Callable[[list[int], np.ndarray], None],
+        positions: list[int],
     ) -> None:
-        """Run one batch; where a GPU's memory is too small for it, its halves, and remember what fits."""
-        try:
-            output = network.run(*_padded(rows, positions, self.limits.pad))
-        except Exception as error:
-            # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one row cannot be halved.
-            if not (network.on_gpu and network.exhausted(error) and len(positions) > 1):
-                raise failed(str(self.folder), error) from error
-            tokens = len(rows[positions[0]].ids) * len(positions)
-        else:
-            each(positions, output)
-            return
-        network.free()
-        self._safe = min(self._safe or tokens, max(tokens // 2, 1))
-        half = len(positions) // 2
-        self._run(network, rows, positions[:half], each)
-        self._run(network, rows, positions[half:], each)
+        """Run one batch on the worker, or its parts; call `each(positions, output)` after each."""
+
+        def run(part: list[int]) -> np.ndarray:
+            return network.run(*_padded(rows, part, self.limits.pad))
+
+        def tokens(part: list[int]) -> int:
+            return len(rows[part[0]].ids) * len(part)
+
+        for part, output in self.outputs(network, positions, run, tokens):
+            each(part, output)
+
+
+async def map_rows(
+    models: Sequence[TorchModel],
+    rows: Sequence[Encoded],
+    batch_tokens: int | None,
+    each: Callable[[list[int], np.ndarray], None],
+) -> None:
+    """Run every row through a model that has one copy or several; call `each(positions, output)` after every batch.
+
+    A batch's tokens count its padding. `each` runs on the workers: of several copies, at the same time.
+    """
+    networks, most = await together(models, batch_tokens)
+    lanes = [
+        partial(model.workers.run, model.run, network, rows, each)
+        for model, network in zip(models, networks, strict=True)
+    ]
+    await deal(plan([len(row.ids) for row in rows], most), lanes)
 
 
 def _padded(rows: Sequence[Encoded], positions: Sequence[int], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

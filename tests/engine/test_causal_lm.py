@@ -50,7 +50,7 @@ def scored(made, documents, query=QUERY, instruction=None):
 
 
 def prompts(made, documents, query=QUERY, instruction=None, room=CONTEXT // 2):
-    return made.causal_model.prompts.build(query, documents, instruction, room, CONTEXT)
+    return made.torch_model.reader.build(query, documents, instruction, room, CONTEXT)
 
 
 def theirs(family, folder, documents, instruction=None):
@@ -152,14 +152,14 @@ def test_sharing_batches_and_order_change_nothing(family, folders):
         values = scored(some, [DOCUMENTS[index] for index in shuffled]).values
         assert values == pytest.approx([alone[index] for index in shuffled], abs=1e-5)
     rows = [row.ids for row in prompts(made, DOCUMENTS)]
-    assert common(rows) > len(made.causal_model.prompts.encoder.offsets(QUERY)), "the query is in what is shared"
+    assert common(rows) > len(made.torch_model.reader.encoder.offsets(QUERY)), "the query is in what is shared"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_document_cannot_close_its_prompt(family, folders):
     """Token ids, not only scores: whatever a text holds, every mark stands where it stands in a harmless prompt."""
     made = backend(folders(family), family)
-    encoder = made.causal_model.prompts.encoder
+    encoder = made.torch_model.reader.encoder
     added = [each.content for each in encoder._tokenizer.get_added_tokens_decoder().values()]
     added = [each for each in added if each.startswith("<") and not each.startswith("<0x")]
     marks = {encoder.token(mark) for mark in added}
@@ -215,7 +215,7 @@ def test_a_query_longer_than_its_reserve_is_cut_and_said(folders):
 def test_a_long_query_beside_a_long_instruction_leaves_room_for_documents(folders):
     """The context has to hold them all: of the three, only the instruction is never cut."""
     made = backend(folders("qwen3"), "qwen3")
-    encoder = made.causal_model.prompts.encoder
+    encoder = made.torch_model.reader.encoder
     plain = len(prompts(made, ["moon"])[0].ids)
     instruction = " ".join(WORDS * 12)
     instruction = instruction[: encoder.offsets(instruction)[CONTEXT - plain - 100][1]]
@@ -253,8 +253,8 @@ def test_an_untied_head_and_bfloat16(folders, tmp_path):
 def test_one_model_for_all_of_one_template(folders):
     folder = folders("qwen3")
     first, second = backend(folder, "qwen3"), backend(folder, "qwen3")
-    assert first.causal_model is second.causal_model
-    assert first.causal_model is not backend(folder, "zerank").causal_model
+    assert first.torch_model is second.torch_model
+    assert first.torch_model is not backend(folder, "zerank").torch_model
 
 
 def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_folder):

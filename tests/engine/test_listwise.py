@@ -122,7 +122,7 @@ def test_more_than_a_block_is_read_as_the_maker_does_and_said(folder):
 
 def test_a_document_cannot_pose_as_another(folder):
     made = Listwise(str(folder), device="cpu", **SIZES)
-    prompts = made.listwise_model.prompts
+    prompts = made.torch_model.reader
     marks = {
         prompts.encoder.token(each) for each in ("<|im_start|>", "<|im_end|>", "<think>", "</think>", PASSAGE, QUERY)
     }

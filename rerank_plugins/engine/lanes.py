@@ -1,0 +1,32 @@
+"""Batches of one call, dealt out: whoever is free takes the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+__all__ = ["deal"]
+
+B = TypeVar("B")
+
+
+async def deal(batches: Iterable[B], lanes: Iterable[Callable[[B], Awaitable[None]]]) -> None:
+    """Give each batch, in order, to the first lane that is free; return when all are done.
+
+    A lane has one batch at a time, so a cancelled call leaves nothing behind but those. The first error ends the call
+    and is raised as it is.
+    """
+    left = iter(batches)
+
+    async def run(lane: Callable[[B], Awaitable[None]]) -> None:
+        for batch in left:
+            await lane(batch)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(run(lane))
+    except BaseExceptionGroup as several:
+        error = several.exceptions[0]
+        raise error from error.__cause__

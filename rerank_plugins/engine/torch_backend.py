@@ -1,0 +1,136 @@
+"""What the backends over a model on torch share: the common options of local models, one model held, and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ..core.errors import ConfigError
+from ..core.scorer import Backend
+from ..core.types import RerankRequest, Scores, checked
+from .options import devices, offered, size
+from .resident import Placement, Resident
+
+__all__ = ["TorchBackend"]
+
+M = TypeVar("M", bound=Resident[Any, Any])
+
+
+class TorchBackend(Backend, Generic[M]):
+    """A backend over one model in safetensors form, on a CPU or on GPUs."""
+
+    several: ClassVar[bool] = False
+    """Whether it runs on more than one device."""
+
+    def __init__(
+        self,
+        loaded: Callable[[Path, Placement], M],
+        model: str | None,
+        placement: Placement,
+        *,
+        device: str | Sequence[str] | None = None,
+        max_tokens: int | None = None,
+        batch_tokens: int | None = None,
+        runtime: str | None = None,
+    ) -> None:
+        """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
+
+        Args:
+            loaded: Gives the process's one model of a folder and a placement.
+            model: The folder.
+            placement: All but the device. Its `dtype`: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto`
+                is bfloat16 on a CPU that has it too; `float32`, `bfloat16`, and `float16` on a GPU.
+            device: `cpu`, `cuda`, `cuda:1`, `mps`; `None` and `auto` are an NVIDIA GPU where there is one, else the CPU.
+                A list of GPUs (`["cuda:0", "cuda:1"]`) holds a copy of the model on each, and deals out the batches of
+                a call among them, where the backend is one of those that can.
+            max_tokens: The longest input in tokens; `None` is what the folder says.
+            batch_tokens: Tokens of one batch; `None` is 1,024 on a CPU and 16,384 on a GPU.
+            runtime: `torch`.
+
+        Raises:
+            ConfigError: No folder was named, or a value is not offered.
+        """
+        super().__init__(model)
+        if not model:
+            raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder.")
+        offered("runtime", runtime, ("torch", "auto"))
+        offered("dtype", placement.dtype, ("float32", "bfloat16", "float16", "auto"))
+        size("max_tokens", max_tokens)
+        size("batch_tokens", batch_tokens)
+        self.folder = Path(model).expanduser()
+        self.batch_tokens = batch_tokens
+        self._loaded = loaded
+        self._placements = [replace(placement, device=each) for each in devices(device)]
+        if len(self._placements) > 1 and not self.several:
+            raise ConfigError(f"{self.name} runs on one device, and device names {len(self._placements)}: name one.")
+        self._held: list[M] = []
+
+    @property
+    def detail(self) -> str:
+        """Runtime and, once it is known, dtype."""
+        dtype = self.torch_model.dtype
+        return f"torch {dtype}" if dtype else "torch"
+
+    @property
+    def fingerprint(self) -> str:
+        """The spec's name, and size and age of the weights: another model may come to stand in the same folder.
+
+        Not the label, which has another dtype once the model is loaded: that would be another name for the same scores.
+        """
+        told = [file.stat() for file in self.weights]
+        return " ".join([self.spec_name, *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files that hold them."""
+        return sorted(self.folder.glob("**/*.safetensors"))
+
+    @property
+    def torch_models(self) -> list[M]:
+        """The process's one model of this folder and placement, on each device."""
+        held = self._held
+        if not held or held[0].pid != os.getpid():
+            held = self._held = [self._loaded(self.folder, each) for each in self._placements]
+        return held
+
+    @property
+    def torch_model(self) -> M:
+        """The first of them, which also reads the texts and lets the calls in."""
+        return self.torch_models[0]
+
+    def tokens(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return the characters of each token of `text`."""
+        return self.torch_model.encoder.offsets(text)
+
+    async def awarmup(self) -> None:
+        """Load the tokenizer and the model."""
+        models = self.torch_models
+        await asyncio.gather(models[0].workers.run(lambda: models[0].reader), *(each.ready() for each in models))
+
+    async def aclose(self) -> None:
+        """Let the model go; it leaves memory when no other reranker holds it."""
+        self._held = []
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Score every document; `truncated` tells which were cut, `reason` whatever else there is to say."""
+        models = self.torch_models
+        async with models[0].turns:
+            values, truncated, reason = await self.scored(models, request)
+        return Scores(
+            values=checked(values, len(request.documents), self.label),
+            model=self.label,
+            capabilities=self.capabilities,
+            truncated=tuple(truncated),
+            reason=reason,
+        )
+
+    @abstractmethod
+    async def scored(
+        self, models: list[M], request: RerankRequest
+    ) -> tuple[Sequence[float], Sequence[bool], str | None]:
+        """Return raw scores, what was cut, and a reason, where there is one."""
