@@ -62,7 +62,7 @@ def checkpoint(folder: Path, kind: str) -> Path:
         "pad_token_id": tokenizer.token_to_id("<pad>" if kind == "xlm-r" else "[PAD]"),
         "initializer_range": 0.5,
     }
-    torch.manual_seed(11)
+    torch.manual_seed(12)  # BERT's scores of 11 round by 1.8e-5 in float32, those of 12 to 16 by 4e-6 at most
     if kind.startswith("bert"):
         config = transformers.BertConfig(**common | {"num_labels": 2 if kind == "bert-two-labels" else 1})
         model = transformers.BertForSequenceClassification(config)

@@ -17,20 +17,25 @@ SENTENCES = [
 
 
 def wordpiece(folder: Path, *, longest: int = 128) -> None:
-    """Train a WordPiece tokenizer on a few sentences and save it the way a BERT folder has it."""
+    """Save a WordPiece tokenizer of the sentences' words, and of their letters, the way a BERT folder has it.
+
+    Not trained: a trainer breaks ties anew each time, and random weights over another vocabulary are another model.
+    """
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import WordPiece
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from tokenizers.processors import TemplateProcessing
-    from tokenizers.trainers import WordPieceTrainer
     from transformers import BertTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer, tokenizer.decoder = BertPreTokenizer(), decoders.WordPiece()
-    tokenizer.train_from_iterator(SENTENCES, WordPieceTrainer(vocab_size=256, special_tokens=special))
+    normalizer, pre_tokenizer = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words = {word for text in SENTENCES for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = {letter for word in words for letter in word}
+    pieces = sorted(words | letters | {f"##{letter}" for letter in letters})
+    vocabulary = {piece: number for number, piece in enumerate([*special, *pieces])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
