@@ -114,6 +114,7 @@ CONTENDERS: dict[str, Callable[[str], Rank]] = {
     ),
     "ours, onnx float32": lambda folder: ours(f"onnx:{folder}"),
     "ours, onnx dtype auto": lambda folder: ours({"use": f"onnx:{folder}", "dtype": "auto"}),
+    "ours, onnx dtype int8": lambda folder: ours({"use": f"onnx:{folder}", "dtype": "int8"}),
     "ours, embedded, documents not seen": lambda _: unseen("embedded"),
     "ours, embedded, documents seen": lambda _: ours("embedded"),
     "ours, embedded:fast, not seen": lambda _: unseen("embedded:fast"),

@@ -38,6 +38,7 @@ from scipy.stats import kendalltau
 
 BASE, OPENVINO = "sentence-transformers predict", "sentence-transformers OpenVINO"
 TORCH, FLOAT32, AUTO = "ours, sentence-transformers (torch)", "ours, onnx float32", "ours, onnx dtype auto"
+INT8 = "ours, onnx dtype int8"
 QUERIES = (
     "how does the import system find and load a module",
     "what happens when an exception is raised and nobody catches it",
@@ -191,7 +192,11 @@ def main() -> None:
             for kind in ("xlm-r, 24 layers of 1,024", "modernbert, 22 layers of 768"):
                 made = large(Path(name) / kind[:5], kind)
                 compare(
-                    f"{kind}: 10 documents", [BASE, TORCH, FLOAT32, AUTO], made, texts(10, seed=5), min(given.rounds, 3)
+                    f"{kind}: 10 documents",
+                    [BASE, TORCH, FLOAT32, AUTO, INT8],
+                    made,
+                    texts(10, seed=5),
+                    min(given.rounds, 3),
                 )
 
 

@@ -1,8 +1,8 @@
 """`dtype: int8` on OpenVINO: weights in eight bits, and activations too, in groups of 32.
 
-The weights of linear layers take a quarter of their memory. Not exact: Kendall's tau to float32 is about .975 on MiniLM-L6's shape (bfloat16 .993), so it is
-taken only by name. A scale for each token and group keeps a document's score apart from its batch-mates'; coarser groups, or
-one scale a tensor as onnxruntime's dynamic quantisation has it, lose more (speed.md, "Accuracy", November 2026).
+The weights of linear layers take a quarter of their memory. Not exact (`benchmarks/local.py` prints Kendall's tau to float32), so it
+is taken only by name. A scale for each token and group keeps a document's score apart from its batch-mates'; coarser groups, or one
+scale a tensor as onnxruntime's dynamic quantisation has it, lose more (speed.md, "Accuracy", November 2026).
 """
 
 from __future__ import annotations
