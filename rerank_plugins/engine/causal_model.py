@@ -13,7 +13,7 @@ from .batches import packs
 from .encoder import Encoder
 from .lanes import deal
 from .prompts import Prompt, Prompts, common
-from .resident import Placement, Resident, resident, together
+from .resident import Placement, Resident, ready, resident
 from .templates import TEMPLATES
 
 if TYPE_CHECKING:
@@ -62,15 +62,18 @@ class CausalModel(Resident["CausalNetwork", Prompts]):
         positions: list[int],
     ) -> None:
         """Run one batch on the worker, or its parts; call `each(positions, logits)` after each."""
-
-        def run(part: list[int]) -> list[float]:
-            return network.score([tails[position] for position in part], shared)
-
-        def tokens(part: list[int]) -> int:
-            return sum(len(tails[position]) for position in part)
-
-        for part, found in self.outputs(network, positions, run, tokens):
-            each(part, found)
+        texts, half = [tails[position] for position in positions], len(positions) // 2
+        try:
+            found = self.attempt(
+                network, lambda: network.score(texts, shared), size=sum(map(len, texts)), halves=half > 0
+            )
+        except Exception as error:
+            raise failed(str(self.folder), error) from error
+        if found is not None:
+            each(positions, found)
+            return
+        for part in (positions[:half], positions[half:]):
+            self.run(network, tails, shared, each, part)
 
 
 async def map_prompts(
@@ -84,12 +87,12 @@ async def map_prompts(
     What all prompts begin with is computed once a copy, and is not counted in `batch_tokens`. `each` runs on the
     workers: of several copies, at the same time.
     """
-    networks, most = await together(models, batch_tokens)
-    copies = list(zip(models, networks, strict=True))
+    copies = list(zip(models, await ready(models), strict=True))
     ids = [row.ids for row in rows]
     same = common(ids) if len(ids) > 1 else 0
     begun = await asyncio.gather(*(model.workers.run(model.begin, network, ids[0][:same]) for model, network in copies))
     tails = [row[same:] for row in ids]
+    most = min(model.most(network, batch_tokens) for model, network in copies)
     lanes = [
         partial(model.workers.run, model.run, network, tails, shared, each)
         for (model, network), shared in zip(copies, begun, strict=True)

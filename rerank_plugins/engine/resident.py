@@ -7,21 +7,20 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.fork import Lock
 from ..core.loop import Workers
-from ..core.scorer import failed
 from .turns import Turns
 
 if TYPE_CHECKING:
     from .encoder import Encoder
     from .torch_load import OnDevice
 
-__all__ = ["Placement", "Resident", "resident", "together"]
+__all__ = ["Placement", "Resident", "ready", "resident"]
 
 N = TypeVar("N", bound="OnDevice")
 P = TypeVar("P")
@@ -101,27 +100,20 @@ class Resident(ABC, Generic[N, P]):
         most = batch_tokens or (GPU_TOKENS if network.on_gpu else CPU_TOKENS)
         return min(most, self._safe or most)
 
-    def outputs(
-        self, network: N, batch: list[int], run: Callable[[list[int]], T], tokens: Callable[[list[int]], int]
-    ) -> Iterator[tuple[list[int], T]]:
-        """Run one batch; where a GPU's memory is too small for it, its halves, and remember what fits.
+    def attempt(self, network: N, run: Callable[[], T], *, size: int, halves: bool) -> T | None:
+        """Run a batch of `size` tokens; `None`: a GPU's memory is too small for it, but has room for its halves.
 
-        Yields the positions and their output, of the batch or of its parts.
+        What fits is remembered.
         """
         try:
-            output = run(batch)
+            return run()
         except Exception as error:
             # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one text cannot be halved.
-            if not (network.on_gpu and network.exhausted(error) and len(batch) > 1):
-                raise failed(str(self.folder), error) from error
-        else:
-            yield batch, output
-            return
+            if not (network.on_gpu and network.exhausted(error) and halves):
+                raise
         network.free()
-        size, half = tokens(batch), len(batch) // 2
         self._safe = min(self._safe or size, max(size // 2, 1))
-        for part in (batch[:half], batch[half:]):
-            yield from self.outputs(network, part, run, tokens)
+        return None
 
     @property
     def dtype(self) -> str | None:
@@ -156,10 +148,9 @@ def resident(kind: type[R], folder: Path, placement: Placement) -> R:
         return model
 
 
-async def together(models: Sequence[Resident[N, Any]], batch_tokens: int | None) -> tuple[list[N], int]:
-    """Load the copies of one model; return their networks, and how many tokens of a batch suit each of them."""
-    networks = list(await asyncio.gather(*(model.ready() for model in models)))
-    return networks, min(model.most(each, batch_tokens) for model, each in zip(models, networks, strict=True))
+async def ready(models: Sequence[Resident[N, Any]]) -> list[N]:
+    """Load the copies of one model, and return them."""
+    return list(await asyncio.gather(*(model.ready() for model in models)))
 
 
 def _after_fork() -> None:

@@ -5,16 +5,19 @@ Only the `torch_…` files, `resident` and the engines of language models know t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .batches import plan
+from ..core.errors import RerankError
+from ..core.scorer import failed
 from .encoder import Encoded, Encoder
 from .lanes import deal
 from .limits import Limits
-from .resident import Placement, Resident, resident, together
+from .resident import Placement, Resident, ready, resident
+from .sharing import Call, Row, answer, batch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +34,8 @@ class TorchModel(Resident["Network", Encoder]):
         """Prepare; nothing is loaded before the first use."""
         super().__init__(folder, placement)
         self.limits = Limits.read(folder)
+        self.calls: dict[Call, None] = {}
+        """Those that are in it now, in the order in which they came."""
 
     @property
     def encoder(self) -> Encoder:
@@ -47,23 +52,33 @@ class TorchModel(Resident["Network", Encoder]):
 
         return load(self.folder, self.placement)
 
-    def run(
-        self,
-        network: Network,
-        rows: Sequence[Encoded],
-        each: Callable[[list[int], np.ndarray], None],
-        positions: list[int],
-    ) -> None:
-        """Run one batch on the worker, or its parts; call `each(positions, output)` after each."""
+    def run(self, network: Network, call: Call) -> None:
+        """Run the next batch of a call on the worker; on a GPU, rows of other calls fill it up.
 
-        def run(part: list[int]) -> np.ndarray:
-            return network.run(*_padded(rows, part, self.limits.pad))
+        Not on a CPU: it gains nothing, and what stands beside a document would be chance.
+        """
+        others = list(self.calls) if network.on_gpu else []
+        self._run(network, batch(call, others, self.most(network, call.batch_tokens)))
 
-        def tokens(part: list[int]) -> int:
-            return len(rows[part[0]].ids) * len(part)
-
-        for part, output in self.outputs(network, positions, run, tokens):
-            each(part, output)
+    def _run(self, network: Network, rows: list[Row]) -> None:
+        rows = [(call, position) for call, position in rows if not call.over]
+        if not rows:
+            return
+        encoded = [call.rows[position] for call, position in rows]
+        size, half = max(len(each.ids) for each in encoded) * len(rows), len(rows) // 2
+        try:
+            output = self.attempt(
+                network, lambda: network.run(*_padded(encoded, self.limits.pad)), size=size, halves=half > 0
+            )
+        except BaseException as error:
+            for call in {call for call, _ in rows}:
+                call.fail(error)
+            return
+        if output is not None:
+            answer(rows, output)
+            return
+        self._run(network, rows[:half])
+        self._run(network, rows[half:])
 
 
 async def map_rows(
@@ -76,23 +91,35 @@ async def map_rows(
 
     A batch's tokens count its padding. `each` runs on the workers: of several copies, at the same time.
     """
-    networks, most = await together(models, batch_tokens)
-    lanes = [
-        partial(model.workers.run, model.run, network, rows, each)
-        for model, network in zip(models, networks, strict=True)
-    ]
-    await deal(plan([len(row.ids) for row in rows], most), lanes)
+    call = Call(rows, batch_tokens, each)
+    for model in models:  # before anything is awaited: whose turn is before ours may take rows along
+        model.calls[call] = None
+    try:
+        networks = await ready(models)
+        lanes = [
+            partial(model.workers.run, model.run, network) for model, network in zip(models, networks, strict=True)
+        ]
+        await deal(call.turns(), lanes)
+        try:
+            await asyncio.wrap_future(call.done)  # another call's batch may still hold rows of this one
+        except RerankError:
+            raise
+        except Exception as error:
+            raise failed(str(models[0].folder), error) from error
+    finally:
+        call.leave()
+        for model in models:
+            del model.calls[call]
 
 
-def _padded(rows: Sequence[Encoded], positions: Sequence[int], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _padded(rows: Sequence[Encoded], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ids, mask and types, each (rows, longest), int64."""
     import numpy as np
 
-    shape = (len(positions), max(len(rows[position].ids) for position in positions))
+    shape = (len(rows), max(len(row.ids) for row in rows))
     ids = np.full(shape, pad, dtype=np.int64)
     mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for line, position in enumerate(positions):
-        row = rows[position]
+    for line, row in enumerate(rows):
         length = len(row.ids)
         ids[line, :length] = row.ids
         mask[line, :length] = 1

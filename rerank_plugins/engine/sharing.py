@@ -1,0 +1,124 @@
+"""Batches that rows of several calls share: ten rows a batch, one call at a time, leave a GPU idle."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from .batches import MOST_PADDING
+from .encoder import Encoded
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Call", "Row", "answer", "batch"]
+
+Row = tuple["Call", int]
+"""A call, and which of its rows."""
+
+
+class Call:
+    """The rows of one call, longest first: they wait until a batch takes them, on whichever device."""
+
+    def __init__(
+        self, rows: Sequence[Encoded], batch_tokens: int | None, each: Callable[[list[int], np.ndarray], None]
+    ) -> None:
+        """Take the rows, and what is to be called with positions and output after every batch."""
+        self.rows, self.batch_tokens = rows, batch_tokens
+        self.done = Future[None]()
+        """Done when every row is answered, or at the first error."""
+        self.done.set_running_or_notify_cancel()
+        self._each = each
+        self._lock = threading.Lock()  # several devices take at the same time, and the caller may leave
+        self._waiting = sorted(range(len(rows)), key=lambda position: -len(rows[position].ids))
+        self._open = len(rows)
+        if not rows:
+            self.done.set_result(None)
+
+    def turns(self) -> Iterator[Call]:
+        """Yield this call as long as rows of it wait."""
+        while self._waiting:
+            yield self
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for its rows any more."""
+        return not self._open
+
+    def take(self, most: int, beside: int = 0, longest: int | None = None) -> list[int]:
+        """Take the longest waiting rows that fit into a batch of `most` tokens, padding included; at least one into an empty one.
+
+        Args:
+            most: What the batch may have.
+            beside: How many rows of others it has already.
+            longest: The tokens of its longest row, which is padded to; rows that are longer, or much shorter, stay.
+        """
+        with self._lock:
+            if not self._waiting:
+                return []
+            if longest is None:
+                longest = len(self.rows[self._waiting[0]].ids)
+
+            def shortness(position: int) -> int:
+                return -len(self.rows[position].ids)
+
+            first = bisect_left(self._waiting, -longest, key=shortness)
+            last = bisect_right(self._waiting, -longest * (1.0 - MOST_PADDING), key=shortness)
+            room = max(most // longest, 1) - beside
+            taken = self._waiting[first : min(last, first + room)]
+            del self._waiting[first : first + len(taken)]
+            return taken
+
+    def answer(self, positions: list[int], output: np.ndarray) -> None:
+        """Hand on what a batch gave for some rows."""
+        try:
+            self._each(positions, output)
+        except BaseException as error:
+            self.fail(error)
+            return
+        with self._lock:
+            if self._open:
+                self._open -= len(positions)
+                if not self._open:
+                    self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error; rows that wait are not run."""
+        with self._lock:
+            if self._open:
+                self._open = 0
+                self._waiting.clear()
+                self.done.set_exception(error)
+
+    def leave(self) -> None:
+        """Forget the rows that wait: whoever asked is gone."""
+        with self._lock:
+            self._open = 0
+            self._waiting.clear()
+
+
+def batch(call: Call, others: Iterable[Call], most: int) -> list[Row]:
+    """Return a batch of at most `most` tokens: the longest rows of the call whose turn it is, then of others what is as long.
+
+    The others come in the order in which they came. None is kept waiting by that: each has turns of its own.
+    """
+    found = [(call, position) for position in call.take(most)]
+    if found:
+        longest = len(call.rows[found[0][1]].ids)
+        for other in others:
+            if other is not call and other.batch_tokens == call.batch_tokens:
+                found += [(other, position) for position in other.take(most, len(found), longest)]
+    return found
+
+
+def answer(rows: Sequence[Row], output: np.ndarray) -> None:
+    """Hand each call what a batch gave for its rows."""
+    start = 0
+    for call, group in groupby(rows, key=lambda row: row[0]):
+        positions = [position for _, position in group]
+        call.answer(positions, output[start : start + len(positions)])
+        start += len(positions)

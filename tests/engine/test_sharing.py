@@ -1,0 +1,274 @@
+"""Calls at the same time share batches on a GPU, and never on a CPU. There is no GPU here: a network says that it is one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from checkpoints import checkpoint
+from models import SENTENCES
+
+from rerank_plugins import BackendError
+from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.core.types import RerankRequest
+from rerank_plugins.engine.batches import plan
+from rerank_plugins.engine.resident import Placement
+from rerank_plugins.engine.sharing import Call, batch
+
+WORDS = " ".join(SENTENCES).split()
+
+
+def request(seed, documents=10):
+    chance = random.Random(seed)
+    texts = tuple(" ".join(chance.choices(WORDS, k=chance.randint(1, 14))) for _ in range(documents))
+    return RerankRequest(query=f"{chance.choice(WORDS)} and {chance.choice(WORDS)}", documents=texts)
+
+
+REQUESTS = [request(seed) for seed in range(8)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return checkpoint(tmp_path_factory.mktemp("sharing") / "bert", "bert")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    made = SentenceTransformers(str(folder), device="cpu")
+    return [asyncio.run(made.ascore(each)).values for each in REQUESTS]
+
+
+class _GPU:
+    """Stands in for the one part this machine has not: a network on a GPU."""
+
+    dtype = "float32"
+
+    def __init__(self, inner, *, on_gpu=True, before=lambda ids: None):
+        self._inner, self.on_gpu, self._before, self.shapes = inner, on_gpu, before, []
+
+    def run(self, ids, mask, types):
+        self.shapes.append(ids.shape)
+        self._before(ids)
+        return self._inner.run(ids, mask, types)
+
+    def exhausted(self, error):
+        return self._inner.exhausted(error)
+
+    def free(self):
+        pass
+
+    @property
+    def rows(self):
+        return sum(rows for rows, _ in self.shapes)
+
+
+def on_gpu(made, **options):
+    """Put the stand-in under each copy of a model, and return the first."""
+    for model in made.torch_models:
+        inner = model.network
+        model._network = _GPU(getattr(inner, "_inner", inner), **options)
+    return made.torch_model._network
+
+
+async def at_once(made, requests=REQUESTS):
+    return await asyncio.gather(*(made.ascore(each) for each in requests), return_exceptions=True)
+
+
+def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
+    made = SentenceTransformers(str(folder), batch_tokens=512)
+    network = on_gpu(made)
+    for each in REQUESTS:
+        asyncio.run(made.ascore(each))
+    one_by_one, network.shapes = len(network.shapes), []
+    found = asyncio.run(at_once(made))
+    for scores, expected in zip(found, alone, strict=True):
+        assert scores.values == pytest.approx(expected, abs=1e-4)
+    assert len(network.shapes) * 2 < one_by_one
+    assert network.rows == sum(len(each.documents) for each in REQUESTS), "no row is run twice"
+    assert all(rows * tokens <= 512 for rows, tokens in network.shapes)
+    assert not made.torch_model.calls
+
+
+def test_never_on_a_cpu(folder, alone):
+    made = SentenceTransformers(str(folder), batch_tokens=512)
+    network = on_gpu(made, on_gpu=False)
+    asyncio.run(made.ascore(REQUESTS[0]))
+    shapes, network.shapes = sorted(network.shapes), []
+    found = asyncio.run(at_once(made, [REQUESTS[0]] * 5))
+    assert [each.values for each in found] == [pytest.approx(alone[0], abs=1e-4)] * 5
+    assert sorted(network.shapes) == sorted(shapes * 5)
+
+
+def test_rerankers_of_one_model_and_threads_share_too(folder, alone):
+    made, other = SentenceTransformers(str(folder)), SentenceTransformers(str(folder))
+    on_gpu(made)
+    with ThreadPoolExecutor(8) as pool:  # each with an event loop of its own
+        work = [(seed, (made, other)[seed % 2]) for seed in range(8)] * 4
+        answers = list(pool.map(lambda each: asyncio.run(each[1].ascore(REQUESTS[each[0]])).values, work))
+    for (seed, _), values in zip(work, answers, strict=True):
+        assert values == pytest.approx(alone[seed], abs=1e-4)
+    assert not made.torch_model.calls
+
+
+def test_several_gpus_share_too(folder, alone):
+    made = SentenceTransformers(str(folder), batch_tokens=128)
+    made._placements, made._held = [Placement(device="cpu:0"), Placement(device="cpu:1")], []
+    on_gpu(made)
+    found = asyncio.run(at_once(made))
+    for scores, expected in zip(found, alone, strict=True):
+        assert scores.values == pytest.approx(expected, abs=1e-4)
+    assert sum(model._network.rows for model in made.torch_models) == sum(len(each.documents) for each in REQUESTS)
+
+
+def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone):
+    made = SentenceTransformers(str(folder), batch_tokens=64)
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_ids):
+        reached.set()
+        go.wait(30)
+
+    network = on_gpu(made, before=hold)
+
+    async def call():
+        calls = [asyncio.ensure_future(made.ascore(each)) for each in REQUESTS[:3]]
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        calls[0].cancel()  # whose batch is running, perhaps with rows of others
+        calls[1].cancel()
+        await asyncio.wait(calls[:2])
+        go.set()
+        return await calls[2]
+
+    assert asyncio.run(call()).values == pytest.approx(alone[2], abs=1e-4)
+    first = network.shapes[0][0]
+    assert network.rows <= first + 10, "after the batch that was running, only the third call's"
+    assert not made.torch_model.calls
+
+
+def test_the_halves_of_a_call_that_left_are_not_run(folder):
+    made = SentenceTransformers(str(folder))
+    reached, go = threading.Event(), threading.Event()
+
+    def full(_ids):
+        import torch
+
+        reached.set()
+        go.wait(30)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    network = on_gpu(made, before=full)
+    same = RerankRequest(query="tides", documents=tuple(f"{word} moon" for word in "abcdefgh"))
+
+    async def call():
+        running = asyncio.ensure_future(made.ascore(same))
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+        go.set()
+        await made.torch_model.workers.run(lambda: None)
+
+    asyncio.run(call())
+    assert len(network.shapes) == 1
+    assert network.shapes[0][0] > 1
+
+
+def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
+    long = RerankRequest(query=REQUESTS[0].query, documents=(" ".join(WORDS[:17]), REQUESTS[0].documents[0]))
+    made = SentenceTransformers(str(folder), batch_tokens=512)
+    longest = 0
+
+    def small(ids):
+        import torch
+
+        nonlocal longest
+        longest = longest or ids.shape[1]  # the longest text of all, which is run first
+        if ids.size > 60 or ids.shape[1] == longest:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    on_gpu(made, before=small)
+    failed, *others = asyncio.run(at_once(made, [long, *REQUESTS]))
+    assert isinstance(failed, BackendError)
+    assert "out of memory" in str(failed)
+    for scores, expected in zip(others, alone, strict=True):
+        assert scores.values == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone):
+    made = SentenceTransformers(str(folder), batch_tokens=512)
+    short = RerankRequest(query="tides", documents=("the moon",))
+    long = RerankRequest(query="tides", documents=(" ".join(WORDS[:17]),))
+    expected = asyncio.run(made.ascore(long)).values
+
+    def broken(ids):
+        if len(ids) == 2:
+            raise ValueError("broken")
+
+    on_gpu(made, before=broken)
+    first, second, third = asyncio.run(at_once(made, [short, short, long]))
+    assert third.values == pytest.approx(expected, abs=1e-4)
+    assert isinstance(first, BackendError)
+    assert isinstance(second, BackendError)
+    assert first is not second, "each caller gets an error of its own"
+    assert isinstance(first.__cause__, ValueError)
+    on_gpu(made)
+    assert asyncio.run(made.ascore(REQUESTS[0])).values == pytest.approx(alone[0], abs=1e-4)
+
+
+@dataclass
+class _Row:
+    ids: range
+
+
+def asked(*lengths, batch_tokens=None):
+    return Call([_Row(range(length)) for length in lengths], batch_tokens, lambda positions, output: None)
+
+
+def test_who_shares_with_whom():
+    first, second, third = asked(10, 20, 19), asked(30, 20, 18, 5), asked(20, 20)
+    other = asked(20, batch_tokens=64)
+    calls = [first, second, third, other]
+    # 20, 19 of the first; of the second what is no longer and hardly shorter; of the third what there is room for.
+    assert batch(first, calls, 100) == [(first, 1), (first, 2), (second, 1), (second, 2), (third, 0)]
+    assert batch(third, calls, 100) == [(third, 1)]
+    assert batch(third, calls, 100) == []
+    assert batch(second, calls, 100) == [(second, 0)]
+    assert batch(first, calls, 100) == [(first, 0)]
+    assert batch(other, calls, 8) == [(other, 0)], "what is too long goes alone"
+    second.leave()
+    assert batch(second, calls, 100) == []
+
+
+def test_a_call_alone_gets_the_batches_of_the_plan():
+    chance = random.Random(7)
+    for _ in range(200):
+        lengths = [chance.randint(1, 60) for _ in range(chance.randint(1, 40))]
+        most = chance.randint(16, 300)
+        found = [[position for _, position in batch(each, [], most)] for each in asked(*lengths).turns()]
+        assert found == plan(lengths, most)
+
+
+def test_a_long_call_does_not_starve_a_short_one_nor_the_other_way():
+    long, short, again = asked(*[20] * 1000), asked(40, 8), asked(*[20] * 10)
+    calls = [long, short, again]
+    ran = []
+    waiting = [call.turns() for call in calls]
+    while waiting:  # the worker's queue: each call has one turn in it at a time
+        for turns in list(waiting):
+            call = next(turns, None)
+            if call is None:
+                waiting.remove(turns)
+            else:
+                ran.append(batch(call, calls, 100))
+    ends = {
+        call: max(place for place, rows in enumerate(ran) if any(each is call for each, _ in rows)) for call in calls
+    }
+    assert ends[short] < 6
+    assert ends[again] < 8
+    assert ran[0][0][0] is long, "who came first is served first"
+    assert sum(map(len, ran)) == 1012
