@@ -8,9 +8,48 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One request to the hub."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        asked = f"{self.command} {path}"
+        self.hub.asked.append(asked)
+        fault = next((each for end, each in self.hub.faults.items() if asked.endswith(end)), None)
+        if fault is None:
+            self.send(*self.hub.answer(path))
+        else:
+            fault(self, *self.hub.answer(path))
+
+    do_HEAD = do_GET
+
+    def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        start = self.headers.get("Range", "").removeprefix("bytes=").removesuffix("-")
+        if status == 200 and start:
+            headers = {**headers, "Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            status, body = 206, body[int(start) :]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+Fault = Callable[[Answer, int, dict[str, str], bytes], None]
+"""Gets the request, and the answer that would be right."""
 
 
 class Hub:
@@ -20,27 +59,13 @@ class Hub:
         self.repositories: dict[str, dict[str, Path]] = {}
         self.branches: dict[str, str] = {}
         self.asked: list[str] = []
-        hub = self
+        self.faults: dict[str, Fault] = {}
+        """What answers instead of the hub: by `METHOD path`, or the end of one."""
 
-        class Answer(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        class Handler(Answer):
+            hub = self
 
-            def do_GET(self) -> None:
-                hub.asked.append(f"{self.command} {self.path}")
-                status, headers, body = hub.answer(unquote(self.path.partition("?")[0]))
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -61,6 +86,8 @@ class Hub:
         if path.startswith("/api/models/"):
             name, _, revision = path.removeprefix("/api/models/").partition("/revision/")
             return self._information(name, revision or "main")
+        if "/resolve/" not in path:
+            return 404, {}, b""  # what the hub's client asks for beside models
         owner, repository, _, revision, *inside = path.lstrip("/").split("/")
         name = f"{owner}/{repository}"
         commit = self._commit(name, revision)
@@ -84,9 +111,9 @@ class Hub:
         return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
 
 
-def run_with(hub: Hub, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, as users have it: with this hub, and caches below `home`."""
-    environment = os.environ | {
+def environment(hub: Hub, home: Path, **more: str) -> dict[str, str]:
+    """Return the variables of a process that has this hub, and caches below `home`."""
+    return os.environ | {
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(home / "hf"),
         "HF_HUB_OFFLINE": "0",
@@ -94,9 +121,13 @@ def run_with(hub: Hub, home: Path, *arguments: str, **more: str) -> subprocess.C
         "XDG_CACHE_HOME": str(home / "cache"),
         **more,
     }
+
+
+def run_with(hub: Hub, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, as users have it: with this hub, and caches below `home`."""
     return subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
-        env=environment,
+        env=environment(hub, home, **more),
         input="Bananas are yellow.\nThe moon raises the tides.\n",
         capture_output=True,
         text=True,

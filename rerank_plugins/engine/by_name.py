@@ -11,10 +11,12 @@ from pathlib import Path
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores
 from .archive import Archive
-from .hub import Repository, workers
+from .fetching import Fetches
+from .hub import Repository
 
 __all__ = ["ByName", "is_path", "is_repository"]
 
+_fetches = Fetches()
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -120,6 +122,5 @@ class ByName(Backend):
     async def _found(self) -> Backend:
         if self._inner is not None:
             return self._inner
-        # Two calls at once may both ask: the hub's client locks its files, and the second finds them there.
-        folder = await workers.run(self.fetch)
+        folder = await _fetches.run(id(self), self.fetch)
         return self._inner or self._placed(folder)
