@@ -55,7 +55,8 @@ class CausalByName(ByName):
                 f"{self.name} needs the template that the model was trained with: write {self.name} = "
                 f'{{template = "qwen3"}}, or another of: {", ".join(TEMPLATES)}.'
             )
-        where = located(model, f"{self.name}:{model}", torch_files, options)
+        more = {"causal-lm": {"template": template}}
+        where = located(model, f"{self.name}:{model}", torch_files, options, more)
         declared = Capabilities(
             scale="logit",
             offset=TEMPLATES[template].offset,

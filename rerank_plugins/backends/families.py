@@ -63,8 +63,17 @@ def _torch(options: Mapping[str, Any]) -> bool:
     )
 
 
-def located(name: str, spec: str, choose: Any, options: Mapping[str, Any]) -> Path | Repository:
+def located(
+    name: str, spec: str, choose: Any, options: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> Path | Repository:
     """Return the folder that a model's name means, or where on the hub it is.
+
+    Args:
+        name: A folder, or `org/name`.
+        spec: What fetches it.
+        choose: See `Repository`.
+        options: Of the backend.
+        more: See `Repository`.
 
     Raises:
         ConfigError: It is written like neither.
@@ -75,7 +84,7 @@ def located(name: str, spec: str, choose: Any, options: Mapping[str, Any]) -> Pa
         raise ConfigError(
             f"{name!r} is neither a folder nor a hub's org/name: write {spec.partition(':')[0]}:/path/to/folder."
         )
-    return Repository(name, spec, choose, options["revision"], bool(options["local_files_only"]))
+    return Repository(name, spec, choose, options["revision"], bool(options["local_files_only"]), more=more or {})
 
 
 _ENGINE_OPTIONS = ("max_tokens", "batch_tokens", "device", "runtime", "dtype")
@@ -181,7 +190,9 @@ class TorchByName(ByName):
                 "trust_remote_code runs code of the repository's, so it needs a model on the hub and its commit: set "
                 "revision to the 40 digits of the one that you have read."
             )
-        where = located(model, f"{self.name}:{model}", partial(torch_files, code=trust_remote_code), options)
+        choose = partial(torch_files, code=trust_remote_code)
+        more = {"sentence-transformers": {"trust_remote_code": True}} if trust_remote_code else {}
+        where = located(model, f"{self.name}:{model}", choose, options, more)
         declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
         super().__init__(model, where, partial(_sentence_transformers, options), declared)
 
@@ -269,7 +280,8 @@ class Family(ByName):
         if recipe.zipped:
             where = {name: options[name] for name in ("revision", "local_files_only")}
             return Archive.of(recipe.repository, recipe.name, str(recipe.onnx), spec=spec, **where)
-        return located(recipe.repository, spec, onnx_files if kind == ONNX else torch_files, options)
+        more = {"runtime": "torch"} if kind != recipe.engine else {}
+        return located(recipe.repository, spec, onnx_files if kind == ONNX else torch_files, options, more)
 
     def _kind(self, folder: Path, options: Mapping[str, Any]) -> str:
         """Return what runs the model in a folder."""

@@ -7,22 +7,22 @@ zip files of these).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, RerankError, TransientError
-from ..core.loop import Workers
+from .hub_errors import told
+from .record import Record, locked
 
-__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files", "workers"]
-
-workers = Workers(2, "rerank-hub")
-"""Where fetching runs: never on an event loop."""
+__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files"]
 
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """What is read beside the weights."""
@@ -89,6 +89,8 @@ class Repository:
     local_files_only: bool = False
     file: str | None = None
     """The one file that is the model, in a repository that holds many models."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else the spec must say for the same files to be fetched."""
 
     @property
     def record(self) -> Path:
@@ -97,18 +99,22 @@ class Repository:
         named = f"{model}@{self.revision or 'main'}".replace("/", "--")
         return cache_folder() / "models" / f"{named}.json"
 
+    @property
+    def command(self) -> str:
+        """What fetches it."""
+        spec = {"use": self.spec, **({"revision": self.revision} if self.revision else {}), **self.more}
+        return f"rerank-plugins fetch {self.spec if len(spec) == 1 else shlex.quote(json.dumps(spec))}"
+
     def at_hand(self) -> Path | None:
         """Return the folder if it was fetched before and nobody has touched it since; asks no network, reads no weights."""
-        record = self._recorded()
+        record = Record.read(self.record)
         if record is None:
             return None
-        folder = self._cached(record["commit"])
+        folder = self._cached(record.commit)
         if folder is None:
             return None
         try:
-            same = all(
-                record["seen"].get(str(folder / name)) == age(folder / name) for name in self._wanted(record["all"])
-            )
+            same = all(record.seen.get(str(folder / name)) == age(folder / name) for name in self._wanted(record.all))
         except (OSError, ConfigError):
             return None
         return folder if same else None
@@ -117,53 +123,69 @@ class Repository:
         """Return the folder, from the cache or the hub; blocks.
 
         Raises:
-            ConfigError: No such repository, revision or file; not the files of the first use; or not at hand, and the
-                network is off.
-            TransientError: The hub cannot be reached now.
+            ConfigError: No such repository, revision or file; not the files of the first use; nowhere to write them; or
+                not at hand, and the network is off.
+            TransientError: The hub cannot be reached now, or what came was damaged.
         """
         at_hand = self.at_hand()
         if at_hand is not None:
             return at_hand
-        record = self._recorded()
+        record = Record.read(self.record)
         try:
-            commit, names = self._listed(record)
+            commit, names, complete = self._listed(record)
             wanted = self._wanted(names)
             folder = self._cached(commit)
-            if folder is None or not all((folder / name).is_file() for name in wanted):
-                folder = self._downloaded(commit, wanted)
+            missing = [name for name in wanted if folder is None or not (folder / name).is_file()]
+            if folder is None or missing:
+                folder = self._downloaded(commit, wanted, missing)
         except RerankError:
             raise
         except Exception as error:  # the hub's client raises its own and its HTTP library's
-            raise self._failed(error) from error
-        self._write_down(record, commit, names, folder, wanted)
-        return folder
-
-    def _listed(self, record: dict[str, Any] | None) -> tuple[str, list[str]]:
-        """Return the commit and the names of all files: as recorded, as the hub says, or as the cache has them."""
+            raise self._failed(error, record) from error
+        if complete and record is None:
+            self._refer(folder, commit)
+        seen = {str(folder / name): age(folder / name) for name in wanted}
+        files = {name: _sha256(folder / name) for name in wanted}
+        self._refuse_damage(folder, {name: files[name] for name in missing}, came=True)
         if record is not None:
-            return record["commit"], record["all"]
+            self._refuse_change(record, files, folder)
+        known = record.files if record else {}
+        self._refuse_damage(folder, {name: each for name, each in files.items() if name not in known}, came=False)
+        held = self._write_down(Record(commit, names, files, seen, complete), folder)
+        return folder if held == commit else self.fetch()
+
+    def _listed(self, record: Record | None) -> tuple[str, list[str], bool]:
+        """Return the commit, the names of all files, and whether the hub has listed them or only the cache holds them."""
+        if record is not None and record.complete:
+            return record.commit, record.all, True
+        revision = record.commit if record else self.revision or "main"
         error: Exception | None = None
         if not self._offline():
-            from huggingface_hub import HfApi
+            from huggingface_hub import HfApi, constants
             from huggingface_hub.errors import HfHubHTTPError
 
             try:
-                told = HfApi().model_info(self.name, revision=self.revision or "main")
-                return str(told.sha), [each.rfilename for each in told.siblings or ()]
+                found = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+                return str(found.sha), [each.rfilename for each in found.siblings or ()], True
             except HfHubHTTPError as refused:
-                if refused.response.status_code < 500:
+                if refused.response.status_code < 500 and refused.response.status_code != 429:
                     raise
                 error = refused
             except Exception as unreachable:
                 error = unreachable
-        folder = self._cached(self.revision or "main")
+        folder = self._cached(revision)
         if folder is None:
-            raise error or self._missing()
-        return folder.name, [each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()]
+            raise error or self._missing("")
+        names = _held(folder)
+        try:
+            self.choose(names)
+        except ConfigError as lacks:  # of the cache, which tells nothing of the repository
+            raise error or self._missing(str(lacks)) from None
+        return folder.name, names, False
 
-    def _downloaded(self, commit: str, wanted: Sequence[str]) -> Path:
+    def _downloaded(self, commit: str, wanted: Sequence[str], missing: Sequence[str]) -> Path:
         if self._offline():
-            raise self._missing()
+            raise self._missing("" if len(missing) == len(wanted) else f"it lacks {', '.join(missing)}")
         from huggingface_hub import hf_hub_download
 
         # The largest last: what is wrong with a repository shows before the wait.
@@ -182,6 +204,18 @@ class Repository:
                 return Path(found).parent
         return None
 
+    def _refer(self, folder: Path, commit: str) -> None:
+        """Tell the hub's cache which commit the revision is, as its own client does, which was asked by the commit.
+
+        So the cache alone serves offline, on a machine or for a user without our record.
+        """
+        revision = self.revision or "main"
+        if revision != commit and folder.name == commit:
+            ref = folder.parent.parent / "refs" / revision
+            with contextlib.suppress(OSError):
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                ref.write_text(commit, "utf-8")
+
     def _wanted(self, names: Sequence[str]) -> list[str]:
         try:
             return self.choose(names)
@@ -193,70 +227,90 @@ class Repository:
 
         return self.local_files_only or constants.HF_HUB_OFFLINE
 
-    def _missing(self) -> ConfigError:
+    def _missing(self, lacks: str) -> ConfigError:
+        found = f"is not whole on this machine ({lacks})" if lacks else "is not on this machine"
         return ConfigError(
-            f"{self.name} is not on this machine, and fetching is off (local_files_only or HF_HUB_OFFLINE). Where there "
-            f"is a network, run: rerank-plugins fetch {self.spec}"
+            f"{self.name} {found}, and fetching is off (local_files_only or HF_HUB_OFFLINE). Where there is a network, "
+            f"run: {self.command}"
         )
 
-    def _failed(self, error: Exception) -> RerankError:
-        from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
-
-        if isinstance(error, RevisionNotFoundError):
-            return ConfigError(f"{self.name} has no revision {self.revision!r} on the hub: check its commits and tags.")
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
-        if status in (401, 403, 404):
-            return ConfigError(
-                f"The hub has no {self.name}, or it is gated ({status}): check the name; for a gated model accept its "
-                "terms and set HF_TOKEN."
-            )
-        return TransientError(
-            f"{self.name} could not be fetched ({type(error).__name__}: {error}). Try again, or fetch it beforehand: "
-            f"rerank-plugins fetch {self.spec}",
-            backend=self.spec,
-        )
+    def _failed(self, error: Exception, record: Record | None) -> RerankError:
+        recorded = (record.commit, self.record) if record else None
+        return told(error, self.name, spec=self.spec, command=self.command, revision=self.revision, recorded=recorded)
 
     # --- what was seen at first use ---
 
-    def _recorded(self) -> dict[str, Any] | None:
+    def _write_down(self, new: Record, folder: Path) -> str:
+        """Add to what is recorded, and return the commit that is; raises `ConfigError` for other files than of the first use."""
         try:
-            found = json.loads(self.record.read_text("utf-8"))
-            return found if {"commit", "all", "files", "seen"} <= found.keys() else None
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{self.record} cannot be read ({error}): delete it to trust the model anew.") from error
-
-    def _write_down(
-        self, record: dict[str, Any] | None, commit: str, names: Sequence[str], folder: Path, wanted: Sequence[str]
-    ) -> None:
-        known = dict(record["files"]) if record else {}
-        seen = dict(record["seen"]) if record else {}
-        for name in wanted:
-            digest = _sha256(folder / name)
-            if known.setdefault(name, digest) != digest:
-                raise ConfigError(
-                    f"{name} of {self.name} is not the file of the first use (commit {commit[:12]}, SHA-256 "
-                    f"{known[name][:12]}…, now {digest[:12]}…). Fetch it again into an empty cache; to accept the change, "
-                    f"delete {self.record}."
-                )
-            seen[str(folder / name)] = age(folder / name)
-        told = json.dumps({"commit": commit, "all": list(names), "files": known, "seen": seen}, indent=1)
-        try:
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.record.parent, delete=False, encoding="utf-8") as file:
-                file.write(told)
-            os.replace(file.name, self.record)  # noqa: PTH105 (atomic, and mypy knows its types)
+            with locked(self.record):
+                known = Record.read(self.record)
+                if known is None:
+                    new.write(self.record)
+                elif known.commit == new.commit:
+                    self._refuse_change(known, new.files, folder)
+                    listed = known if known.complete else new
+                    both = known.files | new.files, known.seen | new.seen
+                    Record(known.commit, listed.all, *both, listed.complete).write(self.record)
+                return known.commit if known else new.commit
         except OSError as error:
+            known = Record.read(self.record)
+            if known is not None and known.commit == new.commit:
+                self._refuse_change(known, new.files, folder)
+                if known.files.items() >= new.files.items():
+                    return known.commit  # all of it was known: a cache for reading only, that was copied here, say
             raise ConfigError(
                 f"{self.record} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can."
             ) from error
 
+    def _refuse_change(self, known: Record, files: Mapping[str, str], folder: Path) -> None:
+        for name, digest in files.items():
+            if known.files.get(name, digest) != digest:
+                raise ConfigError(
+                    f"{name} of {self.name} is not the file of the first use (commit {known.commit[:12]}, SHA-256 "
+                    f"{known.files[name][:12]}…, now {digest[:12]}…). To fetch it again, delete "
+                    f"{(folder / name).resolve()}; to accept the change, delete {self.record}."
+                )
+
+    def _refuse_damage(self, folder: Path, files: Mapping[str, str], *, came: bool) -> None:
+        """See that files are what the hub said that they would be, where its cache has that in writing.
+
+        The hub's client looks at sizes only. What has just come, and damaged, is taken away: the next try fetches it.
+        """
+        for name, digest in files.items():
+            promised = _promised(folder / name)
+            if promised is None or promised == digest:
+                continue
+            where = (folder / name).resolve()
+            damage = f"{name} of {self.name} is damaged (SHA-256 {digest[:12]}…, and {promised[:12]}… on the hub)"
+            if not came:
+                raise ConfigError(f"{damage}: delete {where}, and run: {self.command}")
+            where.unlink(missing_ok=True)
+            raise TransientError(f"{damage}. Try again, or run: {self.command}", backend=self.spec)
+
+
+def _held(folder: Path) -> list[str]:
+    """Return the names of all files in a cached folder, and of the weights that belong to it but are not there."""
+    names = [each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()]
+    for index in folder.glob("*.safetensors.index.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a broken one is found when it is loaded
+            names += map(str, json.loads(index.read_text("utf-8"))["weight_map"].values())
+    return list(dict.fromkeys(names))
+
+
+def _promised(file: Path) -> str | None:
+    """Return the SHA-256 that the hub has told of a large file: in its cache, the name of what the file links to."""
+    try:
+        named = file.readlink().name
+    except OSError:  # no link: a cache without them does not tell
+        return None
+    return named if re.fullmatch(r"[0-9a-f]{64}", named) else None
+
 
 def age(file: Path) -> list[int]:
-    """Return a file's size and time of change: what tells that nobody has touched it since."""
-    told = file.stat()
-    return [told.st_size, told.st_mtime_ns]
+    """Return a file's size and times of change (the second nobody can set): what tells that nobody has touched it since."""
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _sha256(file: Path) -> str:

@@ -1,0 +1,64 @@
+"""What was seen of a hub's model at its first use, written down for all later ones: the commit, and each file's SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ConfigError
+
+__all__ = ["Record", "locked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One model at one revision."""
+
+    commit: str
+    all: list[str]
+    """The names of all its files, for each engine to choose from."""
+    files: dict[str, str]
+    """The SHA-256 of those that were taken so far."""
+    seen: dict[str, list[int]]
+    """By path, how each was when it was last hashed: see `hub.age`."""
+    complete: bool = True
+    """Whether `all` is what the hub listed, not only what a cache held that somebody else had filled."""
+
+    @classmethod
+    def read(cls, file: Path) -> Record | None:
+        """Return what is written there; `None` before the first use.
+
+        Raises:
+            ConfigError: There is something else.
+        """
+        try:
+            return cls(**json.loads(file.read_text("utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{file} cannot be read ({error}): delete it to trust the model anew.") from error
+
+    def write(self, file: Path) -> None:
+        """Write it there, in one step; raises `OSError`."""
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as beside:
+            beside.write(json.dumps(asdict(self), indent=1))
+        os.replace(beside.name, file)  # noqa: PTH105 (atomic, and mypy knows its types)
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Let one process at a time read a record and write it; raises `OSError` where nothing can be written."""
+    from huggingface_hub import utils
+
+    hub: Any = utils  # its lock, which also works where a file system knows none, is not in its stubs
+    locks = file.parent.parent / "locks"
+    for folder in (file.parent, locks):
+        folder.mkdir(parents=True, exist_ok=True)
+    with hub.WeakFileLock(locks / f"{file.name}.lock"):
+        yield

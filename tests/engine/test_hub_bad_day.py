@@ -1,0 +1,461 @@
+"""A hub that fails, cuts, lies or says nothing, and caches that others have filled, touched or closed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hub import Answer, Hub, environment, run_with
+from language_models import language_model
+
+FIRST, SECOND = "a" * 40, "b" * 40
+SPEC = "onnx:acme/tiny"
+CODE = """
+import sys
+from rerank_plugins import load_reranker
+reranker = load_reranker(sys.argv[1])
+print([each.index for each in reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])])
+"""
+ERRORS = """
+import json, sys
+from rerank_plugins import load_reranker
+from rerank_plugins.core.errors import RerankError
+for name in sys.argv[1:]:
+    try:
+        load_reranker(f"onnx:acme/{name}").warmup()
+    except RerankError as error:
+        told = {name: getattr(error, name, None) for name in ("status", "retry_after", "backend")}
+        print(json.dumps({"type": type(error).__name__, "message": str(error), **told}))
+"""
+FILLED = """
+import sys
+from huggingface_hub import hf_hub_download
+for name in sys.argv[2:]:
+    hf_hub_download(sys.argv[1], name)
+"""
+SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.fixture
+def hub(cross_encoder_folder, tmp_path):
+    running = Hub()
+    running.put("acme/tiny", shutil.copytree(cross_encoder_folder, tmp_path / "published"), FIRST)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def run(hub, tmp_path):
+    return partial(run_with, hub, tmp_path)
+
+
+def fetch(run, spec=SPEC, **more):
+    return run("-m", "rerank_plugins", "fetch", spec, **more)
+
+
+def records(tmp_path) -> list[dict]:
+    folder = tmp_path / "cache" / "rerank_plugins" / "models"
+    return [json.loads(each.read_text("utf-8")) for each in folder.glob("*")] if folder.is_dir() else []
+
+
+def folder_of(done) -> Path:
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip().partition(": ")[2])
+
+
+# --- what a hub can answer ---
+
+
+def refusing(status: int, **headers: str):
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda answer, *_: answer.send(status, told, b"")
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(run, hub, tmp_path):
+    weights = os.urandom(12_000_000)  # the hub's client writes down what it has every 10 MiB
+    (tmp_path / "published" / "model.onnx_data").write_bytes(weights)
+    ranges = []
+
+    def cut(answer: Answer, status: int, headers: dict[str, str], body: bytes) -> None:
+        ranges.append(answer.headers.get("Range"))
+        if len(ranges) > 1:
+            answer.send(status, headers, body)
+            return
+        answer.send(status, {"Content-Length": str(len(body)), **headers}, body[:11_000_000])
+        answer.close_connection = True
+        answer.connection.shutdown(socket.SHUT_RDWR)
+
+    hub.faults[f"GET /acme/tiny/resolve/{FIRST}/model.onnx_data"] = cut
+    folder = folder_of(fetch(run))
+    assert ranges[0] is None
+    assert re.fullmatch(r"bytes=\d{7,}-", ranges[1])
+    assert (folder / "model.onnx_data").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda body: body[:-100], "Consistency check failed"),
+        (lambda body: bytes([body[0] ^ 1]) + body[1:], "model.onnx of acme/tiny is damaged"),
+    ],
+    ids=["short", "other bytes of the same length"],
+)
+def test_what_comes_damaged_is_neither_used_nor_recorded_nor_kept(spoil, told, run, hub, tmp_path):
+    hub.faults[f"GET /acme/tiny/resolve/{FIRST}/model.onnx"] = lambda answer, status, headers, body: answer.send(
+        status, headers, spoil(body)
+    )
+    done = fetch(run)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert f"rerank-plugins fetch {SPEC}" in done.stderr
+    assert records(tmp_path) == []
+    hub.faults.clear()
+    assert fetch(run).returncode == 0, "nothing has to be deleted first"
+    assert run("-c", CODE, SPEC, HF_HUB_OFFLINE="1").returncode == 0
+
+
+def test_each_refusal_has_its_error_and_advice(run, hub, cross_encoder_folder):
+    wanted = {
+        "500": ("TransientError", "could not be fetched"),
+        "503": ("TransientError", "could not be fetched"),
+        "429": ("RateLimited", "could not be fetched"),
+        "401": ("ConfigError", "set HF_TOKEN"),
+        "403": ("ConfigError", "set HF_TOKEN"),
+        "404": ("ConfigError", "The hub has no acme/404"),
+        "gated401": ("ConfigError", "is gated (401): accept its terms on the hub, and set HF_TOKEN"),
+        "gated403": ("ConfigError", "is gated (403): accept its terms on the hub, and set HF_TOKEN"),
+        "file403": ("ConfigError", "set HF_TOKEN"),
+    }
+    for name in wanted:
+        hub.put(f"acme/{name}", cross_encoder_folder, FIRST)
+        status = int(name[-3:])
+        if name.isdigit():
+            hub.faults[f"/acme/{name}/revision/main"] = refusing(status, Retry_After="7")
+        else:  # the listing of a gated repository is public, its files are not
+            more = {"X_Error_Code": "GatedRepo"} if name.startswith("gated") else {}
+            hub.faults[f"/acme/{name}/resolve/{FIRST}/tokenizer_config.json"] = refusing(status, **more)
+    done = run("-c", ERRORS, *wanted)
+    assert done.returncode == 0, done.stderr
+    for (name, (kind, told)), line in zip(wanted.items(), done.stdout.splitlines(), strict=True):
+        error = json.loads(line)
+        assert error["type"] == kind, name
+        assert told in error["message"]
+        assert "\n" not in error["message"]
+        if kind != "ConfigError":
+            assert f"rerank-plugins fetch onnx:acme/{name}" in error["message"]
+            assert (error["status"], error["backend"]) == (int(name), f"onnx:acme/{name}")
+            assert error["retry_after"] == (7.0 if name == "429" else None)
+
+
+def test_a_silent_hub_is_not_waited_for(run, hub):
+    hub.faults["/revision/main"] = lambda answer, *_: answer.connection.recv(1)  # until the client has gone
+    done = fetch(run, HF_HUB_ETAG_TIMEOUT="1")
+    assert done.returncode == 1
+    assert "could not be fetched (ReadTimeout" in done.stderr
+
+
+@pytest.mark.parametrize("answer", [b"<html>Log in to this network</html>", b"[]"])
+def test_what_is_no_hub_is_an_error_of_ours(answer, run, hub):
+    hub.faults["/revision/main"] = lambda request, *_: request.send(200, {}, answer)
+    done = fetch(run)
+    assert done.returncode == 1
+    assert "could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hub_that_sends_its_files_from_elsewhere(run, hub, cross_encoder_folder):
+    elsewhere, tokens = Hub(), []
+    elsewhere.put("acme/tiny", cross_encoder_folder, FIRST)
+
+    def stored(answer, status, headers, body):
+        tokens.append(answer.headers.get("Authorization"))
+        answer.send(status, {}, body)  # a store knows neither commits nor hashes
+
+    def redirected(answer, status, headers, body):
+        assert answer.headers["Authorization"] == "Bearer secret"
+        linked = {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(body)), "X-Repo-Commit": FIRST}
+        location = f"{elsewhere.address.replace('127.0.0.1', 'localhost')}{answer.path}"
+        answer.send(302, {"Location": location, **linked}, b"")
+
+    elsewhere.faults["model.onnx"], hub.faults["model.onnx"] = stored, redirected
+    try:
+        folder = folder_of(fetch(run, HF_TOKEN="secret"))
+    finally:
+        elsewhere.close()
+    assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == (folder / "model.onnx").readlink().name
+    assert tokens
+    assert set(tokens) == {None}, "another host is not told the token"
+
+
+def test_only_pickles_are_not_even_fetched(run, hub, tmp_path, cross_encoder_folder):
+    published = tmp_path / "pickled"
+    published.mkdir()
+    for name in SMALL:
+        shutil.copy(cross_encoder_folder / name, published)
+    for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
+        (published / name).write_bytes(b"pickled")
+    hub.put("acme/pickled", published, FIRST)
+    for engine, told in (
+        ("sentence-transformers", "has no safetensors weights"),
+        ("onnx", "of ONNX files it has none"),
+    ):
+        done = fetch(run, f"{engine}:acme/pickled")
+        assert done.returncode == 2
+        assert told in done.stderr
+    assert not any("resolve" in each for each in hub.asked)
+
+
+def test_a_commit_that_the_hub_has_no_more(run, hub, tmp_path, cross_encoder_folder):
+    assert fetch(run).returncode == 0
+    shutil.rmtree(tmp_path / "hf")
+    hub.repositories["acme/tiny"].clear()
+    hub.put("acme/tiny", cross_encoder_folder, SECOND)
+    done = fetch(run)
+    assert done.returncode == 2
+    (record,) = (tmp_path / "cache" / "rerank_plugins" / "models").iterdir()
+    assert "no longer has the commit of acme/tiny that was used first (aaaaaaaaaaaa)" in done.stderr
+    assert done.stderr.strip().endswith(f"delete {record}.")
+    record.unlink()
+    assert SECOND in fetch(run).stdout
+
+
+# --- who else is there ---
+
+
+def test_two_processes_at_once_lose_nothing_of_the_record(run, hub, tmp_path):
+    both_are_here = threading.Barrier(2, timeout=60)
+
+    def together(answer, *right):
+        both_are_here.wait()
+        answer.send(*right)
+
+    hub.faults["/revision/main"] = together
+    outcomes: dict[str, int] = {}
+    specs = (SPEC, "sentence-transformers:acme/tiny")
+    threads = [
+        threading.Thread(target=lambda spec=spec: outcomes.update({spec: fetch(run, spec).returncode}))
+        for spec in specs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == dict.fromkeys(specs, 0)
+    (record,) = records(tmp_path)
+    assert set(record["files"]) == {*SMALL, "model.onnx", "model.safetensors"}
+    hub.asked.clear()
+    for spec in specs:
+        assert fetch(run, spec).returncode == 0
+    assert hub.asked == []
+
+
+def test_whose_commit_was_recorded_first_is_everybodys(run, hub, tmp_path, cross_encoder_folder):
+    def overtaken(answer, *right):
+        hub.faults.clear()
+        hub.put("acme/tiny", cross_encoder_folder, SECOND)  # the branch moves
+        assert SECOND in fetch(run).stdout  # and somebody else is faster
+        answer.send(*right)
+
+    hub.faults["/revision/main"] = overtaken
+    assert SECOND in fetch(run, HF_HUB_ETAG_TIMEOUT="60").stdout
+    assert [each["commit"] for each in records(tmp_path)] == [SECOND]
+
+
+# --- caches ---
+
+
+def test_what_was_fetched_serves_offline_without_the_record_too(run, tmp_path):
+    """A cache of the hub's that is copied into an image, or shared with another user."""
+    assert fetch(run).returncode == 0
+    done = run("-c", CODE, SPEC, HF_HUB_OFFLINE="1", XDG_CACHE_HOME=str(tmp_path / "another"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cache_without_links(run):
+    assert fetch(run, HF_HUB_DISABLE_SYMLINKS="1").returncode == 0
+    done = run("-c", CODE, SPEC, HF_HUB_DISABLE_SYMLINKS="1", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("filled", "spec", "lacks"),
+    [
+        (SMALL[:1], SPEC, "of ONNX files it has none"),
+        (SMALL, SPEC, "of ONNX files it has none"),
+        (SMALL, "sentence-transformers:acme/tiny", "no safetensors weights"),
+        ((*SMALL[:1], "model.onnx"), SPEC, r"no tokenizer\.json"),
+        (
+            (*SMALL, "model-1.safetensors", "model.safetensors.index.json"),
+            "sentence-transformers:acme/tiny",
+            "it lacks model-2",
+        ),
+    ],
+)
+def test_half_a_model_says_offline_how_to_fetch_the_rest(filled, spec, lacks, run, hub, tmp_path):
+    published = tmp_path / "published"
+    shutil.copy(published / "model.safetensors", published / "model-1.safetensors")
+    (published / "model-2.safetensors").write_bytes(b"the rest")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (published / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    assert run("-c", FILLED, "acme/tiny", *filled).returncode == 0
+    done = fetch(run, spec, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert re.search(rf"is not whole on this machine \(.*{lacks}", done.stderr)
+    assert done.stderr.strip().endswith(f"run: rerank-plugins fetch {spec}")
+    assert records(tmp_path) == []
+    assert fetch(run, spec).returncode == 0
+    assert fetch(run, spec, HF_HUB_OFFLINE="1").returncode == 0
+
+
+def test_after_a_loss_offline_says_what_is_lacking(run):
+    folder = folder_of(fetch(run))
+    (folder / "model.onnx").resolve().unlink()
+    done = fetch(run, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "it lacks model.onnx" in done.stderr
+    assert fetch(run).returncode == 0
+
+
+def test_what_others_filled_for_one_engine_does_not_hide_the_rest_from_another(run, hub):
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.safetensors").returncode == 0
+    assert fetch(run, "sentence-transformers:acme/tiny", HF_HUB_OFFLINE="1").returncode == 0
+    assert fetch(run).returncode == 0
+
+
+def test_damage_in_a_cache_that_others_filled_is_refused(run, tmp_path):
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    (file,) = (tmp_path / "hf").rglob("model.onnx")
+    blob = file.resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    done = fetch(run, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "model.onnx of acme/tiny is damaged" in done.stderr
+    assert f"delete {blob}, and run: rerank-plugins fetch {SPEC}" in done.stderr
+    blob.unlink()
+    assert fetch(run).returncode == 0
+
+
+def test_a_file_that_was_changed_without_a_trace_is_refused(run):
+    """The same size, and the time of change set back."""
+    file = (folder_of(fetch(run)) / "model.onnx").resolve()
+    was = file.stat()
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    for done in (fetch(run), run("-c", CODE, SPEC, HF_HUB_OFFLINE="1")):
+        assert done.returncode != 0
+        assert "model.onnx of acme/tiny is not the file of the first use" in done.stderr
+    assert f"To fetch it again, delete {file};" in done.stderr
+    file.unlink()
+    assert fetch(run).returncode == 0
+
+
+def test_a_cache_for_reading_only(run, tmp_path):
+    folder = folder_of(fetch(run))
+    locks = tmp_path / "cache" / "rerank_plugins" / "locks"
+    shutil.rmtree(locks)
+    locks.write_text("no folder: nothing can be written down, whoever runs this", "utf-8")
+    for file in folder.iterdir():
+        os.utime(file, ns=(1, 1))  # copied into an image, say: to be looked at again, and found the same
+    done = run("-c", CODE, SPEC, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    done = fetch(run, "sentence-transformers:acme/tiny")
+    assert done.returncode == 2
+    assert "set XDG_CACHE_HOME to a folder that can" in done.stderr
+    (folder / "config.json").resolve().write_text("{}", "utf-8")
+    assert "is not the file of the first use" in fetch(run).stderr
+
+
+FULL = """
+import errno, sys
+import huggingface_hub.file_download
+from rerank_plugins.cli import main
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+huggingface_hub.file_download.http_get = full
+sys.exit(main(["fetch", sys.argv[1]]))
+"""
+
+
+def test_where_nothing_can_be_written_the_variable_is_named(run, tmp_path):
+    done = run("-c", FULL, SPEC)
+    assert done.returncode == 2
+    assert "(No space left on device): make room, or set HF_HOME" in done.stderr
+    no_folder = tmp_path / "file"
+    no_folder.write_text("a file", "utf-8")
+    for variable in ("HF_HOME", "XDG_CACHE_HOME"):
+        done = fetch(run, **{variable: str(no_folder)})
+        assert done.returncode == 2
+        assert f"set {variable} to a folder that can" in done.stderr
+
+
+# --- the command in the error ---
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        {"use": SPEC, "revision": FIRST, "local_files_only": True},
+        {"use": "sentence-transformers:acme/tiny", "max_tokens": 64},
+        {"use": "mxbai:mxbai-rerank-xsmall-v1", "runtime": "torch"},
+        {"use": "causal-lm:acme/tiny", "causal-lm": {"template": "qwen3"}},
+        {
+            "use": "sentence-transformers:acme/tiny",
+            "revision": FIRST,
+            "sentence-transformers": {"trust_remote_code": True},
+        },
+    ],
+    ids=["name", "revision", "engine", "runtime", "template", "code"],
+)
+def test_the_command_that_an_error_gives_fetches_what_is_missing(spec, run, hub, tmp_path, cross_encoder_folder):
+    published = tmp_path / "published"
+    (published / "own.py").write_text("raise SystemExit", "utf-8")
+    hub.put("mixedbread-ai/mxbai-rerank-xsmall-v1", published, FIRST)
+    if "causal-lm" in spec:
+        hub.put("acme/tiny", language_model(tmp_path / "language-model", "qwen3"), FIRST)
+    if isinstance(spec, dict) and "revision" in spec:
+        hub.put("acme/tiny", shutil.copytree(cross_encoder_folder, tmp_path / "later"), SECOND)
+    typed = spec if isinstance(spec, str) else json.dumps(spec)
+    done = fetch(run, typed, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    command = shlex.split(done.stderr.strip().rpartition("run: ")[2])
+    assert command[:2] == ["rerank-plugins", "fetch"]
+    done = run("-m", "rerank_plugins", *command[1:])
+    assert done.returncode == 0, done.stderr
+    done = fetch(run, typed, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
+    if "trust_remote_code" in typed:
+        assert (folder_of(done) / "own.py").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
+def test_a_person_sees_a_bar_for_each_file(hub, tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    command = [sys.executable, "-m", "rerank_plugins", "fetch", SPEC]
+    done = subprocess.run(
+        command, env=environment(hub, tmp_path), stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.stdout
+    for name in (*SMALL, "model.onnx"):
+        assert re.search(rf"{re.escape(name)}: 100%\|█+", shown), shown
