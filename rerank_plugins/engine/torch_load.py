@@ -79,7 +79,8 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     """Look at a folder's files without loading any.
 
     Raises:
-        ConfigError: It holds no cross-encoder that can be run: no such folder, no tokenizer, no safetensors, no head.
+        ConfigError: It holds no cross-encoder that can be run: no such folder, no tokenizer, no safetensors, no head;
+            or its code, though trusted, lies in another repository.
     """
     has_files(folder)
     config = json_of(folder / "config.json")
@@ -89,11 +90,26 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
             f"{folder} is a {architecture}, which scores by the words it would write: name it by its family (qwen3, "
             "mxbai, zerank, bge), whose prompt it needs, or as causal-lm with a template."
         )
+    if remote_code:
+        _refuse_code_from_elsewhere(folder)
     if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
         return
     if "auto_map" in config:
         raise _wants_code(folder)
     raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
+
+
+def _refuse_code_from_elsewhere(folder: Path) -> None:
+    """Refuse code that a checkpoint takes from another repository, which is whatever that one's branch holds by then."""
+    for file in ("config.json", "tokenizer_config.json"):
+        named = json_of(folder / file).get("auto_map") or {}
+        for each in named.values() if isinstance(named, dict) else [named]:
+            for name in each if isinstance(each, list) else [each]:
+                if "--" in str(name):
+                    raise ConfigError(
+                        f"{folder} takes its code from another repository ({str(name).partition('--')[0]}), at no commit "
+                        "that a revision pins: it is not run. Use an ONNX file (onnx:…), or a copy with the code in it."
+                    )
 
 
 def has_files(folder: Path) -> None:

@@ -155,6 +155,25 @@ def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
     assert FIRST in done.stdout
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_another_repository_is_not_run_which_no_revision_pins(file, run, hub, tmp_path, cross_encoder_folder):
+    """As jina-reranker-v2 names its own: `jinaai/xlm-roberta-flash-implementation--…`."""
+    folder = shutil.copytree(cross_encoder_folder, tmp_path / "elsewhere")
+    told = json.loads((folder / file).read_text("utf-8"))
+    told["auto_map"] = {
+        "AutoConfig": "acme/code--own.OwnConfig",
+        "AutoTokenizer": [None, "acme/code--own.OwnTokenizer"],
+    }
+    (folder / file).write_text(json.dumps(told), "utf-8")
+    hub.put("acme/elsewhere", folder, SECOND)
+    trusted = {"revision": SECOND, "sentence-transformers": {"trust_remote_code": True}}
+    spec = json.dumps({"use": "sentence-transformers:acme/elsewhere", **trusted})
+    done = run("-m", "rerank_plugins", "rerank", "tides", "-", "--reranker", spec)
+    assert done.returncode == 2
+    assert "takes its code from another repository (acme/code)" in done.stderr
+    assert not any("acme/code" in each for each in hub.asked)
+
+
 @pytest.mark.slow  # three interpreters that import torch
 def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
     folder = shutil.copytree(cross_encoder_folder, tmp_path / "own-code")
