@@ -28,6 +28,10 @@ _LEFT = ".unpacked.json"
 """In an unpacked folder: size and age of its zip file, and of each file as it was left."""
 
 
+class _Unusable(ConfigError):
+    """What came is no such zip file, or one that could do harm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Archive:
     """`NAME.zip` of a repository, which holds the folder NAME with an ONNX file and its tokenizer."""
@@ -64,7 +68,7 @@ class Archive:
         snapshot = self.repository.fetch()
         try:
             return unpacked(snapshot / f"{self.model}.zip", self.model, self.onnx, self._folder(snapshot))
-        except ConfigError as error:
+        except _Unusable as error:
             raise ConfigError(
                 f"{self.repository.spec} cannot be used: {error} To try what the hub has now, delete "
                 f"{self.repository.record}."
@@ -105,7 +109,7 @@ def unpacked(file: Path, model: str, onnx: str, folder: Path) -> Path:
                     folder.replace(Path(beside) / "old")
                 new.replace(folder)
     except OSError as error:
-        if not _whole(folder, file):  # as above
+        if not _whole(folder, file) and not _same(file, model, onnx, folder):  # as above, or for reading only
             raise ConfigError(
                 f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can."
             ) from error
@@ -124,32 +128,55 @@ def _whole(folder: Path, file: Path) -> bool:
         return False
 
 
-def _extract(file: Path, model: str, onnx: str, into: Path) -> None:
-    """Write the model's files, each a plain file of its own; a zip file that tries anything else is refused as a whole."""
-    wanted = {f"{model}/{name}": name for name in (onnx, *SMALL_FILES, "vocab.txt")}
+def _same(file: Path, model: str, onnx: str, folder: Path) -> bool:
+    """Tell whether a folder holds what the zip file does, and nothing else: one that was copied, with other times."""
     try:
         with zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                _refuse_harm(file.name, member)
-            found = {wanted[member.filename]: member for member in archive.infolist() if member.filename in wanted}
-            for name in (onnx, "tokenizer.json"):
-                if name not in found:
-                    raise ConfigError(f"{file.name} holds no {model}/{name}.")
-            # zipfile hands out no byte beyond what a member says to hold, so that what they say is the bound.
-            if (size := sum(member.file_size for member in found.values())) > MOST_BYTES:
-                raise ConfigError(f"{file.name} would unpack to {size:,} bytes, and {MOST_BYTES:,} are the most.")
-            for name, member in found.items():
+            members = _members(archive, file.name, model, onnx)
+            if {each.name for each in folder.iterdir()} != {*members, _LEFT}:
+                return False
+            for name, member in members.items():
+                with archive.open(member) as source, (folder / name).open("rb") as found:
+                    while part := source.read(2**20):
+                        if found.read(len(part)) != part:
+                            return False
+                    if found.read(1):
+                        return False
+    except Exception:  # as in `_extract`; whoever asks has an error to raise already
+        return False
+    return True
+
+
+def _extract(file: Path, model: str, onnx: str, into: Path) -> None:
+    """Write the model's files, each a plain file of its own; a zip file that tries anything else is refused as a whole."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name, member in _members(archive, file.name, model, onnx).items():
                 with archive.open(member) as source, (into / name).open("wb") as target:
                     shutil.copyfileobj(source, target, 2**20)
     except (ConfigError, OSError):
         raise
     except Exception as error:  # of zipfile, and of whichever decompressor a member names
-        raise ConfigError(f"{file.name} is no zip file that can be read ({type(error).__name__}: {error}).") from error
+        raise _Unusable(f"{file.name} is no zip file that can be read ({type(error).__name__}: {error}).") from error
+
+
+def _members(archive: zipfile.ZipFile, file: str, model: str, onnx: str) -> dict[str, zipfile.ZipInfo]:
+    wanted = {f"{model}/{name}": name for name in (onnx, *SMALL_FILES, "vocab.txt")}
+    for member in archive.infolist():
+        _refuse_harm(file, member)
+    found = {wanted[member.filename]: member for member in archive.infolist() if member.filename in wanted}
+    for name in (onnx, "tokenizer.json"):
+        if name not in found:
+            raise _Unusable(f"{file} holds no {model}/{name}.")
+    # zipfile hands out no byte beyond what a member says to hold, so that what they say is the bound.
+    if (size := sum(member.file_size for member in found.values())) > MOST_BYTES:
+        raise _Unusable(f"{file} would unpack to {size:,} bytes, and {MOST_BYTES:,} are the most.")
+    return found
 
 
 def _refuse_harm(file: str, member: zipfile.ZipInfo) -> None:
     path = PureWindowsPath(member.filename)  # which knows both kinds of slashes
     if path.anchor or ".." in path.parts:
-        raise ConfigError(f"{file} is not unpacked: its member {member.filename!r} leads out of the folder.")
+        raise _Unusable(f"{file} is not unpacked: its member {member.filename!r} leads out of the folder.")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ConfigError(f"{file} is not unpacked: its member {member.filename!r} is a link, or no file at all.")
+        raise _Unusable(f"{file} is not unpacked: its member {member.filename!r} is a link, or no file at all.")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import stat
+import threading
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -304,6 +307,68 @@ def test_a_cache_that_cannot_be_written_says_which_variable_to_set(zipped, tmp_p
     (tmp_path / "unpacked").write_text("a file", "utf-8")
     with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
         unpack(zipped, tmp_path)
+
+
+def test_a_folder_that_was_copied_and_cannot_be_written_is_used_if_it_is_the_same(zipped, tmp_path, monkeypatch):
+    """An image's layers have other times, and may be for reading only."""
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    folder = unpack(zipped, tmp_path)
+    monkeypatch.setattr(archive.tempfile, "TemporaryDirectory", read_only)
+    for file in folder.iterdir():
+        os.utime(file, ns=(1, 1))
+    assert unpack(zipped, tmp_path) == folder
+    weights = (folder / ONNX).read_bytes()
+    for name, data in (
+        (ONNX, weights[:-1] + b"?"),
+        (ONNX, weights + b"?"),
+        (ONNX, weights[:-1]),
+        ("vocab.txt", b"of another"),
+    ):
+        (folder / name).write_bytes(data)
+        with pytest.raises(ConfigError, match=r"Read-only file system\): set XDG_CACHE_HOME"):
+            unpack(zipped, tmp_path)
+        (folder / ONNX).write_bytes(weights)
+
+
+def test_a_full_disk_is_not_the_zip_files_fault(run, tmp_path):
+    assert fetch(run).returncode == 0
+    shutil.rmtree(tmp_path / "cache" / "rerank_plugins" / "unpacked")
+    (tmp_path / "cache" / "rerank_plugins" / "unpacked").write_text("a file", "utf-8")
+    done = fetch(run)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("set XDG_CACHE_HOME to a folder that can.")
+
+
+def test_four_processes_at_once_share_one_folder(run, tmp_path):
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(scores(run))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [found[0]] * 4
+    (cache,) = held(tmp_path, "unpacked")
+    assert [each.name for each in cache.iterdir()] == [MODEL]
+
+
+@pytest.mark.parametrize("keep", [0, 100, -40])
+def test_a_zip_file_that_the_hub_itself_has_broken(keep, run, hub, tmp_path, cross_encoder_folder):
+    published = tmp_path / "published" / f"{MODEL}.zip"
+    published.write_bytes(published.read_bytes()[:keep])
+    done = fetch(run)
+    assert done.returncode == 2
+    assert "is no zip file that can be read" in done.stderr
+    (record,) = held(tmp_path, "models")
+    assert done.stderr.strip().endswith(f"To try what the hub has now, delete {record}.")
+    record.unlink()
+    mended = tmp_path / "mended"
+    mended.mkdir()
+    zip_of(cross_encoder_folder, mended / f"{MODEL}.zip")
+    hub.put(REPOSITORY, mended, SECOND)
+    assert scores(run)
 
 
 def test_who_comes_second_takes_what_the_first_has_made(zipped, tmp_path, monkeypatch):
