@@ -138,14 +138,14 @@ class Repository:
             missing = [name for name in wanted if folder is None or not (folder / name).is_file()]
             if folder is None or missing:
                 folder = self._downloaded(commit, wanted, missing)
+            seen = {str(folder / name): age(folder / name) for name in wanted}
+            files = {name: _sha256(folder / name) for name in wanted}
         except RerankError:
             raise
-        except Exception as error:  # the hub's client raises its own and its HTTP library's
+        except Exception as error:  # the hub's client raises its own, its HTTP library's, and the disk's
             raise self._failed(error, record) from error
         if complete and record is None:
             self._refer(folder, commit)
-        seen = {str(folder / name): age(folder / name) for name in wanted}
-        files = {name: _sha256(folder / name) for name in wanted}
         self._refuse_damage(folder, {name: files[name] for name in missing}, came=True)
         if record is not None:
             self._refuse_change(record, files, folder)

@@ -52,7 +52,7 @@ def told(
     if isinstance(error, OSError) and (error.filename or error.errno in _NO_ROOM):
         where = f": {error.filename}" if error.filename else ""
         return ConfigError(
-            f"{name} cannot be written to the hub's cache ({error.strerror}{where}): make room, or set HF_HOME to a folder "
+            f"{name} cannot be had in the hub's cache ({error.strerror}{where}): make room, or set HF_HOME to a folder "
             "that can be written."
         )
     why = (

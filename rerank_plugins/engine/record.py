@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,7 +37,10 @@ class Record:
             ConfigError: There is something else.
         """
         try:
-            return cls(**json.loads(file.read_text("utf-8")))
+            found = cls(**json.loads(file.read_text("utf-8")))
+            if [type(each) for each in (found.commit, found.all, found.files, found.seen)] != [str, list, dict, dict]:
+                raise TypeError("it is no record")
+            return found
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -46,9 +48,10 @@ class Record:
 
     def write(self, file: Path) -> None:
         """Write it there, in one step; raises `OSError`."""
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as beside:
-            beside.write(json.dumps(asdict(self), indent=1))
-        os.replace(beside.name, file)  # noqa: PTH105 (atomic, and mypy knows its types)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=file.parent, ignore_cleanup_errors=True) as beside:
+            new = Path(beside) / file.name
+            new.write_text(json.dumps(asdict(self), indent=1), "utf-8")
+            new.replace(file)
 
 
 @contextlib.contextmanager

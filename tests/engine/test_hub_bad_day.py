@@ -19,6 +19,9 @@ import pytest
 from hub import Answer, Hub, environment, run_with
 from language_models import language_model
 
+from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.engine.record import Record
+
 FIRST, SECOND = "a" * 40, "b" * 40
 SPEC = "onnx:acme/tiny"
 CODE = """
@@ -374,6 +377,54 @@ def test_a_cache_for_reading_only(run, tmp_path):
     assert "set XDG_CACHE_HOME to a folder that can" in done.stderr
     (folder / "config.json").resolve().write_text("{}", "utf-8")
     assert "is not the file of the first use" in fetch(run).stderr
+
+
+@pytest.mark.parametrize("how", ["unreachable", "503", "429"])
+def test_a_filled_cache_serves_while_the_hub_does_not(how, run, hub):
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    if how != "unreachable":
+        hub.faults["/revision/main"] = refusing(int(how))
+    done = run("-c", CODE, SPEC, **({"HF_ENDPOINT": "http://127.0.0.1:9"} if how == "unreachable" else {}))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_asks_nobody(run, hub, tmp_path):
+    for engine in ("onnx", "sentence-transformers", "bge"):
+        done = run("-c", CODE, f"{engine}:{tmp_path / 'published'}")
+        assert done.returncode == 0, done.stderr
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["", "[]", "{}", '{"commit": "a", "all": [], "files": 1, "seen": {}}', '{"commit": "aaaa', "\xff"],
+    ids=["empty", "list", "nothing", "types", "cut", "bytes"],
+)
+def test_a_record_that_cannot_be_read_is_not_trusted(broken, tmp_path):
+    file = tmp_path / "acme--tiny@main.json"
+    assert Record.read(file) is None
+    file.write_bytes(broken.encode("latin-1"))
+    with pytest.raises(
+        ConfigError, match=rf"{re.escape(str(file))} cannot be read .* delete it to trust the model anew"
+    ):
+        Record.read(file)
+
+
+UNREADABLE = """
+import sys
+from rerank_plugins.cli import main
+from rerank_plugins.engine import hub
+def refused(file):
+    raise PermissionError(13, "Permission denied", str(file))  # as root, no file is unreadable
+hub._sha256 = refused
+sys.exit(main(["fetch", sys.argv[1]]))
+"""
+
+
+def test_a_cache_that_cannot_be_read_is_an_error_of_ours(run):
+    done = run("-c", UNREADABLE, SPEC)
+    assert done.returncode == 2
+    assert re.search(r"\(Permission denied: .*model\.onnx\): make room, or set HF_HOME", done.stderr)
 
 
 FULL = """
