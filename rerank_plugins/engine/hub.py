@@ -127,10 +127,9 @@ class Repository:
                 not at hand, and the network is off.
             TransientError: The hub cannot be reached now, or what came was damaged.
         """
-        at_hand = self.at_hand()
-        if at_hand is not None:
-            return at_hand
-        record = Record.read(self.record)
+        at_hand, record = self.at_hand(), Record.read(self.record)
+        if at_hand is not None and (record is None or record.complete or self._offline()):
+            return at_hand  # of a cache that others filled it is not known whether that is all
         try:
             commit, names, complete = self._listed(record)
             wanted = self._wanted(names)

@@ -336,6 +336,20 @@ def test_what_others_filled_for_one_engine_does_not_hide_the_rest_from_another(r
     assert fetch(run).returncode == 0
 
 
+def test_what_others_left_out_is_fetched_when_the_hub_is_there(run, hub, tmp_path):
+    (tmp_path / "published" / "model.onnx_data").write_bytes(b"weights that lie outside")
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    assert fetch(run, HF_HUB_OFFLINE="1").returncode == 0, "a file that is not there cannot be known of"
+    hub.asked.clear()
+    assert run("-c", CODE, SPEC).returncode == 0
+    assert hub.asked == [], "at hand"
+    assert fetch(run, HF_ENDPOINT="http://127.0.0.1:9").returncode == 0
+    folder = folder_of(fetch(run))
+    assert (folder / "model.onnx_data").is_file()
+    (record,) = records(tmp_path)
+    assert record["complete"]
+
+
 def test_damage_in_a_cache_that_others_filled_is_refused(run, tmp_path):
     assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
     (file,) = (tmp_path / "hf").rglob("model.onnx")
