@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from hub import Hub, run_with
 from models import SENTENCES
+from zipped import MODEL, ONNX, zip_of
 
 from rerank_plugins.backends.recipes import MODELS
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine import archive
 
 FIRST, SECOND = "a" * 40, "b" * 40
-REPOSITORY, MODEL, ONNX = "prithivida/flashrank", "ms-marco-TinyBERT-L-2-v2", "flashrank-TinyBERT-L-2-v2.onnx"
+REPOSITORY = "prithivida/flashrank"
 QUERY = "how do the tides work"
-SPECIAL = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "PAD", "CLS", "SEP", "MASK")}
 CODE = """
 import json, sys
 from rerank_plugins import load_reranker
@@ -45,23 +45,6 @@ archive.shutil.copyfileobj = killed
 from rerank_plugins import load_reranker
 load_reranker("flashrank").warmup()
 """
-
-
-def zip_of(
-    folder: Path, file: Path, model: str = MODEL, onnx: str = ONNX, more: dict[str, bytes] | None = None
-) -> Path:
-    """Write a model's folder as FlashRank's author does."""
-    members = {
-        name: (folder / name).read_bytes() for name in ("config.json", "tokenizer.json", "tokenizer_config.json")
-    }
-    members |= {onnx: (folder / "model.onnx").read_bytes(), "special_tokens_map.json": json.dumps(SPECIAL).encode()}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as written:
-        written.mkdir(model)
-        for name, data in members.items():
-            written.writestr(f"{model}/{name}", data)
-        for name, data in (more or {}).items():
-            written.writestr(name, data)
-    return file
 
 
 @pytest.fixture

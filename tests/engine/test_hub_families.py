@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from checkpoints import checkpoint
 from hub import Hub, run_with
-from test_archive import zip_of
+from zipped import zip_of
 
 from rerank_plugins.backends.recipes import MODELS, ONNX, TORCH, Recipe
 
