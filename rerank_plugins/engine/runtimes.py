@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -89,6 +90,9 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
 
 class _Onnxruntime:
     def __init__(self, file: Path) -> None:
+        # From 1.31 on it tells its maker of every session, over the network, unless this is set before it is imported
+        # (`disable_telemetry_events` afterwards does not stop it). Who wants that sets the variable himself.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime as ort
 
         options = ort.SessionOptions()
