@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import ConfigError, MissingExtra
 from ..core.fork import Lock
+from . import untold
 from .int8 import GROUP, compress
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
 
 class _Onnxruntime:
     def __init__(self, file: Path) -> None:
-        # From 1.31 on it tells its maker of every session, over the network, unless this is set before it is imported
-        # (`disable_telemetry_events` afterwards does not stop it). Who wants that sets the variable himself.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime as ort
-
+        ort = untold.onnxruntime()
         options = ort.SessionOptions()
         # One thread a run and one worker a core: no threads that wait for each other, and no loss on a shared machine.
         options.intra_op_num_threads = 1
@@ -118,8 +114,8 @@ class _Onnxruntime:
 class _OpenVINO:
     def __init__(self, file: Path, dtype: str, streams: int) -> None:
         import numpy as np
-        import openvino as ov
 
+        ov = untold.openvino()
         # What it makes at its first look at a tensor's data, two threads at once can end in: one holds Python's lock and
         # waits for what the other makes, which waits for Python's lock (seen once, 2026.4). So it is made here, alone.
         with _one_at_a_time:

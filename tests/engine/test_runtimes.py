@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,3 +115,28 @@ def test_a_forked_child_loads_anew(runtime, cross_encoder_folder):
             os._exit(0 if found == pytest.approx(alone, abs=1e-5) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)] == pytest.approx(alone, abs=1e-5)
+
+
+TOLD = """
+import json, pathlib, sys
+from rerank_plugins import load_reranker
+for spec in json.loads(sys.argv[1]):
+    load_reranker(spec).rerank("tides", ["the moon", "bananas"])
+print("openvino_telemetry" in sys.modules)
+"""
+
+
+def test_the_runtimes_tell_nobody(cross_encoder_folder, tmp_path):
+    """onnxruntime's telemetry begins with a device's identity in the user's cache, OpenVINO's with a package of its own."""
+    specs = ["embedded", {"use": f"onnx:{cross_encoder_folder}", "runtime": "openvino"}]
+    plain = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD, json.dumps(specs)],
+        env=plain | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []
