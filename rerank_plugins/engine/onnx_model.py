@@ -126,7 +126,7 @@ class OnnxModel:
         return {name: value for name, value in feed.items() if name in wanted}
 
 
-_table: weakref.WeakValueDictionary[tuple[Path, str, str], OnnxModel] = weakref.WeakValueDictionary()
+_table: weakref.WeakValueDictionary[tuple[Path, Path, str, str], OnnxModel] = weakref.WeakValueDictionary()
 _table_lock = threading.Lock()
 _abandoned: list[OnnxModel] = []
 
@@ -137,11 +137,16 @@ def loaded(folder: Path, runtime: str = "onnxruntime", dtype: str = "float32") -
     Raises:
         ConfigError: The folder, its ONNX file or its settings cannot be read.
     """
-    file = model_file(folder).resolve()
+    In a hub's cache the files of a revision are links: two revisions may share an ONNX file and not the tokenizer, so the
+    folder counts too; and weights outside the file lie beside the link, so it is opened by that name.
+
+    folder = folder.resolve()
+    file = model_file(folder)
+    key = folder, file, runtime, dtype
     with _table_lock:
-        model = _table.get((file, runtime, dtype))
+        model = _table.get(key)
         if model is None:
-            model = _table[file, runtime, dtype] = OnnxModel(folder, file, runtime, dtype)
+            model = _table[key] = OnnxModel(folder, file, runtime, dtype)
         return model
 
 

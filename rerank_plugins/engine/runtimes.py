@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,7 +82,8 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
         ConfigError: It is no model that the runtime can read.
     """
     try:
-        made: Session = _OpenVINO(file, dtype, streams) if runtime == "openvino" else _Onnxruntime(file)
+        with _without_links(file) as real:
+            made: Session = _OpenVINO(real, dtype, streams) if runtime == "openvino" else _Onnxruntime(real)
     except Exception as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
     _trim()
@@ -157,3 +160,21 @@ def _trim() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another libc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+@contextlib.contextmanager
+def _without_links(file: Path) -> Iterator[Path]:
+    """Give a path under which every runtime takes the model: OpenVINO follows no link from its folder to weights elsewhere.
+
+    A hub's cache has nothing but such links. Where those lead to, a folder is made for as long as the model is read.
+    """
+    outside = [each for each in file.parent.glob(f"{file.name}[._]data*") if each.is_symlink()]
+    with contextlib.ExitStack() as until_read:
+        if outside:
+            with contextlib.suppress(OSError):  # a cache that is only to be read, say: the runtime may take the link
+                beside = file.resolve().parent
+                folder = until_read.enter_context(tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True))
+                for each in (*outside, file):
+                    os.link(each.resolve(), Path(folder) / each.name)
+                file = Path(folder) / file.name
+        yield file
+
+
