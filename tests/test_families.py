@@ -172,30 +172,49 @@ def test_a_folder_that_is_named_as_a_model_is_scaled_and_cut_as_that_model(tmp_p
             assert (limits.max_query_tokens, limits.max_document_tokens) == (query, document)
 
 
-def test_flashrank_folders_score_as_flashrank_does(tmp_path):
-    """The package's own Ranker, on a folder in its layout (flashrank 0.2.10, Config.py and Ranker.py)."""
-    from flashrank import Ranker, RerankRequest
+def flashrank_folder(folder, file, labels=1):
+    """A model in the layout of flashrank's own (0.2.10, Config.py and Ranker.py)."""
+    cross_encoder(folder, labels=labels)
+    shutil.move(folder / "model.onnx", folder / file)
+    names = {name: f"[{name[:3].upper()}]" for name in ("unk_token", "pad_token", "cls_token", "sep_token")}
+    told = json.dumps(names | {"mask_token": "[MASK]"})
+    (folder / "special_tokens_map.json").write_text(told, "utf-8")
+    return folder
 
-    for labels in (1, 2):
-        cache = tmp_path / str(labels)
-        folder = cross_encoder(cache / "ms-marco-TinyBERT-L-2-v2", labels=labels)
-        shutil.move(folder / "model.onnx", folder / "flashrank-TinyBERT-L-2-v2.onnx")
-        names = {
-            "unk_token": "[UNK]",
-            "pad_token": "[PAD]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
-        }
-        (folder / "special_tokens_map.json").write_text(json.dumps(names), "utf-8")
-        ranker = Ranker(model_name="ms-marco-TinyBERT-L-2-v2", cache_dir=str(cache))
-        passages = [{"id": index, "text": text} for index, text in enumerate(SENTENCES)]
-        theirs = {
-            each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query=QUERY, passages=passages))
-        }
-        with load_reranker(f"flashrank:{folder}") as reranker:
-            ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
-        assert ours == pytest.approx(theirs, abs=1e-4)
+
+def their_scores(ranker, sentences):
+    from flashrank import RerankRequest
+
+    passages = [{"id": index, "text": text} for index, text in enumerate(sentences)]
+    found = ranker.rerank(RerankRequest(query=QUERY, passages=passages))
+    return {each["id"]: float(each["score"]) for each in found}
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_flashrank_folders_score_as_flashrank_does(labels, tmp_path):
+    from flashrank import Ranker
+
+    folder = flashrank_folder(tmp_path / "ms-marco-TinyBERT-L-2-v2", "flashrank-TinyBERT-L-2-v2.onnx", labels)
+    theirs = their_scores(Ranker(model_name=folder.name, cache_dir=str(tmp_path)), SENTENCES)
+    with load_reranker(f"flashrank:{folder}") as reranker:
+        ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_flashrank_models_in_int8_score_as_flashrank_does_text_by_text(tmp_path):
+    """Theirs puts all texts into one batch, whose scale they share; ours is what they give for each alone."""
+    from flashrank import Ranker
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    file = "flashrank-MiniLM-L-12-v2_Q.onnx"
+    folder = flashrank_folder(tmp_path / "ms-marco-MiniLM-L-12-v2", "float.onnx")
+    quantize_dynamic(folder / "float.onnx", folder / file, weight_type=QuantType.QInt8)
+    (folder / "float.onnx").unlink()
+    ranker = Ranker(model_name=folder.name, cache_dir=str(tmp_path))
+    alone = {index: their_scores(ranker, [text])[0] for index, text in enumerate(SENTENCES)}
+    with load_reranker(f"flashrank:{folder}") as reranker:
+        ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
+    assert ours == pytest.approx(alone, abs=1e-4)
 
 
 def test_list_models(capsys):

@@ -20,9 +20,10 @@ from .int8 import GROUP, compress
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Session", "choose", "open_session"]
+__all__ = ["Session", "choose", "open_session", "quantises_batches"]
 
 _one_at_a_time = Lock()
+_DYNAMIC = b"DynamicQuantize"
 LARGE = 1024
 """Tokens of a batch from which on memory is handed back after it."""
 
@@ -90,6 +91,21 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
     return made
 
 
+def quantises_batches(file: Path) -> bool:
+    """Tell whether activations get one int8 scale a batch: then a text's score depends on the texts beside it, and on padding.
+
+    So does onnxruntime's dynamic quantisation, which three of FlashRank's models have been through. The operator's name
+    stands in the file as text.
+    """
+    before = b""
+    with file.open("rb") as opened:
+        while part := opened.read(2**24):
+            if _DYNAMIC in part or _DYNAMIC in before + part[: len(_DYNAMIC)]:
+                return True
+            before = part[-len(_DYNAMIC) :]
+    return False
+
+
 class _Onnxruntime:
     def __init__(self, file: Path) -> None:
         import onnxruntime as ort
@@ -155,11 +171,6 @@ class _OpenVINO:
         return output
 
 
-def _trim() -> None:
-    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another libc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 @contextlib.contextmanager
 def _without_links(file: Path) -> Iterator[Path]:
     """Give a path under which every runtime takes the model: OpenVINO follows no link from its folder to weights elsewhere.
@@ -178,3 +189,8 @@ def _without_links(file: Path) -> Iterator[Path]:
         yield file
 
 
+def _trim() -> None:
+    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
