@@ -204,6 +204,64 @@ def test_a_checkpoint_without_a_head_is_refused(folders, tmp_path):
         reranker.warmup()
 
 
+def edited(file, **entries):
+    told = json.loads(file.read_text("utf-8")) | entries
+    file.write_text(json.dumps({name: each for name, each in told.items() if each is not None}), "utf-8")
+
+
+def embedding_layout(folder):
+    """Transformer, pooling, Dense: as of an embedding model that has a projection."""
+    edited(folder / "4_Dense" / "config.json", module_output_name=None)
+
+
+def another_kind(folder):
+    edited(folder / "config_sentence_transformers.json", model_type="SentenceTransformer")
+
+
+def config_lost(folder):
+    (folder / "config_sentence_transformers.json").unlink()
+
+
+def backbone_cut(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: each for name, each in weights.items() if name != "layers.1.attn.Wqkv.weight"}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def pickled_part(folder):
+    (folder / "4_Dense" / "model.safetensors").rename(folder / "4_Dense" / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (embedding_layout, "the last of its modules gives an embedding and no scores"),
+        (another_kind, "tells of SentenceTransformer and not of a CrossEncoder"),
+        (config_lost, "tells of no model_type"),
+        (backbone_cut, r"its weights lack layers\.1\.attn\.Wqkv\.weight"),
+        (pickled_part, "4_Dense holds pickled weights"),
+    ],
+)
+def test_modules_that_would_score_at_random_are_refused(spoil, told, folders, tmp_path):
+    """sentence-transformers loads the second to the fourth, with random numbers for what is not there."""
+    folder = shutil.copytree(folders("modular"), tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(ConfigError, match=told), load_reranker(f"sentence-transformers:{folder}") as reranker:
+        reranker.warmup()
+
+
+def test_older_names_of_a_backbone_s_weights_are_no_lack(folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders("modular"), tmp_path / "below")
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"model.{name}": each for name, each in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert raw(reranker, SENTENCES) == pytest.approx(theirs(folders("modular"), SENTENCES), abs=1e-4)
+
+
 def test_pickled_weights_are_not_read(folders, tmp_path):
     folder = shutil.copytree(folders("bert"), tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
