@@ -222,7 +222,19 @@ def test_list_models(capsys):
     shown = capsys.readouterr().out
     assert all(f"{recipe.family}:{recipe.name}" in shown for recipe in MODELS)
     assert cli.main(["list", "--models", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == len(MODELS)
+    rows = {row["spec"].partition(":")[2]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == len(MODELS)
+    assert {
+        name: rows[name]["scale"]
+        for name in ("bge-reranker-base", "mxbai-rerank-base-v2", "zerank-2", "jina-reranker-v3")
+    } == {
+        "bge-reranker-base": "sigmoid(x)",
+        "mxbai-rerank-base-v2": "sigmoid(x - 4.5)",
+        "zerank-2": "sigmoid(x / 5)",
+        "jina-reranker-v3": "(x + 1) / 2",
+    }
+    assert rows["bge-reranker-base"]["ONNX file"] == "onnx/model.onnx"
+    assert rows["ms-marco-MiniLM-L-12-v2"]["ONNX file"] == "flashrank-MiniLM-L-12-v2_Q.onnx"
 
 
 def test_fetch_of_what_has_no_files_says_so(capsys, cross_encoder_folder):
