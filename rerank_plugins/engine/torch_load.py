@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
     from .resident import Placement
 
-__all__ = ["Network", "OnDevice", "check", "device_of", "dtype_of", "has_files", "load", "quiet"]
+__all__ = [
+    "Network",
+    "OnDevice",
+    "check",
+    "device_of",
+    "dtype_of",
+    "has_files",
+    "load",
+    "modular",
+    "modules",
+    "quiet",
+]
 
 _TRANSFORMER = "Transformer"
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -198,6 +209,17 @@ def _classifier(folder: Path, device: torch.device, dtype: torch.dtype, remote_c
 
 
 def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
+    return modules(folder, device, dtype, remote_code=remote_code)
+
+
+def modules(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, remote_code: bool = False, attention: str | None = None
+) -> Any:
+    """Load a transformer with sentence-transformers' modules after it; of `attention` None is what transformers likes best.
+
+    Raises:
+        ConfigError: Its files do not hold all of it.
+    """
     from sentence_transformers import CrossEncoder
 
     found = CrossEncoder(
@@ -205,7 +227,7 @@ def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code
         device=str(device),
         local_files_only=True,
         trust_remote_code=remote_code,
-        model_kwargs={"dtype": dtype, "use_safetensors": True},
+        model_kwargs={"dtype": dtype, "use_safetensors": True, "attn_implementation": attention},
     )
     if lacking := _lacking(found.transformers_model, folder):
         raise _headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
