@@ -16,6 +16,7 @@ from ..core.errors import ConfigError, MissingExtra
 from ..core.loop import run_sync
 from .encoder import Encoded, Encoder
 from .first_token import first_token_only
+from .hub import SMALL_FILES
 from .onnx_model import loaded
 from .torch_load import modular, modules, quiet
 
@@ -91,7 +92,7 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
                 f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again."
             )
         AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in SMALL_FILES:
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
             shutil.copyfile(checkpoint / name, folder / name)
 

@@ -113,6 +113,8 @@ def test_where_tokenizer_and_model_disagree_the_shorter_counts_and_a_warning_say
             {"model_max_length": 512},
             512,
         ),
+        ({"max_position_embeddings": 514, "model_type": "xlm-roberta-xl"}, {"model_max_length": 512}, 512),
+        ({"max_position_embeddings": 513, "model_type": "roberta", "pad_token_id": 0}, {}, 512),
         ({"max_position_embeddings": 128}, {"model_max_length": 10**30}, 128),  # transformers' word for "not known"
         ({"max_position_embeddings": 128}, {}, 128),
         ({}, {"model_max_length": 96}, 96),

@@ -19,6 +19,7 @@ from checkpoints import KINDS, LONGEST, checkpoint
 from models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.engine.export import export
 from rerank_plugins.engine.torch_model import Placement, loaded
 
 QUERY = "how do the tides work"
@@ -79,6 +80,30 @@ def test_the_order_does_not_depend_on_batches_or_the_order_given(kind, folders):
         with load_reranker({**spec, "batch_tokens": batch_tokens}) as reranker:
             again = raw(reranker, [DOCUMENTS[index] for index in shuffled])
         assert again == pytest.approx([expected[index] for index in shuffled], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modular"])
+def test_a_prompt_and_a_length_that_its_maker_saved_are_kept(kind, folders, tmp_path):
+    """Both in files of sentence-transformers' own, which it reads of whatever it has saved."""
+    from sentence_transformers import CrossEncoder
+
+    saved, folder = {"ask": "a clock asks: "}, tmp_path / kind
+    maker = CrossEncoder(str(folders(kind)), device="cpu", prompts=saved, default_prompt_name="ask")
+    maker.save_pretrained(str(folder))
+    expected = theirs(folder, SENTENCES)
+    assert expected != pytest.approx(theirs(folders(kind), SENTENCES), abs=1e-2)
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+    if kind == "bert":
+        export(folder, tmp_path / "onnx")
+        with load_reranker(f"onnx:{tmp_path / 'onnx'}") as reranker:
+            assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+
+    edited(folder / "sentence_bert_config.json", max_seq_length=40)
+    long = " ".join(WORDS * 4)
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert reranker.scorer.capabilities.max_tokens == 40
+        assert raw(reranker, [long]) == pytest.approx(theirs(folder, [long]), abs=1e-4), "the query is short: cut alike"
 
 
 def test_only_the_document_is_cut(folders):
