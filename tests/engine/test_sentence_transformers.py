@@ -82,6 +82,18 @@ def test_the_order_does_not_depend_on_batches_or_the_order_given(kind, folders):
         assert again == pytest.approx([expected[index] for index in shuffled], abs=1e-5)
 
 
+def test_a_tokenizer_that_gives_no_types_gives_none_here(folders, tmp_path):
+    """Its file types the document 1 all the same, and the model has two types."""
+    folder = shutil.copytree(folders("bert"), tmp_path / "untyped")
+    edited(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    expected = theirs(folder, SENTENCES)
+    assert expected != pytest.approx(theirs(folders("bert"), SENTENCES), abs=1e-2)
+    export(folder, tmp_path / "onnx")
+    for spec in (f"sentence-transformers:{folder}", f"onnx:{tmp_path / 'onnx'}"):
+        with load_reranker(spec, device="cpu") as reranker:
+            assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["bert", "modular"])
 def test_a_prompt_and_a_length_that_its_maker_saved_are_kept(kind, folders, tmp_path):
     """Both in files of sentence-transformers' own, which it reads of whatever it has saved."""
