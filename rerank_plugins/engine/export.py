@@ -18,7 +18,7 @@ from .encoder import Encoded, Encoder
 from .first_token import first_token_only
 from .hub import SMALL_FILES
 from .onnx_model import loaded
-from .torch_load import modular, modules, quiet
+from .torch_load import modular, modules, no_chat, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +128,7 @@ def _config(checkpoint: Path) -> dict[str, Any]:
         raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
+    no_chat(checkpoint)
     if modular(checkpoint):
         return config
     kinds = config.get("architectures") or ["nothing"]

@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "modular",
     "modules",
+    "no_chat",
     "quiet",
 ]
 
@@ -100,11 +101,25 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
             f"{folder} is a {architecture}, which scores by the words it would write: name it by its family (qwen3, "
             "mxbai, zerank, bge), whose prompt it needs, or as causal-lm with a template."
         )
+    no_chat(folder)
     if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
         return
     if "auto_map" in config:
         raise _wants_code(folder)
     raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
+
+
+def no_chat(folder: Path) -> None:
+    """Refuse a classifier that was trained on a chat: the pair alone is another text, and its score would mean nothing.
+
+    Raises:
+        ConfigError: Its tokenizer has a chat template, which sentence-transformers would fill with query and document.
+    """
+    if (folder / "chat_template.jinja").is_file() or json_of(folder / "tokenizer_config.json").get("chat_template"):
+        raise ConfigError(
+            f"{folder} puts query and document into a chat template, and only pairs are classified here: take the language "
+            "model that it was made from (causal-lm, or its family), or serve it and name the server (vllm, tei)."
+        )
 
 
 def has_files(folder: Path) -> None:

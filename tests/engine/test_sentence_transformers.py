@@ -111,6 +111,7 @@ def test_a_prompt_and_a_length_that_its_maker_saved_are_kept(kind, folders, tmp_
         with load_reranker(f"onnx:{tmp_path / 'onnx'}") as reranker:
             assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
 
+    folder = shutil.copytree(folder, tmp_path / "shorter")
     edited(folder / "sentence_bert_config.json", max_seq_length=40)
     long = " ".join(WORDS * 4)
     with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
@@ -287,6 +288,22 @@ def test_modules_that_would_score_at_random_are_refused(spoil, told, folders, tm
     spoil(folder)
     with pytest.raises(ConfigError, match=told), load_reranker(f"sentence-transformers:{folder}") as reranker:
         reranker.warmup()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_classifier_of_chats_is_refused(inside, folders, tmp_path):
+    """sentence-transformers fills the template, and scores another text than the pair."""
+    folder = shutil.copytree(folders("bert"), tmp_path / "chat")
+    template = "{% for each in messages %}{{ each['role'] }}: {{ each['content'] }} {% endfor %}"
+    if inside:
+        edited(folder / "tokenizer_config.json", chat_template=template)
+    else:
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+    assert theirs(folder, SENTENCES) != pytest.approx(theirs(folders("bert"), SENTENCES), abs=1e-2)
+    with pytest.raises(ConfigError, match="chat template"):
+        load_reranker(f"sentence-transformers:{folder}")
+    with pytest.raises(ConfigError, match="chat template"):
+        export(folder, tmp_path / "onnx")
 
 
 def test_older_names_of_a_backbone_s_weights_are_no_lack(folders, tmp_path):
