@@ -83,7 +83,7 @@ class OnnxBackend(Backend):
         for each in devices(device):
             offered("device", each, ("cpu", "auto"))
         size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
+        size("batch_tokens", batch_tokens, 1)  # a text that is longer goes alone
         return choose(runtime, dtype, cls.runtimes)
 
     @property

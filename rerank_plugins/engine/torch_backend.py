@@ -85,7 +85,7 @@ class TorchBackend(Backend, Generic[M]):
         offered("runtime", runtime, ("torch", "auto"))
         offered("dtype", dtype, ("float32", "bfloat16", "float16", "auto"))
         size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
+        size("batch_tokens", batch_tokens, 1)  # a text that is longer goes alone
         found = devices(device)
         if len(found) > 1 and not cls.several:
             raise ConfigError(f"This model runs on one device, and device names {len(found)}: name one.")

@@ -173,6 +173,12 @@ def test_the_only_onnx_file_is_the_model_whatever_its_name(folder: Path) -> None
     assert model_file(folder).name == "quite_another.onnx"
 
 
+def test_a_file_instead_of_its_folder_is_not_looked_for_on_a_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(ConfigError, match=r"no folder copy/model\.onnx: name a folder"):
+        load_reranker("onnx:copy/model.onnx")
+
+
 def test_rerankers_of_one_folder_load_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 

@@ -76,7 +76,7 @@ def test_the_order_does_not_depend_on_batches_or_the_order_given(kind, folders):
         expected = raw(usual, DOCUMENTS)
     shuffled = list(range(len(DOCUMENTS)))
     random.Random(3).shuffle(shuffled)
-    for batch_tokens in (16, 100, 100_000):
+    for batch_tokens in (1, 16, 100, 100_000):
         with load_reranker({**spec, "batch_tokens": batch_tokens}) as reranker:
             again = raw(reranker, [DOCUMENTS[index] for index in shuffled])
         assert again == pytest.approx([expected[index] for index in shuffled], abs=1e-5)
@@ -200,6 +200,7 @@ def test_bfloat16_by_name_keeps_the_scores_near(folders):
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"runtime": "onnxruntime"}, "runtime 'onnxruntime' is not offered.*torch"),
         ({"max_tokens": 3}, "max_tokens has to be"),
+        ({"batch_tokens": 0}, "batch_tokens has to be a whole number of at least 1"),
         ({"max_tokens": LONGEST + 1}, f"more than the model has positions for: take {LONGEST} at most"),
     ],
 )
