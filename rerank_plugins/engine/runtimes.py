@@ -119,6 +119,8 @@ class _Onnxruntime:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.inputs = frozenset(node.name for node in self._session.get_inputs())
+        # Some files were made for numbers of 32 bits; OpenVINO converts by itself.
+        self._narrow = {node.name for node in self._session.get_inputs() if node.type == "tensor(int32)"}
         # onnxruntime's arena keeps the peak for ever (peers.md B34): memory goes back after a large batch. Small
         # ones leave it as it is, a tenth faster than without an arena (measured in benchmarks/local.py).
         self._shrinking = ort.RunOptions()
@@ -126,7 +128,8 @@ class _Onnxruntime:
 
     def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         options = self._shrinking if feed["input_ids"].size > LARGE else None
-        output: np.ndarray = self._session.run(None, dict(feed), options)[0]
+        given = {name: value.astype("int32") if name in self._narrow else value for name, value in feed.items()}
+        output: np.ndarray = self._session.run(None, given, options)[0]
         return output
 
 

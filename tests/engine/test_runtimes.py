@@ -75,6 +75,25 @@ def test_int8_is_taken_by_name_and_a_score_is_its_own(cross_encoder_folder):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_may_ask_for_numbers_of_32_bits(runtime, cross_encoder_folder, tmp_path):
+    import onnx
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(cross_encoder_folder / name, tmp_path / name)
+    model = onnx.load(str(cross_encoder_folder / "model.onnx"))
+    for given in model.graph.input:
+        for node in model.graph.node:
+            node.input[:] = [f"wide_{each}" if each == given.name else each for each in node.input]
+        model.graph.node.insert(
+            0, onnx.helper.make_node("Cast", [given.name], [f"wide_{given.name}"], to=onnx.TensorProto.INT64)
+        )
+        given.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    expected = scores({"use": f"onnx:{cross_encoder_folder}", "runtime": runtime})
+    assert scores({"use": f"onnx:{tmp_path}", "runtime": runtime}) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_file_that_quantises_whole_batches_runs_text_by_text(runtime, cross_encoder_folder, tmp_path):
     """onnxruntime's dynamic quantisation has one scale for a batch: beside another text a score would be another."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
