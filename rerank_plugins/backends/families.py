@@ -101,13 +101,6 @@ def run(kind: str, options: Mapping[str, Any], folder: Path) -> Backend:
     Raises:
         ConfigError: It holds no such model.
     """
-    if (
-        kind == TORCH
-        and (folder / "config.json").is_file()
-        and not any(folder.glob("*.safetensors"))
-        and any(folder.glob("**/*.onnx"))
-    ):
-        raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
     engine, more = _ENGINES[kind]
     made: Backend = engine(
         str(folder), **{name: options[name] for name in (*_COMMON, *more) if options[name] is not None}

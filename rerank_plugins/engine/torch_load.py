@@ -134,6 +134,8 @@ def has_files(folder: Path) -> None:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
     if not any(folder.glob("*.safetensors")):
+        if any(folder.glob("**/*.onnx")):
+            raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
         raise ConfigError(
             f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
             "save the model again with transformers' save_pretrained."

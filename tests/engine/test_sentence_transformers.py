@@ -322,6 +322,10 @@ def test_pickled_weights_are_not_read(folders, tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="no safetensors weights"):
         load_reranker(f"sentence-transformers:{folder}")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").touch()
+    with pytest.raises(ConfigError, match="an ONNX file and no safetensors: use onnx:"):
+        load_reranker(f"sentence-transformers:{folder}")
 
 
 def test_a_stranger_s_module_is_not_run(folders, tmp_path):
