@@ -102,9 +102,8 @@ def run(kind: str, options: Mapping[str, Any], folder: Path) -> Backend:
         ConfigError: It holds no such model.
     """
     engine, more = _ENGINES[kind]
-    made: Backend = engine(
-        str(folder), **{name: options[name] for name in (*_COMMON, *more) if options[name] is not None}
-    )
+    given = {name: options[name] for name in (*_COMMON, *more) if options[name] is not None}
+    made: Backend = engine(str(folder), **given)
     return made
 
 
@@ -244,9 +243,8 @@ class Family(ByName):
             raise ConfigError(f"{self.name}:{model} runs from its ONNX file only: leave runtime out.")
         if kind == TORCH and (runtime in Onnx.runtimes or dtype == "int8"):
             raise ConfigError(
-                f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which runtime {runtime or 'openvino'!r} "
-                f"runs: make one with rerank-plugins export {recipe.repository if recipe else model} ./folder, and "
-                f"name it {self.name}:./folder."
+                f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: make one "
+                f"with rerank-plugins export {recipe.repository if recipe else model} ./folder; name it {self.name}:./folder."
             )
         looked_at(kind, options)
         prompt = TEMPLATES[self.template] if kind == CAUSAL and self.template else None
