@@ -24,7 +24,13 @@ __all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "to
 workers = Workers(2, "rerank-hub")
 """Where fetching runs: never on an event loop."""
 
-SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SMALL_FILES = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 """What is read beside the weights."""
 
 
