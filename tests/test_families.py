@@ -96,6 +96,24 @@ def test_a_licence_that_is_not_for_commerce_is_told_once(caplog, monkeypatch):
         ("sentence-transformers:/no/such/folder", {}, "There is no folder"),
         ("jina", {"runtime": "torch"}, "runs from its ONNX file only"),
         ("qwen3:Qwen3-Reranker-1B", {}, "Choose one of: Qwen3-Reranker-0.6B"),
+        (
+            "jina",
+            {"dtype": "float16"},
+            "dtype 'float16' is not offered here; choose one of: float32, auto, bfloat16, int8",
+        ),
+        ("flashrank", {"device": "cuda"}, "device 'cuda' is not offered here"),
+        ("bge", {"dtype": "int8"}, "rerank-plugins export BAAI/bge-reranker-v2-m3 ./folder; name it bge:./folder"),
+        ("ettin", {"runtime": "openvino"}, "no ONNX file, which that runtime or dtype needs: make one"),
+        ("mxbai:mxbai-rerank-base-v2", {"dtype": "int8"}, "dtype 'int8' is not offered"),
+        ("jina:jina-reranker-v3", {"device": ["cuda:0", "cuda:1"]}, "runs on one device"),
+        ("onnx:a/b", {"runtime": "torch"}, "choose one of: onnxruntime, openvino, auto"),
+        ("sentence-transformers:a/b", {"dtype": "int8"}, "choose one of: float32, bfloat16, float16, auto"),
+        ("qwen3", {"max_tokens": 3}, "at least 16"),
+        (
+            "causal-lm:a/b",
+            {"causal-lm": {"template": "qwen3"}, "runtime": "openvino"},
+            "runtime 'openvino' is not offered here; choose one of: torch",
+        ),
         ("causal-lm:a/b", {}, "needs the template that the model was trained with"),
         ("flashrank:rank-T5-flan", {}, "no model 'rank-T5-flan'. Choose one of: ms-marco-TinyBERT-L-2-v2"),
         ("flashrank:prithivida/flashrank", {}, "Choose one of: ms-marco-TinyBERT-L-2-v2"),
@@ -172,30 +190,49 @@ def test_a_folder_that_is_named_as_a_model_is_scaled_and_cut_as_that_model(tmp_p
             assert (limits.max_query_tokens, limits.max_document_tokens) == (query, document)
 
 
-def test_flashrank_folders_score_as_flashrank_does(tmp_path):
-    """The package's own Ranker, on a folder in its layout (flashrank 0.2.10, Config.py and Ranker.py)."""
-    from flashrank import Ranker, RerankRequest
+def flashrank_folder(folder, file, labels=1):
+    """A model in the layout of flashrank's own (0.2.10, Config.py and Ranker.py)."""
+    cross_encoder(folder, labels=labels)
+    shutil.move(folder / "model.onnx", folder / file)
+    names = {name: f"[{name[:3].upper()}]" for name in ("unk_token", "pad_token", "cls_token", "sep_token")}
+    told = json.dumps(names | {"mask_token": "[MASK]"})
+    (folder / "special_tokens_map.json").write_text(told, "utf-8")
+    return folder
 
-    for labels in (1, 2):
-        cache = tmp_path / str(labels)
-        folder = cross_encoder(cache / "ms-marco-TinyBERT-L-2-v2", labels=labels)
-        shutil.move(folder / "model.onnx", folder / "flashrank-TinyBERT-L-2-v2.onnx")
-        names = {
-            "unk_token": "[UNK]",
-            "pad_token": "[PAD]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
-        }
-        (folder / "special_tokens_map.json").write_text(json.dumps(names), "utf-8")
-        ranker = Ranker(model_name="ms-marco-TinyBERT-L-2-v2", cache_dir=str(cache))
-        passages = [{"id": index, "text": text} for index, text in enumerate(SENTENCES)]
-        theirs = {
-            each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query=QUERY, passages=passages))
-        }
-        with load_reranker(f"flashrank:{folder}") as reranker:
-            ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
-        assert ours == pytest.approx(theirs, abs=1e-4)
+
+def their_scores(ranker, sentences):
+    from flashrank import RerankRequest
+
+    passages = [{"id": index, "text": text} for index, text in enumerate(sentences)]
+    found = ranker.rerank(RerankRequest(query=QUERY, passages=passages))
+    return {each["id"]: float(each["score"]) for each in found}
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_flashrank_folders_score_as_flashrank_does(labels, tmp_path):
+    from flashrank import Ranker
+
+    folder = flashrank_folder(tmp_path / "ms-marco-TinyBERT-L-2-v2", "flashrank-TinyBERT-L-2-v2.onnx", labels)
+    theirs = their_scores(Ranker(model_name=folder.name, cache_dir=str(tmp_path)), SENTENCES)
+    with load_reranker(f"flashrank:{folder}") as reranker:
+        ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_flashrank_models_in_int8_score_as_flashrank_does_text_by_text(tmp_path):
+    """Theirs puts all texts into one batch, whose scale they share; ours is what they give for each alone."""
+    from flashrank import Ranker
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    file = "flashrank-MiniLM-L-12-v2_Q.onnx"
+    folder = flashrank_folder(tmp_path / "ms-marco-MiniLM-L-12-v2", "float.onnx")
+    quantize_dynamic(folder / "float.onnx", folder / file, weight_type=QuantType.QInt8)
+    (folder / "float.onnx").unlink()
+    ranker = Ranker(model_name=folder.name, cache_dir=str(tmp_path))
+    alone = {index: their_scores(ranker, [text])[0] for index, text in enumerate(SENTENCES)}
+    with load_reranker(f"flashrank:{folder}") as reranker:
+        ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
+    assert ours == pytest.approx(alone, abs=1e-4)
 
 
 def test_list_models(capsys):
@@ -203,7 +240,19 @@ def test_list_models(capsys):
     shown = capsys.readouterr().out
     assert all(f"{recipe.family}:{recipe.name}" in shown for recipe in MODELS)
     assert cli.main(["list", "--models", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == len(MODELS)
+    rows = {row["spec"].partition(":")[2]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == len(MODELS)
+    assert {
+        name: rows[name]["scale"]
+        for name in ("bge-reranker-base", "mxbai-rerank-base-v2", "zerank-2", "jina-reranker-v3")
+    } == {
+        "bge-reranker-base": "sigmoid(x)",
+        "mxbai-rerank-base-v2": "sigmoid(x - 4.5)",
+        "zerank-2": "sigmoid(x / 5)",
+        "jina-reranker-v3": "(x + 1) / 2",
+    }
+    assert rows["bge-reranker-base"]["ONNX file"] == "onnx/model.onnx"
+    assert rows["ms-marco-MiniLM-L-12-v2"]["ONNX file"] == "flashrank-MiniLM-L-12-v2_Q.onnx"
 
 
 def test_fetch_of_what_has_no_files_says_so(capsys, cross_encoder_folder):

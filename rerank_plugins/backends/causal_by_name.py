@@ -10,7 +10,8 @@ from ..core.types import Capabilities
 from ..engine.by_name import ByName
 from ..engine.hub import torch_files
 from ..engine.templates import TEMPLATES
-from .families import UNKNOWN_LENGTH, located, run_causal_lm
+from .families import UNKNOWN_LENGTH, located, looked_at, run
+from .recipes import CAUSAL
 
 __all__ = ["CausalByName"]
 
@@ -55,6 +56,7 @@ class CausalByName(ByName):
                 f"{self.name} needs the template that the model was trained with: write {self.name} = "
                 f'{{template = "qwen3"}}, or another of: {", ".join(TEMPLATES)}.'
             )
+        looked_at(CAUSAL, options)
         more = {"causal-lm": {"template": template}}
         where = located(model, f"{self.name}:{model}", torch_files, options, more)
         declared = Capabilities(
@@ -64,4 +66,4 @@ class CausalByName(ByName):
             max_tokens=max_tokens or UNKNOWN_LENGTH,
             instructions=True,
         )
-        super().__init__(model, where, partial(run_causal_lm, options), declared)
+        super().__init__(model, where, partial(run, CAUSAL, options), declared)

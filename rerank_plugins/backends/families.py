@@ -40,7 +40,8 @@ __all__ = [
     "TorchByName",
     "Zerank",
     "located",
-    "run_causal_lm",
+    "looked_at",
+    "run",
 ]
 
 _log = logging.getLogger("rerank_plugins")
@@ -48,10 +49,6 @@ _warned: set[str] = set()
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 UNKNOWN_LENGTH = 512
 """Tokens that a model is taken to read as long as nobody has looked into its folder."""
-
-
-def _options(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: given[name] for name in names if given[name] is not None}
 
 
 def _torch(options: Mapping[str, Any]) -> bool:
@@ -87,29 +84,36 @@ def located(
     return Repository(name, spec, choose, options["revision"], bool(options["local_files_only"]), more=more or {})
 
 
-_ENGINE_OPTIONS = ("max_tokens", "batch_tokens", "device", "runtime", "dtype")
+_COMMON = ("max_tokens", "batch_tokens", "device", "runtime", "dtype")
+_ENGINES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    ONNX: (Onnx, ()),
+    TORCH: (SentenceTransformers, ("trust_remote_code",)),
+    CAUSAL: (CausalLM, ("template",)),
+    LISTWISE: (Listwise, ("query_tokens", "document_tokens")),
+}
+"""The class of each engine, and the options that only it has."""
 
 
-def _onnx(options: Mapping[str, Any], folder: Path) -> Backend:
-    return Onnx(str(folder), **_options(options, *_ENGINE_OPTIONS))
+def looked_at(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse what an engine does not offer now, and not once a model of gigabytes is there.
+
+    Raises:
+        ConfigError: A value is not offered.
+        MissingExtra: The runtime is not installed.
+    """
+    _ENGINES[kind][0].asked(**{name: options[name] for name in _COMMON})
 
 
-def _sentence_transformers(options: Mapping[str, Any], folder: Path) -> Backend:
-    if (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")) and any(folder.glob("**/*.onnx")):
-        raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
-    return SentenceTransformers(str(folder), **_options(options, *_ENGINE_OPTIONS, "trust_remote_code"))
+def run(kind: str, options: Mapping[str, Any], folder: Path) -> Backend:
+    """Return an engine's backend over the model in a folder.
 
-
-def run_causal_lm(options: Mapping[str, Any], folder: Path) -> Backend:
-    """Return the engine of a language model in a folder."""
-    return CausalLM(str(folder), **_options(options, *_ENGINE_OPTIONS, "template"))
-
-
-def _listwise(options: Mapping[str, Any], folder: Path) -> Backend:
-    return Listwise(str(folder), **_options(options, *_ENGINE_OPTIONS, "query_tokens", "document_tokens"))
-
-
-_ENGINES = {ONNX: _onnx, TORCH: _sentence_transformers, CAUSAL: run_causal_lm, LISTWISE: _listwise}
+    Raises:
+        ConfigError: It holds no such model.
+    """
+    engine, more = _ENGINES[kind]
+    given = {name: options[name] for name in (*_COMMON, *more) if options[name] is not None}
+    made: Backend = engine(str(folder), **given)
+    return made
 
 
 class OnnxByName(ByName):
@@ -145,9 +149,10 @@ class OnnxByName(ByName):
         options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder, or {self.name}:org/name.")
+        looked_at(ONNX, options)
         where = located(model, f"{self.name}:{model}", onnx_files, options)
         declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
-        super().__init__(model, where, partial(_onnx, options), declared)
+        super().__init__(model, where, partial(run, ONNX, options), declared)
 
 
 class TorchByName(ByName):
@@ -190,11 +195,12 @@ class TorchByName(ByName):
                 "trust_remote_code runs code of the repository's, so it needs a model on the hub and its commit: set "
                 "revision to the 40 digits of the one that you have read."
             )
+        looked_at(TORCH, options)
         choose = partial(torch_files, code=trust_remote_code)
         more = {"sentence-transformers": {"trust_remote_code": True}} if trust_remote_code else {}
         where = located(model, f"{self.name}:{model}", choose, options, more)
         declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
-        super().__init__(model, where, partial(_sentence_transformers, options), declared)
+        super().__init__(model, where, partial(run, TORCH, options), declared)
 
 
 class Family(ByName):
@@ -246,6 +252,12 @@ class Family(ByName):
             _need_torch(self.name)
         elif options["runtime"] == "torch":
             raise ConfigError(f"{self.name}:{model} runs from its ONNX file only: leave runtime out.")
+        if kind == TORCH and (runtime in Onnx.runtimes or dtype == "int8"):
+            raise ConfigError(
+                f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: make one "
+                f"with rerank-plugins export {recipe.repository if recipe else model} ./folder; name it {self.name}:./folder."
+            )
+        looked_at(kind, options)
         prompt = TEMPLATES[self.template] if kind == CAUSAL and self.template else None
         known = recipe or self._known(where)
         declared = Capabilities(
@@ -271,7 +283,7 @@ class Family(ByName):
             if recipe and longest is None and kind != LISTWISE:  # what both the recipe and the files allow
                 most = room(folder) if kind == CAUSAL else Limits.read(folder).max_tokens
                 longest = min(recipe.max_tokens, most)
-            return _ENGINES[kind](options | beside | {"max_tokens": longest}, folder)
+            return run(kind, options | beside | {"max_tokens": longest}, folder)
 
         super().__init__(recipe.name if recipe else str(model), where, make, declared)
 

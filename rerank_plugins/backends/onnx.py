@@ -65,7 +65,8 @@ class Onnx(OnnxBackend):
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
             raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
-        rows = await model.workers.run(partial(encoder.pairs, request.query, request.documents, longest))
+        query = model.limits.prompt + request.query
+        rows = await model.workers.run(partial(encoder.pairs, query, request.documents, longest))
         values: list[float] = [0.0] * len(rows)
 
         def keep(positions: list[int], output: np.ndarray) -> None:

@@ -57,14 +57,24 @@ class Recipe:
         """Whether its licence allows commercial use."""
         return "NC" not in self.licence
 
+    @property
+    def scale(self) -> str:
+        """How `relevance_score` comes of the raw score x."""
+        if self.engine == LISTWISE:
+            return "(x + 1) / 2"
+        shifted = f"x - {self.offset:g}" if self.offset else "x"
+        return f"sigmoid({shifted if self.divisor == 1 else f'{shifted} / {self.divisor:g}'})"
+
     def row(self) -> dict[str, str]:
         """Return it as a line of a table."""
         return {
             "spec": f"{self.family}:{self.name}",
             "engine": self.engine,
             "tokens": str(self.max_tokens),
+            "scale": self.scale,
             "languages": self.languages,
             "licence": self.licence,
+            "ONNX file": self.onnx or "",
         }
 
 

@@ -21,10 +21,10 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a model's name means a folder: it is one, or is written like one."""
+    """Tell whether a model's name means a folder: it is one (or a file, which an error then tells), or is written like one."""
     path = Path(name).expanduser()
     return (
-        path.is_dir()
+        path.exists()
         or path.is_absolute()
         or name.startswith((".", "~"))
         or name.count("/") > 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+from .limits import json_of
 from .special import demoted, plain_words, spelled, unspelled
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Encoder:
         if not path.is_file():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         self.path = path
+        takes = json_of(path.with_name("tokenizer_config.json")).get("model_input_names")
+        self._typed = not isinstance(takes, list) or "token_type_ids" in takes
         try:
             file = path.read_text("utf-8")
             self._tokenizer = _opened(file, marks)
@@ -87,10 +90,11 @@ class Encoder:
         types = [0] * len(texts)
         past = 0
         for token, kind, owner in zip(probe.ids, probe.type_ids, probe.sequence_ids, strict=True):
+            typed = kind if self._typed else 0  # left out by its maker's code, which is 0 to the model
             if owner is None:
-                runs[past].append((token, kind))
+                runs[past].append((token, typed))
             else:
-                types[owner] = kind
+                types[owner] = typed
                 past = owner + 1
         return _Template(tuple(map(tuple, runs)), tuple(types))
 

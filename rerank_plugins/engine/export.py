@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,10 +16,13 @@ from ..core.errors import ConfigError, MissingExtra
 from ..core.loop import run_sync
 from .encoder import Encoded, Encoder
 from .first_token import first_token_only
+from .hub import SMALL_FILES
 from .onnx_model import loaded
+from .torch_load import modular, modules, no_chat, quiet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
+    from transformers import PreTrainedConfig
 
 __all__ = ["Agreement", "export"]
 
@@ -59,7 +62,8 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
     head reads no other (`first_token_only`).
 
     Args:
-        checkpoint: A folder with a sequence-classification model of one or two labels, in safetensors.
+        checkpoint: A folder with a sequence-classification model of one or two labels, in safetensors; or with Ettin's
+            layout, a transformer and sentence-transformers' modules.
         folder: Made if it is not there; may be `checkpoint` itself. A `model.onnx` in it is never overwritten.
 
     Raises:
@@ -72,26 +76,13 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
         raise ConfigError(f"{folder} holds a model.onnx already: name another folder, or take that file away first.")
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
-        import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        import torch  # noqa: F401
+        from transformers import AutoTokenizer, PreTrainedModel
+
+        with quiet():
+            source = _of_modules(checkpoint) if modular(checkpoint) else _of_one_file(checkpoint)
     except ImportError as error:
         raise MissingExtra("rerank-plugins export", extra="export", package=str(error.name)) from error
-
-    try:
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except Exception as error:  # whatever transformers raises for a broken folder
-        raise ConfigError(f"{checkpoint} cannot be loaded by transformers ({error}): fetch it again.") from error
-    if absent := sorted(told["missing_keys"]):
-        raise ConfigError(f"{checkpoint} lacks weights ({', '.join(absent[:3])}): it is not trained as a reranker.")
-    model = model.eval()
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (checkpoint / "tokenizer.json").is_file():
@@ -101,19 +92,22 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
                 f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again."
             )
         AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in SMALL_FILES:
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
             shutil.copyfile(checkpoint / name, folder / name)
 
     inputs = ["input_ids", "attention_mask"]
     # RoBERTa's kin have a table of one row for the types, and fail on any type but 0: they get none.
-    if config["model_type"] != "modernbert" and (model.config.to_dict().get("type_vocab_size") or 0) > 1:
+    if config["model_type"] != "modernbert" and (source.config.to_dict().get("type_vocab_size") or 0) > 1:
         inputs.append("token_type_ids")
-    longest = min(512, model.config.max_position_embeddings - 4)
-    rows = Encoder(folder / "tokenizer.json").pairs(_QUERY, _TEXTS, longest)
-    expected = _torch_scores(model, rows, inputs)
-    shortened = first_token_only(model)
-    _write(model, inputs, folder / "model.onnx")
+    encoder = Encoder(folder / "tokenizer.json")
+    if not encoder.joins_pairs:
+        raise ConfigError(f"The tokenizer in {checkpoint} joins no pair of texts: this is no cross-encoder's.")
+    longest = min(512, getattr(source.config, "max_position_embeddings", 516) - 4)
+    rows = encoder.pairs(_QUERY, _TEXTS, longest)
+    expected = _torch_scores(source, rows, inputs)
+    shortened = isinstance(source.module, PreTrainedModel) and first_token_only(source.module)
+    _write(source, inputs, folder / "model.onnx")
     try:
         found = _onnx_scores(folder, rows)
         largest = max(abs(one - other) for one, other in zip(expected, found, strict=True))
@@ -134,12 +128,13 @@ def _config(checkpoint: Path) -> dict[str, Any]:
         raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
+    no_chat(checkpoint)
+    if modular(checkpoint):
+        return config
     kinds = config.get("architectures") or ["nothing"]
     if not kinds[0].endswith("ForSequenceClassification"):
-        modules = " (its head is of sentence-transformers' modules: run it as sentence-transformers:…)"
         raise ConfigError(
-            f"{checkpoint} is a {kinds[0]} without a classification head"
-            f"{modules if (checkpoint / 'modules.json').is_file() else ''}: export a cross-encoder "
+            f"{checkpoint} is a {kinds[0]} without a classification head: export a cross-encoder "
             "(…ForSequenceClassification)."
         )
     labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
@@ -148,7 +143,51 @@ def _config(checkpoint: Path) -> dict[str, Any]:
     return config
 
 
-def _torch_scores(model: PreTrainedModel, rows: Sequence[Encoded], inputs: list[str]) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is exported: a network, its transformer's config, and its logits of named inputs."""
+
+    module: torch.nn.Module
+    config: PreTrainedConfig
+    logits: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+
+
+def _of_one_file(checkpoint: Path) -> _Source:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:  # whatever transformers raises for a broken folder
+        raise ConfigError(f"{checkpoint} cannot be loaded by transformers ({error}): fetch it again.") from error
+    if absent := sorted(told["missing_keys"]):
+        raise ConfigError(f"{checkpoint} lacks weights ({', '.join(absent[:3])}): it is not trained as a reranker.")
+    return _Source(model.eval(), model.config, lambda given: model(**given).logits)
+
+
+def _of_modules(checkpoint: Path) -> _Source:
+    import torch
+
+    try:
+        found = modules(checkpoint, torch.device("cpu"), torch.float32, attention="eager")
+    except (ConfigError, ImportError):
+        raise
+    except Exception as error:  # whatever sentence-transformers raises for a broken folder
+        raise ConfigError(
+            f"{checkpoint} cannot be loaded by sentence-transformers ({error}): fetch it again."
+        ) from error
+    return _Source(found, found.transformers_model.config, lambda given: found(given)["scores"])
+
+
+def _torch_scores(source: _Source, rows: Sequence[Encoded], inputs: list[str]) -> list[float]:
     """Return torch's score of every row, each alone and without padding."""
     import torch
 
@@ -156,7 +195,7 @@ def _torch_scores(model: PreTrainedModel, rows: Sequence[Encoded], inputs: list[
     for row in rows:
         feed = {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "token_type_ids": row.types}
         with torch.inference_mode():
-            (logits,) = model(**{name: torch.tensor([feed[name]]) for name in inputs}).logits.double().tolist()
+            (logits,) = source.logits({name: torch.tensor([feed[name]]) for name in inputs}).double().tolist()
         scores.append(logits[0] if len(logits) == 1 else logits[1] - logits[0])
     return scores
 
@@ -174,7 +213,7 @@ def _onnx_scores(folder: Path, rows: Sequence[Encoded]) -> list[float]:
     return scores
 
 
-def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
+def _write(source: _Source, inputs: list[str], file: Path) -> None:
     import torch
     import transformers
 
@@ -183,11 +222,10 @@ def _write(model: PreTrainedModel, inputs: list[str], file: Path) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.module = source.module
 
         def forward(self, *values: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(**dict(zip(inputs, values, strict=True))).logits
-            return logits
+            return source.logits(dict(zip(inputs, values, strict=True)))
 
     # Two rows, one of them padded: a tracer leaves out mask work that the example does not need.
     ids = torch.full((2, 9), 5)

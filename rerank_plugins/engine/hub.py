@@ -24,7 +24,13 @@ from .record import Record, locked
 
 __all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files"]
 
-SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SMALL_FILES = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 """What is read beside the weights."""
 
 
@@ -53,7 +59,8 @@ def torch_files(names: Sequence[str], *, code: bool = False) -> list[str]:
     weights = [name for name in names if name.endswith(".safetensors") and _part(name)]
     if not any("/" not in name for name in weights):
         raise ConfigError("it has no safetensors weights (pickled ones can run code and are not read)")
-    parts = [name for name in names if name.endswith(".json") and _part(name)]
+    # A chat template is not read, but tells a model that is refused.
+    parts = [name for name in names if (name.endswith(".json") or name == "chat_template.jinja") and _part(name)]
     ours = [name for name in names if code and name.endswith(".py")]
     return list(dict.fromkeys([*weights, *_small(names), *parts, *ours]))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
+
+from ..core.together import together
 
 __all__ = ["deal"]
 
@@ -23,10 +24,4 @@ async def deal(batches: Iterable[B], lanes: Iterable[Callable[[B], Awaitable[Non
         for batch in left:
             await lane(batch)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for lane in lanes:
-                group.create_task(run(lane))
-    except BaseExceptionGroup as several:
-        error = several.exceptions[0]
-        raise error from error.__cause__
+    await together(run(lane) for lane in lanes)

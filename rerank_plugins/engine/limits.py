@@ -12,8 +12,8 @@ from ..core.errors import ConfigError
 
 __all__ = ["Limits", "json_of"]
 
-_ROBERTA = {"roberta", "xlm-roberta", "camembert", "mpnet"}
-_TABLE = {*_ROBERTA, "bert", "electra", "distilbert"}
+_ROBERTA = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"}
+_TABLE = {*_ROBERTA, "bert", "electra", "distilbert", "albert"}
 """Their positions are rows of a table: past its end there is nothing to read."""
 
 _log = logging.getLogger("rerank_plugins")
@@ -27,16 +27,21 @@ class Limits:
     pad: int
     most: int | None = None
     """What no option can go above, where the positions are a table."""
+    prompt: str = ""
+    """What its maker sets before every query."""
 
     @classmethod
     def read(cls, folder: Path) -> Limits:
-        """Read `config.json` and `tokenizer_config.json`; warn where they disagree on the longest input."""
+        """Read `config.json`, `tokenizer_config.json` and what sentence-transformers has; warn where they disagree on the longest input."""
         config, tokenizer = json_of(folder / "config.json"), json_of(folder / "tokenizer_config.json")
+        theirs = json_of(folder / "config_sentence_transformers.json")
         pad = config.get("pad_token_id")
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int) and config.get("model_type") in _ROBERTA:
             positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
         told = tokenizer.get("model_max_length")
+        if (folder / "modules.json").is_file():  # else sentence-transformers does not look there either
+            told = json_of(folder / "sentence_bert_config.json").get("max_seq_length") or told
         told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
         sizes = [size for size in (positions, told) if isinstance(size, int)]
         if len(set(sizes)) > 1:
@@ -49,7 +54,10 @@ class Limits:
             )
         table = config.get("model_type") in _TABLE and config.get("position_embedding_type", "absolute") == "absolute"
         most = positions if isinstance(positions, int) and table else None
-        return cls(min(sizes, default=512), pad if isinstance(pad, int) else 0, most)
+        prompt = (theirs.get("prompts") or {}).get(theirs.get("default_prompt_name"))
+        return cls(
+            min(sizes, default=512), pad if isinstance(pad, int) else 0, most, prompt if isinstance(prompt, str) else ""
+        )
 
     def longest(self, asked: int | None) -> int:
         """Return the most tokens of an input: as asked, else what the folder says.

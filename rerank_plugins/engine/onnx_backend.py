@@ -51,11 +51,9 @@ class OnnxBackend(Backend):
             MissingExtra: The runtime is not installed.
         """
         super().__init__(model)
-        for each in devices(device):
-            offered("device", each, ("cpu", "auto"))
-        self._runtime, self._dtype = choose(runtime, dtype, self.runtimes)
-        size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
+        self._runtime, self._dtype = self.asked(
+            max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=dtype
+        )
         model_file(folder)
         if not (folder / "tokenizer.json").is_file():
             raise ConfigError(
@@ -65,6 +63,28 @@ class OnnxBackend(Backend):
         self._max_tokens = max_tokens
         self.batch_tokens = batch_tokens or BATCH_TOKENS
         self._held: OnnxModel | None = None
+
+    @classmethod
+    def asked(
+        cls,
+        *,
+        max_tokens: int | None,
+        batch_tokens: int | None,
+        device: str | Sequence[str] | None,
+        runtime: str | None,
+        dtype: str | None,
+    ) -> tuple[str, str]:
+        """Look at the options alone, before a model is fetched, and return the runtime and the dtype that they give.
+
+        Raises:
+            ConfigError: A value is not offered.
+            MissingExtra: The runtime is not installed.
+        """
+        for each in devices(device):
+            offered("device", each, ("cpu", "auto"))
+        size("max_tokens", max_tokens)
+        size("batch_tokens", batch_tokens, 1)  # a text that is longer goes alone
+        return choose(runtime, dtype, cls.runtimes)
 
     @property
     def detail(self) -> str:

@@ -17,7 +17,7 @@ from .batches import plan
 from .encoder import Encoded, Encoder
 from .lanes import deal
 from .limits import Limits
-from .runtimes import Session, open_session
+from .runtimes import Session, open_session, quantises_batches
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class OnnxModel:
         self.turns = Turns()
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._apart = False
         self._encoder: Encoder | None = None
 
     @property
@@ -85,6 +86,7 @@ class OnnxModel:
         with self._lock:
             if self._session is None:
                 self._session = open_session(self.runtime, self.dtype, self.file, self.workers.threads)
+                self._apart = quantises_batches(self.file)
             return self._session
 
     async def map(
@@ -93,9 +95,10 @@ class OnnxModel:
         """Run every row through the model; call `each(positions, output)` on a worker thread after every batch.
 
         Two batches a core are in the queue at any time, so a cancelled call leaves nothing behind but those, and
-        concurrent calls take turns batch by batch.
+        concurrent calls take turns batch by batch. Where a row's output would depend on the rows beside it, each goes alone.
         """
         session = await self.workers.run(lambda: self.session)
+        most = 1 if self._apart else batch_tokens
 
         def run(positions: list[int]) -> None:
             feed = self._feed(rows, positions, session.inputs)
@@ -106,7 +109,7 @@ class OnnxModel:
             each(positions, output)
 
         lane = partial(self.workers.run, run)
-        await deal(plan([len(row.ids) for row in rows], batch_tokens), [lane] * (2 * self.workers.threads))
+        await deal(plan([len(row.ids) for row in rows], most), [lane] * (2 * self.workers.threads))
 
     def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: frozenset[str]) -> dict[str, np.ndarray]:
         import numpy as np
@@ -126,7 +129,7 @@ class OnnxModel:
         return {name: value for name, value in feed.items() if name in wanted}
 
 
-_table: weakref.WeakValueDictionary[tuple[Path, str, str], OnnxModel] = weakref.WeakValueDictionary()
+_table: weakref.WeakValueDictionary[tuple[Path, Path, str, str], OnnxModel] = weakref.WeakValueDictionary()
 _table_lock = threading.Lock()
 _abandoned: list[OnnxModel] = []
 
@@ -134,14 +137,19 @@ _abandoned: list[OnnxModel] = []
 def loaded(folder: Path, runtime: str = "onnxruntime", dtype: str = "float32") -> OnnxModel:
     """Return the process's one model of a folder in a runtime and dtype; it is dropped from memory when nobody holds it any more.
 
+    In a hub's cache the files of a revision are links: two revisions may share an ONNX file and not the tokenizer, so the
+    folder counts too; and weights outside the file lie beside the link, so it is opened by that name.
+
     Raises:
         ConfigError: The folder, its ONNX file or its settings cannot be read.
     """
-    file = model_file(folder).resolve()
+    folder = folder.resolve()
+    file = model_file(folder)
+    key = folder, file, runtime, dtype
     with _table_lock:
-        model = _table.get((file, runtime, dtype))
+        model = _table.get(key)
         if model is None:
-            model = _table[file, runtime, dtype] = OnnxModel(folder, file, runtime, dtype)
+            model = _table[key] = OnnxModel(folder, file, runtime, dtype)
         return model
 
 

@@ -56,11 +56,11 @@ def offered(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} {value!r} is not offered here; choose one of: {', '.join(choices)}.")
 
 
-def size(name: str, value: Any) -> None:
-    """Refuse a number of tokens that is no whole number of at least 16; `None` is always fine.
+def size(name: str, value: Any, least: int = 16) -> None:
+    """Refuse a number of tokens that is no whole number of at least `least`; `None` is always fine.
 
     Raises:
         ConfigError: It is none.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 16):
-        raise ConfigError(f"{name} has to be a whole number of at least 16, and {value!r} is not.")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise ConfigError(f"{name} has to be a whole number of at least {least}, and {value!r} is not.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +21,10 @@ from .int8 import GROUP, compress
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Session", "choose", "open_session"]
+__all__ = ["Session", "choose", "open_session", "quantises_batches"]
 
 _one_at_a_time = Lock()
+_DYNAMIC = b"DynamicQuantize"
 LARGE = 1024
 """Tokens of a batch from which on memory is handed back after it."""
 
@@ -81,11 +84,27 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
         ConfigError: It is no model that the runtime can read.
     """
     try:
-        made: Session = _OpenVINO(file, dtype, streams) if runtime == "openvino" else _Onnxruntime(file)
+        with _without_links(file) as real:
+            made: Session = _OpenVINO(real, dtype, streams) if runtime == "openvino" else _Onnxruntime(real)
     except Exception as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
     _trim()
     return made
+
+
+def quantises_batches(file: Path) -> bool:
+    """Tell whether activations get one int8 scale a batch: then a text's score depends on the texts beside it, and on padding.
+
+    So does onnxruntime's dynamic quantisation, which three of FlashRank's models have been through. The operator's name
+    stands in the file as text.
+    """
+    before = b""
+    with file.open("rb") as opened:
+        while part := opened.read(2**24):
+            if _DYNAMIC in part or _DYNAMIC in before + part[: len(_DYNAMIC)]:
+                return True
+            before = part[-len(_DYNAMIC) :]
+    return False
 
 
 class _Onnxruntime:
@@ -100,6 +119,8 @@ class _Onnxruntime:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.inputs = frozenset(node.name for node in self._session.get_inputs())
+        # Some files were made for numbers of 32 bits; OpenVINO converts by itself.
+        self._narrow = {node.name for node in self._session.get_inputs() if node.type == "tensor(int32)"}
         # onnxruntime's arena keeps the peak for ever (peers.md B34): memory goes back after a large batch. Small
         # ones leave it as it is, a tenth faster than without an arena (measured in benchmarks/local.py).
         self._shrinking = ort.RunOptions()
@@ -107,7 +128,8 @@ class _Onnxruntime:
 
     def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         options = self._shrinking if feed["input_ids"].size > LARGE else None
-        output: np.ndarray = self._session.run(None, dict(feed), options)[0]
+        given = {name: value.astype("int32") if name in self._narrow else value for name, value in feed.items()}
+        output: np.ndarray = self._session.run(None, given, options)[0]
         return output
 
 
@@ -150,6 +172,24 @@ class _OpenVINO:
             with self._lock:
                 self._idle.append(request)
         return output
+
+
+@contextlib.contextmanager
+def _without_links(file: Path) -> Iterator[Path]:
+    """Give a path under which every runtime takes the model: OpenVINO follows no link from its folder to weights elsewhere.
+
+    A hub's cache has nothing but such links. Where those lead to, a folder is made for as long as the model is read.
+    """
+    outside = [each for each in file.parent.glob(f"{file.name}[._]data*") if each.is_symlink()]
+    with contextlib.ExitStack() as until_read:
+        if outside:
+            with contextlib.suppress(OSError):  # a cache that is only to be read, say: the runtime may take the link
+                beside = file.resolve().parent
+                folder = until_read.enter_context(tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True))
+                for each in (*outside, file):
+                    os.link(each.resolve(), Path(folder) / each.name)
+                file = Path(folder) / file.name
+        yield file
 
 
 def _trim() -> None:

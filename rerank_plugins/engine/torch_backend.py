@@ -58,17 +58,38 @@ class TorchBackend(Backend, Generic[M]):
         super().__init__(model)
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder.")
-        offered("runtime", runtime, ("torch", "auto"))
-        offered("dtype", placement.dtype, ("float32", "bfloat16", "float16", "auto"))
-        size("max_tokens", max_tokens)
-        size("batch_tokens", batch_tokens)
+        each_device = self.asked(
+            max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=placement.dtype
+        )
         self.folder = Path(model).expanduser()
         self.batch_tokens = batch_tokens
         self._loaded = loaded
-        self._placements = [replace(placement, device=each) for each in devices(device)]
-        if len(self._placements) > 1 and not self.several:
-            raise ConfigError(f"{self.name} runs on one device, and device names {len(self._placements)}: name one.")
+        self._placements = [replace(placement, device=each) for each in each_device]
         self._held: list[M] = []
+
+    @classmethod
+    def asked(
+        cls,
+        *,
+        max_tokens: int | None,
+        batch_tokens: int | None,
+        device: str | Sequence[str] | None,
+        runtime: str | None,
+        dtype: str | None,
+    ) -> tuple[Any, ...]:
+        """Look at the options alone, before a model is fetched, and return the devices that they name.
+
+        Raises:
+            ConfigError: A value is not offered.
+        """
+        offered("runtime", runtime, ("torch", "auto"))
+        offered("dtype", dtype, ("float32", "bfloat16", "float16", "auto"))
+        size("max_tokens", max_tokens)
+        size("batch_tokens", batch_tokens, 1)  # a text that is longer goes alone
+        found = devices(device)
+        if len(found) > 1 and not cls.several:
+            raise ConfigError(f"This model runs on one device, and device names {len(found)}: name one.")
+        return found
 
     @property
     def detail(self) -> str:

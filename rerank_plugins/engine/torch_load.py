@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from .resident import Placement
 
-__all__ = ["Network", "OnDevice", "check", "device_of", "dtype_of", "has_files", "load", "quiet"]
+__all__ = [
+    "Network",
+    "OnDevice",
+    "check",
+    "device_of",
+    "dtype_of",
+    "has_files",
+    "load",
+    "modular",
+    "modules",
+    "no_chat",
+    "quiet",
+]
 
 _TRANSFORMER = "Transformer"
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -92,6 +104,7 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
         )
     if remote_code:
         _refuse_code_from_elsewhere(folder)
+    no_chat(folder)
     if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
         return
     if "auto_map" in config:
@@ -112,6 +125,19 @@ def _refuse_code_from_elsewhere(folder: Path) -> None:
                     )
 
 
+def no_chat(folder: Path) -> None:
+    """Refuse a classifier that was trained on a chat: the pair alone is another text, and its score would mean nothing.
+
+    Raises:
+        ConfigError: Its tokenizer has a chat template, which sentence-transformers would fill with query and document.
+    """
+    if (folder / "chat_template.jinja").is_file() or json_of(folder / "tokenizer_config.json").get("chat_template"):
+        raise ConfigError(
+            f"{folder} puts query and document into a chat template, and only pairs are classified here: take the language "
+            "model that it was made from (causal-lm, or its family), or serve it and name the server (vllm, tei)."
+        )
+
+
 def has_files(folder: Path) -> None:
     """Refuse a folder that lacks what every model here is loaded from.
 
@@ -124,6 +150,8 @@ def has_files(folder: Path) -> None:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
     if not any(folder.glob("*.safetensors")):
+        if any(folder.glob("**/*.onnx")):
+            raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
         raise ConfigError(
             f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
             "save the model again with transformers' save_pretrained."
@@ -131,22 +159,40 @@ def has_files(folder: Path) -> None:
 
 
 def modular(folder: Path) -> bool:
-    """Tell whether sentence-transformers' modules come after the transformer (Ettin: pooling, then dense layers)."""
+    """Tell whether sentence-transformers' modules come after the transformer (Ettin: pooling, then dense layers).
+
+    Raises:
+        ConfigError: They are not its own, or do not end in a score.
+    """
     file = folder / "modules.json"
     if not file.is_file():
         return False
     import json
 
     try:
-        kinds = [str(each["type"]) for each in json.loads(file.read_text("utf-8"))]
+        modules = [(str(each["type"]), folder / each["path"]) for each in json.loads(file.read_text("utf-8"))]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{file} cannot be read ({error!r}): fetch the model again.") from error
-    for kind in kinds:
+    for kind, part in modules:
         if not kind.startswith("sentence_transformers."):
             raise ConfigError(f"{file} names {kind}, code that is not sentence-transformers' own: it is not run.")
-    if len(kinds) > 1 and kinds[-1].rpartition(".")[2] != "Dense":
-        raise _headless(folder, f"the last of its modules is {kinds[-1].rpartition('.')[2]} (an embedding model?)")
-    return len(kinds) > 1
+        if (part / "pytorch_model.bin").is_file() and not (part / "model.safetensors").is_file() and part != folder:
+            raise ConfigError(f"{part} holds pickled weights, which can run code and are not read: save it anew.")
+    if len(modules) > 1:
+        _ends_in_a_score(folder, *modules[-1])
+    return len(modules) > 1
+
+
+def _ends_in_a_score(folder: Path, kind: str, part: Path) -> None:
+    """Refuse what sentence-transformers would take for an embedding model, and give a head of random numbers."""
+    kind = kind.rpartition(".")[2]
+    if kind != "Dense":
+        raise _headless(folder, f"the last of its modules is {kind} (an embedding model?)")
+    if (gives := json_of(part / "config.json").get("module_output_name")) != "scores":
+        raise _headless(folder, f"the last of its modules gives {gives or 'an embedding'} and no scores")
+    name = "config_sentence_transformers.json"
+    if (told := json_of(folder / name).get("model_type")) != "CrossEncoder":
+        raise _headless(folder, f"its {name} tells of {told or 'no model_type'} and not of a CrossEncoder")
 
 
 def load(folder: Path, placement: Placement) -> Network:
@@ -196,6 +242,17 @@ def _classifier(folder: Path, device: torch.device, dtype: torch.dtype, remote_c
 
 
 def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
+    return modules(folder, device, dtype, remote_code=remote_code)
+
+
+def modules(
+    folder: Path, device: torch.device, dtype: torch.dtype, *, remote_code: bool = False, attention: str | None = None
+) -> Any:
+    """Load a transformer with sentence-transformers' modules after it; of `attention` None is what transformers likes best.
+
+    Raises:
+        ConfigError: Its files do not hold all of it.
+    """
     from sentence_transformers import CrossEncoder
 
     found = CrossEncoder(
@@ -203,9 +260,30 @@ def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code
         device=str(device),
         local_files_only=True,
         trust_remote_code=remote_code,
-        model_kwargs={"dtype": dtype, "use_safetensors": True},
+        model_kwargs={"dtype": dtype, "use_safetensors": True, "attn_implementation": attention},
     )
+    if lacking := _lacking(found.transformers_model, folder):
+        raise _headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
     return found.eval()
+
+
+def _lacking(backbone: Any, folder: Path) -> list[str]:
+    """Return the weights under the modules that no file holds: sentence-transformers leaves them random and says nothing."""
+    from safetensors import safe_open
+
+    stored = set[str]()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+                parts = name.split(".")  # a file may have them below "model." or "bert."
+                stored.update(".".join(parts[start:]) for start in range(len(parts)))
+    if not any(name for name in backbone.state_dict() if name not in stored):
+        return []
+    # Older names are told by transformers itself. A pooler is asked by no module: they read the tokens.
+    _, told = type(backbone).from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    return sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
 
 
 def device_of(asked: str | None) -> torch.device:

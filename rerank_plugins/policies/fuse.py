@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from functools import reduce
@@ -10,6 +9,7 @@ from operator import add
 from typing import Literal, get_args
 
 from ..core.scorer import Scorer
+from ..core.together import together
 from ..core.types import Capabilities, RerankRequest, Scores
 from .several import Several
 
@@ -66,13 +66,7 @@ class Fuse(Several):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask everybody and join the answers."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.ask(each, request)) for each in self.scorers]
-        except BaseExceptionGroup as several:
-            error = several.exceptions[0]
-            raise error from error.__cause__
-        answers = [task.result() for task in tasks]
+        answers = await together(self.ask(each, request) for each in self.scorers)
         lists = self._by_rank(answers, request) if self.method == "rrf" else self._by_score(answers, request)
         values = tuple(
             sum(weight * value for weight, value in zip(self.weights, column, strict=True))

@@ -10,6 +10,7 @@ from operator import add
 
 from ..core.errors import InputError
 from ..core.scorer import Scorer, Wrapper
+from ..core.together import together
 from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
 
@@ -112,13 +113,7 @@ class Split(Wrapper):
             async with places:
                 return await self.inner.ascore(request.select(part))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(score(part)) for part in found]
-        except BaseExceptionGroup as several:
-            error = several.exceptions[0]
-            raise error from error.__cause__
-        return merged([task.result() for task in tasks], [len(part) for part in found])
+        return merged(await together(score(part) for part in found), [len(part) for part in found])
 
 
 def merged(answers: list[Scores], sizes: list[int]) -> Scores:

@@ -16,6 +16,7 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
+from ..core.together import together
 from ..reranker import Reranker, RerankResponse
 
 __all__ = ["ADDED", "Bad", "Columns", "rerank_rows"]
@@ -84,13 +85,7 @@ async def rerank_rows(
             except RerankError as error:
                 return Bad(str(error), row)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(row)) for row in rows]
-    except BaseExceptionGroup as several:
-        error = several.exceptions[0]
-        raise error from error.__cause__
-    return [task.result() for task in tasks]
+    return await together(one(row) for row in rows)
 
 
 def _documents(row: Mapping[str, Any], columns: Columns) -> list[Any]:

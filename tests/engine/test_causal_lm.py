@@ -147,7 +147,7 @@ def test_sharing_batches_and_order_change_nothing(family, folders):
     made = backend(folders(family), family)
     alone = [scored(made, [document]).values[0] for document in DOCUMENTS]  # nothing is shared, nobody is beside it
     shuffled = random.Random(3).sample(range(len(DOCUMENTS)), len(DOCUMENTS))
-    for batch_tokens in (16, 60, None):
+    for batch_tokens in (1, 16, 60, None):
         some = backend(folders(family), family, batch_tokens=batch_tokens)
         values = scored(some, [DOCUMENTS[index] for index in shuffled]).values
         assert values == pytest.approx([alone[index] for index in shuffled], abs=1e-5)

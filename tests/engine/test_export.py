@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from checkpoints import checkpoint as tiny
 from models import SENTENCES, wordpiece
 
 from rerank_plugins import load_reranker
@@ -74,13 +75,42 @@ def test_agrees_with_torch(name, tmp_path):
     assert made.first_token_only == (name != "modernbert mean")
     documents = [" ".join(SENTENCES[:count]) * (1 + count % 2) for count in (1, 2, 3, 4, 5)] + SENTENCES
     scores = []
-    for tokens in (16, 128, 512, 4096):
+    for tokens in (1, 16, 128, 512, 4096):
         with load_reranker({"use": f"onnx:{tmp_path / 'to'}", "batch_tokens": tokens}) as reranker:
             found = sorted(reranker.rerank("how do the tides work", documents), key=lambda result: result.index)
         scores.append([result.raw_score for result in found])
     assert max(scores[0]) - min(scores[0]) > 1e-2  # or else agreement would say nothing
     for other in scores[1:]:
         assert other == pytest.approx(scores[0], abs=1e-4)
+
+
+def test_ettin_s_modules_are_exported_too(tmp_path, capfd):
+    """Its recipe has no ONNX file, and a CPU runs it several times as fast from one."""
+    source = tiny(tmp_path / "from", "modular")
+    capfd.readouterr()
+    assert main(["export", str(source), str(tmp_path / "to")]) == 0
+    out, err = capfd.readouterr()
+    assert "agrees with torch on 11 pairs" in out
+    assert err == "", "no bars of transformers' where nobody looks"
+    documents = [*SENTENCES, " ".join(SENTENCES * 9)]
+    found = []
+    for spec in (f"ettin:{source}", f"ettin:{tmp_path / 'to'}"):
+        with load_reranker(spec, device="cpu") as reranker:
+            response = reranker.rerank("how do the tides work", documents)
+        found.append({each.index: each.raw_score for each in response})
+    assert response.model.endswith("[onnxruntime float32]")
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert max(found[0].values()) - min(found[0].values()) > 0.05
+
+
+def test_refuses_a_tokenizer_that_joins_no_pair(bert, tmp_path):
+    """As of a language model with a classification head: the folder could never be run."""
+    told = json.loads((bert / "tokenizer.json").read_text())
+    told["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    (bert / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="joins no pair of texts"):
+        export(bert, tmp_path / "to")
+    assert not (tmp_path / "to" / "model.onnx").exists()
 
 
 def test_what_it_writes_is_all_that_onnx_needs(bert, tmp_path, capsys):

@@ -210,6 +210,9 @@ def test_what_is_chosen_of_a_repository():
     modules = [*small, "modules.json", "model.safetensors", "2_Dense/config.json", "2_Dense/model.safetensors", "a.py"]
     assert set(torch_files(modules)) == {*modules} - {"a.py"}
     assert "a.py" in torch_files(modules, code=True)
+    assert "chat_template.jinja" in torch_files([*small, "model.safetensors", "chat_template.jinja"]), (
+        "by which it is refused"
+    )
     with pytest.raises(ConfigError, match=r"several \(onnx/a.onnx, onnx/b.onnx\)"):
         onnx_files([*small, "onnx/a.onnx", "onnx/b.onnx"])
     with pytest.raises(ConfigError, match="no safetensors"):

@@ -113,6 +113,8 @@ def test_where_tokenizer_and_model_disagree_the_shorter_counts_and_a_warning_say
             {"model_max_length": 512},
             512,
         ),
+        ({"max_position_embeddings": 514, "model_type": "xlm-roberta-xl"}, {"model_max_length": 512}, 512),
+        ({"max_position_embeddings": 513, "model_type": "roberta", "pad_token_id": 0}, {}, 512),
         ({"max_position_embeddings": 128}, {"model_max_length": 10**30}, 128),  # transformers' word for "not known"
         ({"max_position_embeddings": 128}, {}, 128),
         ({}, {"model_max_length": 96}, 96),
@@ -171,6 +173,12 @@ def test_the_only_onnx_file_is_the_model_whatever_its_name(folder: Path) -> None
     assert model_file(folder).name == "quite_another.onnx"
 
 
+def test_a_file_instead_of_its_folder_is_not_looked_for_on_a_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(ConfigError, match=r"no folder copy/model\.onnx: name a folder"):
+        load_reranker("onnx:copy/model.onnx")
+
+
 def test_rerankers_of_one_folder_load_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
@@ -187,6 +195,58 @@ def test_rerankers_of_one_folder_load_it_once(folder: Path, monkeypatch: pytest.
     assert len(second.rerank(QUERY, SENTENCES)) == len(SENTENCES)
     assert opened == [folder / "model.onnx"]
     second.close()
+
+
+def cached(model: Path, repository: Path, commit: str) -> Path:
+    """Lay `model` out as a hub's cache has it: a revision's files are links, and so are the weights outside of the ONNX file."""
+    import onnx
+
+    snapshot = repository / "snapshots" / commit
+    (snapshot / "onnx").mkdir(parents=True)
+    made = repository / "blobs"
+    made.mkdir(exist_ok=True)
+    onnx.save_model(
+        onnx.load(str(model / "model.onnx")),
+        str(made / "model.onnx"),
+        save_as_external_data=True,
+        location="model.onnx_data",
+        size_threshold=0,
+    )
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(model / name, made / name)
+    for number, file in enumerate(sorted(each for each in made.iterdir() if each.suffix)):
+        blob = file.rename(made / f"{number}of{commit}" if file.suffix == ".json" else made / str(number))
+        inside = "" if file.suffix == ".json" else "onnx/"
+        (snapshot / f"{inside}{file.name}").symlink_to(blob)
+    return snapshot
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_outside_of_the_file_are_found_in_a_hub_s_cache(
+    runtime: str, cross_encoder_folder: Path, tmp_path: Path
+) -> None:
+    """Both lie there under the names of hashes, and are called as the file says by the links of a revision only."""
+    snapshot = cached(cross_encoder_folder, tmp_path, "one")
+    before = sorted(tmp_path.rglob("*"))
+    with load_reranker(f"onnx:{cross_encoder_folder}", runtime=runtime) as plain:
+        expected = [each.raw_score for each in plain.rerank(QUERY, SENTENCES)]
+    with load_reranker(f"onnx:{snapshot}", runtime=runtime) as reranker:
+        assert [each.raw_score for each in reranker.rerank(QUERY, SENTENCES)] == expected
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_revisions_that_share_an_onnx_file_are_two_models(cross_encoder_folder: Path, tmp_path: Path) -> None:
+    """A tokenizer was mended, say; the cache holds the same bytes once, and both revisions link there."""
+    first, second = (cached(cross_encoder_folder, tmp_path, commit) for commit in ("one", "two"))
+    assert (first / "onnx/model.onnx").resolve() == (second / "onnx/model.onnx").resolve()
+    told = json.loads((second / "tokenizer.json").read_text("utf-8"))
+    vocabulary = told["model"]["vocab"]
+    vocabulary["moon"], vocabulary["sea"] = vocabulary["sea"], vocabulary["moon"]
+    (second / "tokenizer.json").unlink()
+    (second / "tokenizer.json").write_text(json.dumps(told), "utf-8")
+    with load_reranker(f"onnx:{first}") as one, load_reranker(f"onnx:{second}") as other:
+        score = one.rerank(QUERY, ["the moon"])[0].raw_score
+        assert other.rerank(QUERY, ["the sea"])[0].raw_score == score != other.rerank(QUERY, ["the moon"])[0].raw_score
 
 
 # Vectors of passages seen before --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -74,6 +75,46 @@ def test_int8_is_taken_by_name_and_a_score_is_its_own(cross_encoder_folder):
         for index, sentence in enumerate(SENTENCES):
             assert reranker.rerank(QUERY, [sentence])[0].raw_score == pytest.approx(found[index], abs=1e-4)
     assert [found[index] for index in range(len(exact))] != pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_may_ask_for_numbers_of_32_bits(runtime, cross_encoder_folder, tmp_path):
+    import onnx
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(cross_encoder_folder / name, tmp_path / name)
+    model = onnx.load(str(cross_encoder_folder / "model.onnx"))
+    for given in model.graph.input:
+        for node in model.graph.node:
+            node.input[:] = [f"wide_{each}" if each == given.name else each for each in node.input]
+        model.graph.node.insert(
+            0, onnx.helper.make_node("Cast", [given.name], [f"wide_{given.name}"], to=onnx.TensorProto.INT64)
+        )
+        given.type.tensor_type.elem_type = onnx.TensorProto.INT32
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    expected = scores({"use": f"onnx:{cross_encoder_folder}", "runtime": runtime})
+    assert scores({"use": f"onnx:{tmp_path}", "runtime": runtime}) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_file_that_quantises_whole_batches_runs_text_by_text(runtime, cross_encoder_folder, tmp_path):
+    """onnxruntime's dynamic quantisation has one scale for a batch: beside another text a score would be another."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(cross_encoder_folder / name, tmp_path / name)
+    quantize_dynamic(cross_encoder_folder / "model.onnx", tmp_path / "model.onnx", weight_type=QuantType.QInt8)
+    assert runtimes.quantises_batches(tmp_path / "model.onnx")
+    assert not runtimes.quantises_batches(cross_encoder_folder / "model.onnx")
+    documents = [
+        *SENTENCES,
+        *(" ".join(SENTENCES[:count]) for count in range(2, 6)),
+        *(text[:30] for text in SENTENCES),
+    ]
+    with load_reranker({"use": f"onnx:{tmp_path}", "runtime": runtime, "batch_tokens": 4096}) as reranker:
+        together = {result.index: result.raw_score for result in reranker.rerank(QUERY, documents)}
+        alone = [reranker.rerank(QUERY, [document])[0].raw_score for document in documents]
+    assert [together[index] for index in range(len(documents))] == pytest.approx(alone, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from checkpoints import KINDS, LONGEST, checkpoint
 from models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.engine.export import export
 from rerank_plugins.engine.torch_model import Placement, loaded
 
 QUERY = "how do the tides work"
@@ -75,10 +76,47 @@ def test_the_order_does_not_depend_on_batches_or_the_order_given(kind, folders):
         expected = raw(usual, DOCUMENTS)
     shuffled = list(range(len(DOCUMENTS)))
     random.Random(3).shuffle(shuffled)
-    for batch_tokens in (16, 100, 100_000):
+    for batch_tokens in (1, 16, 100, 100_000):
         with load_reranker({**spec, "batch_tokens": batch_tokens}) as reranker:
             again = raw(reranker, [DOCUMENTS[index] for index in shuffled])
         assert again == pytest.approx([expected[index] for index in shuffled], abs=1e-5)
+
+
+def test_a_tokenizer_that_gives_no_types_gives_none_here(folders, tmp_path):
+    """Its file types the document 1 all the same, and the model has two types."""
+    folder = shutil.copytree(folders("bert"), tmp_path / "untyped")
+    edited(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
+    expected = theirs(folder, SENTENCES)
+    assert expected != pytest.approx(theirs(folders("bert"), SENTENCES), abs=1e-2)
+    export(folder, tmp_path / "onnx")
+    for spec in (f"sentence-transformers:{folder}", f"onnx:{tmp_path / 'onnx'}"):
+        with load_reranker(spec, device="cpu") as reranker:
+            assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modular"])
+def test_a_prompt_and_a_length_that_its_maker_saved_are_kept(kind, folders, tmp_path):
+    """Both in files of sentence-transformers' own, which it reads of whatever it has saved."""
+    from sentence_transformers import CrossEncoder
+
+    saved, folder = {"ask": "a clock asks: "}, tmp_path / kind
+    maker = CrossEncoder(str(folders(kind)), device="cpu", prompts=saved, default_prompt_name="ask")
+    maker.save_pretrained(str(folder))
+    expected = theirs(folder, SENTENCES)
+    assert expected != pytest.approx(theirs(folders(kind), SENTENCES), abs=1e-2)
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+    if kind == "bert":
+        export(folder, tmp_path / "onnx")
+        with load_reranker(f"onnx:{tmp_path / 'onnx'}") as reranker:
+            assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+
+    folder = shutil.copytree(folder, tmp_path / "shorter")
+    edited(folder / "sentence_bert_config.json", max_seq_length=40)
+    long = " ".join(WORDS * 4)
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert reranker.scorer.capabilities.max_tokens == 40
+        assert raw(reranker, [long]) == pytest.approx(theirs(folder, [long]), abs=1e-4), "the query is short: cut alike"
 
 
 def test_only_the_document_is_cut(folders):
@@ -162,6 +200,7 @@ def test_bfloat16_by_name_keeps_the_scores_near(folders):
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"runtime": "onnxruntime"}, "runtime 'onnxruntime' is not offered.*torch"),
         ({"max_tokens": 3}, "max_tokens has to be"),
+        ({"batch_tokens": 0}, "batch_tokens has to be a whole number of at least 1"),
         ({"max_tokens": LONGEST + 1}, f"more than the model has positions for: take {LONGEST} at most"),
     ],
 )
@@ -204,10 +243,88 @@ def test_a_checkpoint_without_a_head_is_refused(folders, tmp_path):
         reranker.warmup()
 
 
+def edited(file, **entries):
+    told = json.loads(file.read_text("utf-8")) | entries
+    file.write_text(json.dumps({name: each for name, each in told.items() if each is not None}), "utf-8")
+
+
+def embedding_layout(folder):
+    """Transformer, pooling, Dense: as of an embedding model that has a projection."""
+    edited(folder / "4_Dense" / "config.json", module_output_name=None)
+
+
+def another_kind(folder):
+    edited(folder / "config_sentence_transformers.json", model_type="SentenceTransformer")
+
+
+def config_lost(folder):
+    (folder / "config_sentence_transformers.json").unlink()
+
+
+def backbone_cut(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: each for name, each in weights.items() if name != "layers.1.attn.Wqkv.weight"}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def pickled_part(folder):
+    (folder / "4_Dense" / "model.safetensors").rename(folder / "4_Dense" / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (embedding_layout, "the last of its modules gives an embedding and no scores"),
+        (another_kind, "tells of SentenceTransformer and not of a CrossEncoder"),
+        (config_lost, "tells of no model_type"),
+        (backbone_cut, r"its weights lack layers\.1\.attn\.Wqkv\.weight"),
+        (pickled_part, "4_Dense holds pickled weights"),
+    ],
+)
+def test_modules_that_would_score_at_random_are_refused(spoil, told, folders, tmp_path):
+    """sentence-transformers loads the second to the fourth, with random numbers for what is not there."""
+    folder = shutil.copytree(folders("modular"), tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(ConfigError, match=told), load_reranker(f"sentence-transformers:{folder}") as reranker:
+        reranker.warmup()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_classifier_of_chats_is_refused(inside, folders, tmp_path):
+    """sentence-transformers fills the template, and scores another text than the pair."""
+    folder = shutil.copytree(folders("bert"), tmp_path / "chat")
+    template = "{% for each in messages %}{{ each['role'] }}: {{ each['content'] }} {% endfor %}"
+    if inside:
+        edited(folder / "tokenizer_config.json", chat_template=template)
+    else:
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+    assert theirs(folder, SENTENCES) != pytest.approx(theirs(folders("bert"), SENTENCES), abs=1e-2)
+    with pytest.raises(ConfigError, match="chat template"):
+        load_reranker(f"sentence-transformers:{folder}")
+    with pytest.raises(ConfigError, match="chat template"):
+        export(folder, tmp_path / "onnx")
+
+
+def test_older_names_of_a_backbone_s_weights_are_no_lack(folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders("modular"), tmp_path / "below")
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"model.{name}": each for name, each in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
+        assert raw(reranker, SENTENCES) == pytest.approx(theirs(folders("modular"), SENTENCES), abs=1e-4)
+
+
 def test_pickled_weights_are_not_read(folders, tmp_path):
     folder = shutil.copytree(folders("bert"), tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="no safetensors weights"):
+        load_reranker(f"sentence-transformers:{folder}")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").touch()
+    with pytest.raises(ConfigError, match="an ONNX file and no safetensors: use onnx:"):
         load_reranker(f"sentence-transformers:{folder}")
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
+from environments import ROOT, Environment
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FILES = [str(HERE / f"test_{name}.py") for name in ("contract", "sdks", "wire", "options")]
 
@@ -21,20 +17,9 @@ pytestmark = [
 ]
 
 
-def run(python: str, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [python, "-m", *arguments], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    home = tmp_path_factory.mktemp("environment")
-    venv.create(home, with_pip=True)
-    return str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(tmp_path_factory.mktemp("environment"))
 
 
 @pytest.mark.parametrize(
@@ -46,18 +31,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
     ids=" ".join,
 )
-def test_the_contract_holds_with_older_sdks(versions: tuple[str, ...], python: str) -> None:
-    tools = ("pytest>=8.3", "pytest-asyncio>=0.25", "psutil>=6", "onnx>=1.17")
-    run(python, "pip", "--disable-pip-version-check", "install", "--quiet", f"{ROOT}[cohere,voyage]", *versions, *tools)
-    assert set(versions) <= set(run(python, "pip", "list", "--format=freeze").split())
-    told = run(
-        python,
-        *("pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
-        *("-k", "TestCohere or TestVoyage or test_sdks or test_wire or test_options"),
-        *FILES,
+def test_the_contract_holds_with_older_sdks(versions: tuple[str, ...], environment: Environment) -> None:
+    installed = environment.install(f"{ROOT}[cohere,voyage]", *versions, "onnx>=1.17")
+    assert set(versions) <= set(installed)
+    summary = environment.tests(
+        "-k", "TestCohere or TestVoyage or test_sdks or test_wire or test_options", *FILES, more_than=600
     )
-    summary = told.strip().splitlines()[-1]
-    passed = re.search(r"(\d+) passed", summary)
-    assert passed, summary
-    assert int(passed[1]) > 600, summary
-    assert "skipped" not in summary, told[-8000:]
+    assert "skipped" not in summary
