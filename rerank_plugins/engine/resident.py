@@ -42,6 +42,13 @@ class Placement:
     template: str | None = None
     """Of a language model, the name of its prompt."""
 
+    @property
+    def told(self) -> str | None:
+        """The dtype, where it is known before the model is loaded."""
+        if self.dtype in (None, "auto"):
+            return "float32" if self.device == "cpu" and self.dtype is None else None
+        return self.dtype
+
 
 class Resident(ABC, Generic[N, P]):
     """One model in memory, and what makes its input. Made by `resident`: the same object for all who ask for the same."""
@@ -120,9 +127,7 @@ class Resident(ABC, Generic[N, P]):
         """What it computes in: told from the start where the spec says it, else once it is loaded."""
         if self._network is not None:
             return self._network.dtype
-        if self.placement.dtype in (None, "auto"):
-            return "float32" if self.placement.device == "cpu" and self.placement.dtype is None else None
-        return self.placement.dtype
+        return self.placement.told
 
 
 _loading = Lock()

@@ -73,7 +73,8 @@ class TorchBackend(Backend, Generic[M]):
     @property
     def detail(self) -> str:
         """Runtime and, once it is known, dtype."""
-        dtype = self.torch_model.dtype
+        # Who closed it and asks for its name does not take hold of a model that others still use.
+        dtype = self._held[0].dtype if self._held else self._placements[0].told
         return f"torch {dtype}" if dtype else "torch"
 
     @property
@@ -119,7 +120,7 @@ class TorchBackend(Backend, Generic[M]):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every document; `truncated` tells which were cut, `reason` whatever else there is to say."""
         models = self.torch_models
-        async with models[0].turns:
+        async with models[0].turns.one():
             values, truncated, reason = await self.scored(models, request)
         return Scores(
             values=checked(values, len(request.documents), self.label),
