@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import traceback
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -115,6 +116,8 @@ class Resident(ABC, Generic[N, P]):
         try:
             return run()
         except Exception as error:
+            # Who keeps the error does not keep what was computed so far: a full GPU needs that back.
+            traceback.clear_frames(error.__traceback__)
             # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one text cannot be halved.
             if not (network.on_gpu and network.exhausted(error) and halves):
                 raise

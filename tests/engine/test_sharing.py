@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
+import traceback
+import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from checkpoints import checkpoint
 from models import SENTENCES
@@ -220,6 +225,120 @@ def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone)
     assert asyncio.run(made.ascore(REQUESTS[0])).values == pytest.approx(alone[0], abs=1e-4)
 
 
+class _Large:
+    """What a batch holds on to while it is computed."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, TimeoutError, IndexError])
+def test_whatever_is_raised_each_call_of_the_batch_ends_with_an_error_of_its_own(kind, folder):
+    made = SentenceTransformers(str(folder))
+    held = []
+
+    def broken(_ids):
+        large = _Large()
+        held.append(weakref.ref(large))
+        if kind is not IndexError:
+            raise kind("broken")
+
+    network = on_gpu(made, before=broken)
+    if kind is IndexError:
+        network.run = lambda *_: network._before(_) or np.float32(0.0)  # no row to be had from it
+    same = RerankRequest(query="tides", documents=("the moon", "a clock"))
+
+    async def calls():
+        running = [asyncio.ensure_future(made.ascore(same)) for _ in range(4)]
+        _, hanging = await asyncio.wait(running, timeout=30)
+        assert not hanging
+        return [each.exception() for each in running]
+
+    gc.disable()
+    try:
+        found = asyncio.run(calls())
+        assert held
+        assert not any(large() for large in held), "who keeps the error keeps nothing that a full GPU lacks"
+    finally:
+        gc.enable()
+    assert len({id(each) for each in found}) == 4
+    for each in found:
+        assert isinstance(each, BackendError)
+        assert isinstance(each.__cause__, kind)
+        assert each.__context__ is None
+    raised_by = {frame.name for each in found for frame in traceback.extract_tb(each.__cause__.__traceback__)}
+    assert "map_rows" not in raised_by, "no caller adds to what another sees"
+    assert not made.torch_model.calls
+
+
+def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder):
+    made = SentenceTransformers(str(folder))
+    first, last = (RerankRequest(query="tides", documents=("the moon",)) for _ in range(2))
+    long = RerankRequest(query="tides", documents=(" ".join(WORDS[:17]),))
+    answered = threading.Event()
+
+    def until_the_last_is_answered(ids):
+        if ids.shape[1] > 10:
+            answered.wait(30)
+
+    network = on_gpu(made, before=until_the_last_is_answered)
+
+    async def calls():
+        running = [asyncio.ensure_future(made.ascore(each)) for each in (first, long, last)]
+        await asyncio.wait([running[2]], timeout=10)
+        before = running[2].done() and not running[1].done()
+        answered.set()
+        await asyncio.gather(*running)
+        return before
+
+    assert asyncio.run(calls())
+    assert [rows for rows, _ in network.shapes] == [2, 1]
+
+
+def test_a_call_whose_loop_was_closed_goes_no_further_and_is_not_kept(folder):
+    made = SentenceTransformers(str(folder), batch_tokens=16)
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_ids):
+        reached.set()
+        go.wait(30)
+
+    network = on_gpu(made, before=hold)
+    loop = asyncio.new_event_loop()
+
+    async def begin():
+        call = asyncio.ensure_future(made.ascore(REQUESTS[0]))
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        assert not call.done()
+
+    loop.run_until_complete(begin())
+    (held,) = made.torch_model.calls.keyrefs()
+    loop.close()
+    go.set()
+    for _ in range(2):  # what was queued is done
+        made.torch_model.workers.submit(lambda: None).result(30)
+    assert len(network.shapes) == 1
+    gc.collect()
+    assert held() is None
+    assert not made.torch_model.turns._inside
+
+
+def test_a_call_may_be_ended_by_the_collector_while_a_batch_is_taken_from_it():
+    class _Ending:
+        @property
+        def ids(self):
+            call.leave()
+            return range(20)
+
+    call = asked(20, 20)
+    call.rows = [_Ending(), _Ending()]
+    other = asked(20)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(batch(other, [call], 100)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert [each for each, _ in found if not each.over] == [other]
+    assert not call.waits
+
+
 @dataclass
 class _Row:
     ids: range
@@ -249,22 +368,22 @@ def test_a_call_alone_gets_the_batches_of_the_plan():
     for _ in range(200):
         lengths = [chance.randint(1, 60) for _ in range(chance.randint(1, 40))]
         most = chance.randint(16, 300)
-        found = [[position for _, position in batch(each, [], most)] for each in asked(*lengths).turns()]
+        call, found = asked(*lengths), []
+        while call.waits:
+            found.append([position for _, position in batch(call, [], most)])
         assert found == plan(lengths, most)
 
 
 def test_a_long_call_does_not_starve_a_short_one_nor_the_other_way():
     long, short, again = asked(*[20] * 1000), asked(40, 8), asked(*[20] * 10)
     calls = [long, short, again]
-    ran = []
-    waiting = [call.turns() for call in calls]
-    while waiting:  # the worker's queue: each call has one turn in it at a time
-        for turns in list(waiting):
-            call = next(turns, None)
-            if call is None:
-                waiting.remove(turns)
-            else:
-                ran.append(batch(call, calls, 100))
+    ran, queue = [], deque(calls)  # the worker's queue: each call is in it once
+    while queue:
+        ran.append(batch(queue[0], calls, 100))
+        queue.rotate(-1)
+        if not queue[-1].waits:
+            queue.pop()
+    ran = [rows for rows in ran if rows]
     ends = {
         call: max(place for place, rows in enumerate(ran) if any(each is call for each, _ in rows)) for call in calls
     }
