@@ -9,7 +9,7 @@ import traceback
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -43,12 +43,15 @@ class Placement:
     template: str | None = None
     """Of a language model, the name of its prompt."""
 
+    def on(self, device: str | None) -> Placement:
+        """Return it for a device, as it is always said: two ways to say the same are not two copies in memory."""
+        exact = device == "cpu" and self.dtype is None
+        return replace(self, device=None if device == "auto" else device, dtype="float32" if exact else self.dtype)
+
     @property
     def told(self) -> str | None:
         """The dtype, where it is known before the model is loaded."""
-        if self.dtype in (None, "auto"):
-            return "float32" if self.device == "cpu" and self.dtype is None else None
-        return self.dtype
+        return None if self.dtype == "auto" else self.dtype
 
 
 class Resident(ABC, Generic[N, P]):

@@ -6,7 +6,6 @@ import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -65,7 +64,7 @@ class TorchBackend(Backend, Generic[M]):
         self.folder = Path(model).expanduser()
         self.batch_tokens = batch_tokens
         self._loaded = loaded
-        self._placements = [replace(placement, device=each) for each in devices(device)]
+        self._placements = [placement.on(each) for each in devices(device)]
         if len(self._placements) > 1 and not self.several:
             raise ConfigError(f"{self.name} runs on one device, and device names {len(self._placements)}: name one.")
         self._held: list[M] = []

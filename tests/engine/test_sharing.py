@@ -155,6 +155,30 @@ def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone)
     assert not made.torch_model.calls
 
 
+def test_who_leaves_while_its_batch_runs_takes_nobody_along(folder):
+    made = SentenceTransformers(str(folder))
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_ids):
+        reached.set()
+        go.wait(30)
+
+    network = on_gpu(made, before=hold)
+    same = RerankRequest(query="tides", documents=("the moon",))
+
+    async def calls():
+        first, second = (asyncio.ensure_future(made.ascore(same)) for _ in range(2))
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        go.set()
+        return await second
+
+    assert asyncio.run(calls()).values
+    assert [rows for rows, _ in network.shapes] == [2]
+
+
 def test_the_halves_of_a_call_that_left_are_not_run(folder):
     made = SentenceTransformers(str(folder))
     reached, go = threading.Event(), threading.Event()
