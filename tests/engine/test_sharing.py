@@ -17,7 +17,7 @@ import pytest
 from checkpoints import checkpoint
 from models import SENTENCES
 
-from rerank_plugins import BackendError
+from rerank_plugins import BackendError, ConfigError
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.engine.batches import plan
@@ -81,6 +81,14 @@ def on_gpu(made, **options):
 
 async def at_once(made, requests=REQUESTS):
     return await asyncio.gather(*(made.ascore(each) for each in requests), return_exceptions=True)
+
+
+def test_nothing_to_score_is_scored_at_once(folder):
+    made = SentenceTransformers(str(folder))
+    network = on_gpu(made)
+    nothing = RerankRequest(query="tides", documents=())
+    assert asyncio.run(asyncio.wait_for(made.ascore(nothing), 30)).values == ()
+    assert not network.shapes
 
 
 def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
@@ -292,6 +300,16 @@ def test_whatever_is_raised_each_call_of_the_batch_ends_with_an_error_of_its_own
     assert not made.torch_model.calls
 
 
+def test_what_is_no_score_is_told_each_call_of_the_batch(folder):
+    made = SentenceTransformers(str(folder))
+    network = on_gpu(made)
+    network.run = lambda ids, *_: np.zeros((len(ids), 3), np.float32)
+    same = RerankRequest(query="tides", documents=("the moon",))
+    found = asyncio.run(at_once(made, [same] * 3))
+    assert all(isinstance(each, ConfigError) for each in found)
+    assert len({id(each) for each in found}) == 3
+
+
 def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder):
     made = SentenceTransformers(str(folder))
     first, last = (RerankRequest(query="tides", documents=("the moon",)) for _ in range(2))
@@ -385,6 +403,18 @@ def test_who_shares_with_whom():
     assert batch(other, calls, 8) == [(other, 0)], "what is too long goes alone"
     second.leave()
     assert batch(second, calls, 100) == []
+
+
+def test_of_a_call_that_failed_nothing_more_is_run():
+    call, other = asked(20, 20, 20), asked(20)
+    assert batch(call, [], 20) == [(call, 0)]
+    call.fail(ValueError("first"))
+    call.fail(ValueError("second"))
+    call.answer([0], np.zeros(1))
+    assert str(call.done.result()) == "first"
+    assert call.over
+    assert not call.waits
+    assert batch(other, [call], 100) == [(other, 0)]
 
 
 def test_a_call_alone_gets_the_batches_of_the_plan():
