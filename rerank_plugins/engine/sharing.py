@@ -112,7 +112,7 @@ def batch(call: Call, others: Iterable[Call], most: int) -> list[Row]:
     if found:
         longest = len(call.rows[found[0][1]].ids)
         for other in others:
-            if other is not call and other.batch_tokens == call.batch_tokens:
+            if other.batch_tokens == call.batch_tokens:
                 found += [(other, position) for position in other.take(most, len(found), longest)]
     return found
 

@@ -56,8 +56,8 @@ class TorchModel(Resident["Network", Encoder]):
 
         Not on a CPU: it gains nothing, and what stands beside a document would be chance.
         """
-        others = [other for each in self.calls.keyrefs() if (other := each())] if network.on_gpu else []
         try:
+            others = [other for each in self.calls.keyrefs() if (other := each())] if network.on_gpu else []
             self._run(network, batch(call, others, self.most(network, call.batch_tokens)))
             if call.waits and not loop.is_closed():
                 self.workers.submit(self.run, network, call, loop)
