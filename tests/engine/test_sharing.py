@@ -310,6 +310,23 @@ def test_what_is_no_score_is_told_each_call_of_the_batch(folder):
     assert len({id(each) for each in found}) == 3
 
 
+def test_a_call_that_cannot_queue_again_ends(folder, monkeypatch):
+    """The interpreter ends, say: no executor takes work then."""
+    made = SentenceTransformers(str(folder), batch_tokens=16)
+    on_gpu(made)
+    workers = made.torch_model.workers
+    through, main = workers.submit, threading.current_thread()
+
+    def submit(*arguments):
+        if threading.current_thread() is not main:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return through(*arguments)
+
+    monkeypatch.setattr(workers, "submit", submit)
+    with pytest.raises(BackendError, match="after shutdown"):
+        asyncio.run(asyncio.wait_for(made.ascore(REQUESTS[0]), 30))
+
+
 def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder):
     made = SentenceTransformers(str(folder))
     first, last = (RerankRequest(query="tides", documents=("the moon",)) for _ in range(2))
