@@ -137,6 +137,16 @@ def test_several_gpus_share_too(folder, alone):
     assert sum(model._network.rows for model in made.torch_models) == sum(len(each.documents) for each in REQUESTS)
 
 
+def test_on_each_of_several_gpus(folder):
+    made = SentenceTransformers(str(folder))
+    made._placements, made._held = [Placement(device="cpu:0"), Placement(device="cpu:1")], []
+    both = threading.Barrier(2, timeout=30)
+    on_gpu(made, before=lambda _ids: both.wait())  # one has the long rows while the other has the short ones
+    same = RerankRequest(query="tides", documents=("the moon", " ".join(WORDS[:17])))
+    asyncio.run(at_once(made, [same] * 8))
+    assert [[rows for rows, _ in model._network.shapes] for model in made.torch_models] == [[8], [8]]
+
+
 def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone):
     made = SentenceTransformers(str(folder), batch_tokens=64)
     reached, go = threading.Event(), threading.Event()
@@ -234,6 +244,22 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
     assert "out of memory" in str(failed)
     for scores, expected in zip(others, alone, strict=True):
         assert scores.values == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_least_that_was_found_to_fit_is_remembered(folder):
+    made = SentenceTransformers(str(folder))
+    network, model, safe = on_gpu(made), made.torch_model, []
+
+    def full():
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for size in (100, 40, 100, 1):
+        assert model.attempt(network, full, size=size, halves=True) is None
+        safe.append(model.most(network, None))
+    assert safe == [50, 20, 20, 1]
+    assert model.most(network, 16) == 1
 
 
 def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone):
