@@ -61,6 +61,18 @@ async def test_whoever_leaves_takes_no_turn_along():
     assert not turns._waiting
 
 
+async def test_who_was_cancelled_and_has_not_left_yet_is_let_in_and_leaves():
+    turns = Turns(1)
+    first, second = turns.one(), turns.one()
+    turns.ask(first)
+    given = turns.ask(second)
+    given.cancel()  # as asyncio does, before the call itself goes on
+    turns.end(first)
+    assert turns._inside == {second}
+    turns.end(second)
+    assert not turns._inside
+
+
 def test_over_threads_with_loops_of_their_own():
     turns, inside, seen = Turns(3), set(), []
 
