@@ -76,6 +76,7 @@ def on_gpu(made, **options):
     for model in made.torch_models:
         inner = model.network
         model._network = _GPU(getattr(inner, "_inner", inner), **options)
+        model._safe = None  # the model may be that of the test before: an error may still keep it
     return made.torch_model._network
 
 

@@ -41,6 +41,12 @@ async def test_first_come_first_served_and_no_more_than_there_are():
     assert order == list(range(20))
 
 
+async def test_where_there_is_room_nobody_waits():
+    entering = Turns(1).one().__aenter__()
+    with pytest.raises(StopIteration):
+        entering.send(None)
+
+
 async def test_whoever_leaves_takes_no_turn_along():
     turns, chance = Turns(2), random.Random(4)
 
@@ -119,6 +125,22 @@ def test_calls_on_a_closed_loop_stand_in_nobody_s_way():
     assert asyncio.run(asyncio.wait_for(called(turns), 10)) == 1
     assert not turns._waiting
     assert all(not each.done() for each in held)
+
+
+def test_a_turn_keeps_no_loop_and_goes_with_it():
+    turns, loop = Turns(1), asyncio.new_event_loop()
+
+    async def ask():
+        turn = turns.one()
+        turns.ask(turn)
+        return weakref.ref(asyncio.get_running_loop())
+
+    kept = loop.run_until_complete(ask())
+    loop.close()
+    del loop
+    gc.collect()
+    assert kept() is None
+    assert asyncio.run(asyncio.wait_for(called(turns), 10)) == 1
 
 
 def test_the_collector_may_end_calls_at_any_moment(monkeypatch):
