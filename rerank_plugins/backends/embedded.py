@@ -16,6 +16,8 @@ from ..engine.vectors import Table, VectorCache, key
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..engine.onnx_model import OnnxModel
+
 __all__ = ["Embedded"]
 
 FOLDER = Path(__file__).parent / "embedded_model"
@@ -100,18 +102,19 @@ class Embedded(OnnxBackend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Compare the query with the passages that are known, and encode and compare the others batch by batch."""
-        async with self.onnx_model.turns:
-            return await self._scored(request)
+        model = self.onnx_model
+        async with model.turns.one():
+            return await self._scored(model, request)
 
-    async def _scored(self, request: RerankRequest) -> Scores:
-        model, texts = self.onnx_model, request.documents
+    async def _scored(self, model: OnnxModel, request: RerankRequest) -> Scores:
+        texts = request.documents
         (query_row,) = await model.workers.run(lambda: model.encoder.singles([request.query], QUERY_TOKENS))
         values: list[float] = [0.0] * len(texts)
         truncated = [query_row.truncated] * len(texts)
         if self.model == "fast":
-            await model.workers.run(self._look_up, query_row, texts, values, truncated)
+            await model.workers.run(self._look_up, model, query_row, texts, values, truncated)
         else:
-            await self._encode(query_row, texts, values, truncated)
+            await self._encode(model, query_row, texts, values, truncated)
         return Scores(
             values=checked(values, len(texts), self.label),
             model=self.label,
@@ -119,18 +122,22 @@ class Embedded(OnnxBackend):
             truncated=tuple(truncated),
         )
 
-    def _look_up(self, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]) -> None:
+    def _look_up(
+        self, model: OnnxModel, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]
+    ) -> None:
         """Score every text from the table: what takes time is to cut texts into tokens."""
         table, background = Table.read(FOLDER / "fast.npy"), Background.read(FOLDER)
         asked = Asked(query.ids, table.vectors(query.ids), background, self.mix)
-        rows = self.onnx_model.encoder.singles(texts, self.document_tokens)
+        rows = model.encoder.singles(texts, self.document_tokens)
         passages = (Passage.of(row.ids, table.vectors(row.ids), background, truncated=row.truncated) for row in rows)
         for index, passage in enumerate(passages):
             values[index] = asked.score(passage)
             truncated[index] |= passage.truncated
 
-    async def _encode(self, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]) -> None:
-        model, found = self.onnx_model, list[Asked]()
+    async def _encode(
+        self, model: OnnxModel, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]
+    ) -> None:
+        found = list[Asked]()
         background = await model.workers.run(Background.read, FOLDER)
 
         def ask(_: list[int], output: np.ndarray) -> None:
@@ -138,7 +145,7 @@ class Embedded(OnnxBackend):
 
         await model.map([query], self.batch_tokens, ask)
         (asked,) = found
-        unseen, rows = await model.workers.run(self._recall, asked, texts, values, truncated)
+        unseen, rows = await model.workers.run(self._recall, model, asked, texts, values, truncated)
 
         def keep(positions: list[int], output: np.ndarray) -> None:
             for line, position in enumerate(positions):
@@ -147,14 +154,14 @@ class Embedded(OnnxBackend):
                 passage = Passage.of(row.ids, vectors, background, truncated=row.truncated)
                 values[index] = asked.score(passage)
                 truncated[index] |= row.truncated
-                if self._cache.max_bytes:
+                if self._cache.max_bytes and self._held is model:  # not after it was closed
                     kept = Passage(vectors.copy(), passage.terms, passage.middle, row.truncated)
                     self._cache.put(key(texts[index], self.document_tokens), kept)
 
         await model.map(rows, self.batch_tokens, keep)
 
     def _recall(
-        self, asked: Asked, texts: Sequence[str], values: list[float], truncated: list[bool]
+        self, model: OnnxModel, asked: Asked, texts: Sequence[str], values: list[float], truncated: list[bool]
     ) -> tuple[list[int], list[Encoded]]:
         """Score what was seen before; return the positions and the rows of the rest."""
         known, unseen = list[tuple[int, Passage]](), []
@@ -167,7 +174,7 @@ class Embedded(OnnxBackend):
                 truncated[index] |= passage.truncated
         for (index, _), value in zip(known, asked.scores([passage for _, passage in known]), strict=True):
             values[index] = value
-        return unseen, self.onnx_model.encoder.singles([texts[index] for index in unseen], self.document_tokens)
+        return unseen, model.encoder.singles([texts[index] for index in unseen], self.document_tokens)
 
     async def awarmup(self) -> None:
         """Load the tokenizer, the table of rarity and the model."""

@@ -14,6 +14,8 @@ from ..engine.onnx_backend import OnnxBackend
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..engine.onnx_model import OnnxModel
+
 __all__ = ["Onnx"]
 
 
@@ -57,11 +59,12 @@ class Onnx(OnnxBackend):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
-        async with self.onnx_model.turns:
-            return await self._scored(request)
+        model = self.onnx_model
+        async with model.turns.one():
+            return await self._scored(model, request)
 
-    async def _scored(self, request: RerankRequest) -> Scores:
-        model, longest = self.onnx_model, self.capabilities.max_tokens or 512
+    async def _scored(self, model: OnnxModel, request: RerankRequest) -> Scores:
+        longest = self.capabilities.max_tokens or 512
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
             raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import traceback
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -41,6 +42,16 @@ class Placement:
     remote_code: bool = False
     template: str | None = None
     """Of a language model, the name of its prompt."""
+
+    def on(self, device: str | None) -> Placement:
+        """Return it for a device, as it is always said: two ways to say the same are not two copies in memory."""
+        exact = device == "cpu" and self.dtype is None
+        return replace(self, device=None if device == "auto" else device, dtype="float32" if exact else self.dtype)
+
+    @property
+    def told(self) -> str | None:
+        """The dtype, where it is known before the model is loaded."""
+        return None if self.dtype == "auto" else self.dtype
 
 
 class Resident(ABC, Generic[N, P]):
@@ -108,6 +119,8 @@ class Resident(ABC, Generic[N, P]):
         try:
             return run()
         except Exception as error:
+            # Who keeps the error does not keep what was computed so far: a full GPU needs that back.
+            traceback.clear_frames(error.__traceback__)
             # Only real exhaustion, and only on a GPU, is worth another try (peers.md B36); one text cannot be halved.
             if not (network.on_gpu and network.exhausted(error) and halves):
                 raise
@@ -120,9 +133,7 @@ class Resident(ABC, Generic[N, P]):
         """What it computes in: told from the start where the spec says it, else once it is loaded."""
         if self._network is not None:
             return self._network.dtype
-        if self.placement.dtype in (None, "auto"):
-            return "float32" if self.placement.device == "cpu" and self.placement.dtype is None else None
-        return self.placement.dtype
+        return self.placement.told
 
 
 _loading = Lock()

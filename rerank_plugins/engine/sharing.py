@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -29,25 +29,27 @@ class Call:
     ) -> None:
         """Take the rows, and what is to be called with positions and output after every batch."""
         self.rows, self.batch_tokens = rows, batch_tokens
-        self.done = Future[None]()
-        """Done when every row is answered, or at the first error."""
+        self.done = Future[BaseException | None]()
+        """Done when every row is answered, or at the first error, which is its result: a future does not raise every error, and
+        this one may be that of other calls too."""
         self.done.set_running_or_notify_cancel()
         self._each = each
-        self._lock = threading.Lock()  # several devices take at the same time, and the caller may leave
+        self._lock = threading.Lock()  # several devices take and answer at the same time
         self._waiting = sorted(range(len(rows)), key=lambda position: -len(rows[position].ids))
         self._open = len(rows)
+        self._left = False
         if not rows:
             self.done.set_result(None)
 
-    def turns(self) -> Iterator[Call]:
-        """Yield this call as long as rows of it wait."""
-        while self._waiting:
-            yield self
+    @property
+    def waits(self) -> bool:
+        """Whether rows of it wait for a batch."""
+        return bool(self._waiting) and not self.over
 
     @property
     def over(self) -> bool:
         """Whether nobody waits for its rows any more."""
-        return not self._open
+        return self._left or not self._open
 
     def take(self, most: int, beside: int = 0, longest: int | None = None) -> list[int]:
         """Take the longest waiting rows that fit into a batch of `most` tokens, padding included; at least one into an empty one.
@@ -58,7 +60,7 @@ class Call:
             longest: The tokens of its longest row, which is padded to; rows that are longer, or much shorter, stay.
         """
         with self._lock:
-            if not self._waiting:
+            if not self.waits:
                 return []
             if longest is None:
                 longest = len(self.rows[self._waiting[0]].ids)
@@ -91,14 +93,14 @@ class Call:
         with self._lock:
             if self._open:
                 self._open = 0
-                self._waiting.clear()
-                self.done.set_exception(error)
+                self.done.set_result(error)
 
     def leave(self) -> None:
-        """Forget the rows that wait: whoever asked is gone."""
-        with self._lock:
-            self._open = 0
-            self._waiting.clear()
+        """Whoever asked is gone: rows that wait are not run.
+
+        Takes no lock: the collector ends calls that their event loop forgot, on any thread at any moment.
+        """
+        self._left = True
 
 
 def batch(call: Call, others: Iterable[Call], most: int) -> list[Row]:
@@ -110,7 +112,7 @@ def batch(call: Call, others: Iterable[Call], most: int) -> list[Row]:
     if found:
         longest = len(call.rows[found[0][1]].ids)
         for other in others:
-            if other is not call and other.batch_tokens == call.batch_tokens:
+            if other.batch_tokens == call.batch_tokens:
                 found += [(other, position) for position in other.take(most, len(found), longest)]
     return found
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -64,7 +63,7 @@ class TorchBackend(Backend, Generic[M]):
         self.folder = Path(model).expanduser()
         self.batch_tokens = batch_tokens
         self._loaded = loaded
-        self._placements = [replace(placement, device=each) for each in each_device]
+        self._placements = [placement.on(each) for each in each_device]
         self._held: list[M] = []
 
     @classmethod
@@ -94,7 +93,8 @@ class TorchBackend(Backend, Generic[M]):
     @property
     def detail(self) -> str:
         """Runtime and, once it is known, dtype."""
-        dtype = self.torch_model.dtype
+        # Who closed it and asks for its name does not take hold of a model that others still use.
+        dtype = self._held[0].dtype if self._held else self._placements[0].told
         return f"torch {dtype}" if dtype else "torch"
 
     @property
@@ -140,7 +140,7 @@ class TorchBackend(Backend, Generic[M]):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every document; `truncated` tells which were cut, `reason` whatever else there is to say."""
         models = self.torch_models
-        async with models[0].turns:
+        async with models[0].turns.one():
             values, truncated, reason = await self.scored(models, request)
         return Scores(
             values=checked(values, len(request.documents), self.label),

@@ -6,15 +6,14 @@ Only the `torch_…` files, `resident` and the engines of language models know t
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import RerankError
 from ..core.scorer import failed
 from .encoder import Encoded, Encoder
-from .lanes import deal
 from .limits import Limits
 from .resident import Placement, Resident, ready, resident
 from .sharing import Call, Row, answer, batch
@@ -34,8 +33,8 @@ class TorchModel(Resident["Network", Encoder]):
         """Prepare; nothing is loaded before the first use."""
         super().__init__(folder, placement)
         self.limits = Limits.read(folder)
-        self.calls: dict[Call, None] = {}
-        """Those that are in it now, in the order in which they came."""
+        self.calls = weakref.WeakKeyDictionary[Call, None]()
+        """Those that are in it now, in the order in which they came. Held here, one whose event loop was closed would stay."""
 
     @property
     def encoder(self) -> Encoder:
@@ -52,13 +51,18 @@ class TorchModel(Resident["Network", Encoder]):
 
         return load(self.folder, self.placement)
 
-    def run(self, network: Network, call: Call) -> None:
-        """Run the next batch of a call on the worker; on a GPU, rows of other calls fill it up.
+    def run(self, network: Network, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the next batch of a call on the worker, and queue for the one after; on a GPU, rows of other calls fill it up.
 
         Not on a CPU: it gains nothing, and what stands beside a document would be chance.
         """
-        others = list(self.calls) if network.on_gpu else []
-        self._run(network, batch(call, others, self.most(network, call.batch_tokens)))
+        try:
+            others = [other for each in self.calls.keyrefs() if (other := each())] if network.on_gpu else []
+            self._run(network, batch(call, others, self.most(network, call.batch_tokens)))
+            if call.waits and not loop.is_closed():
+                self.workers.submit(self.run, network, call, loop)
+        except BaseException as error:
+            call.fail(error)
 
     def _run(self, network: Network, rows: list[Row]) -> None:
         rows = [(call, position) for call, position in rows if not call.over]
@@ -70,12 +74,12 @@ class TorchModel(Resident["Network", Encoder]):
             output = self.attempt(
                 network, lambda: network.run(*_padded(encoded, self.limits.pad)), size=size, halves=half > 0
             )
+            if output is not None:
+                answer(rows, output)
+                return
         except BaseException as error:
             for call in {call for call, _ in rows}:
                 call.fail(error)
-            return
-        if output is not None:
-            answer(rows, output)
             return
         self._run(network, rows[:half])
         self._run(network, rows[half:])
@@ -92,24 +96,20 @@ async def map_rows(
     A batch's tokens count its padding. `each` runs on the workers: of several copies, at the same time.
     """
     call = Call(rows, batch_tokens, each)
-    for model in models:  # before anything is awaited: whose turn is before ours may take rows along
-        model.calls[call] = None
     try:
-        networks = await ready(models)
-        lanes = [
-            partial(model.workers.run, model.run, network) for model, network in zip(models, networks, strict=True)
-        ]
-        await deal(call.turns(), lanes)
-        try:
-            await asyncio.wrap_future(call.done)  # another call's batch may still hold rows of this one
-        except RerankError:
-            raise
-        except Exception as error:
-            raise failed(str(models[0].folder), error) from error
+        for model in models:  # before anything is awaited: whose turn is before ours may take rows along
+            model.calls[call] = None
+        for model, network in zip(models, await ready(models), strict=True):
+            model.workers.submit(model.run, network, call, asyncio.get_running_loop())
+        error = await asyncio.wrap_future(call.done)
     finally:
         call.leave()
         for model in models:
-            del model.calls[call]
+            model.calls.pop(call, None)
+    if isinstance(error, Exception) and not isinstance(error, RerankError):
+        raise failed(str(models[0].folder), error) from error
+    if error is not None:
+        raise error
 
 
 def _padded(rows: Sequence[Encoded], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

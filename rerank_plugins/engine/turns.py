@@ -4,53 +4,96 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from types import TracebackType
 
-__all__ = ["Turns"]
+__all__ = ["Turn", "Turns"]
 
 CALLS = 32
 """Enough that short calls pass long ones batch by batch; few enough that their rows (8 MB for 1,000 documents) fit."""
 
 
 class Turns:
-    """`async with` it: first come, first served, over all threads and event loops of the process."""
+    """First come, first served, over all threads and event loops of the process: `async with turns.one()`."""
 
     def __init__(self, calls: int = CALLS) -> None:
         """Let `calls` in at a time."""
+        self._calls = calls
+        self._inside: set[Turn] = set()
+        self._waiting: dict[Turn, Future[None]] = {}
+        self._told: deque[tuple[Turn, Future[None] | None]] = deque()
         self._lock = threading.Lock()
-        self._free = calls
-        self._waiting: deque[Future[None]] = deque()
+
+    def one(self) -> Turn:
+        """Return what a call is in the model with."""
+        return Turn(self)
+
+    def ask(self, turn: Turn) -> Future[None]:
+        """Queue a call, and return what is done when it is let in."""
+        given = Future[None]()
+        given.set_running_or_notify_cancel()  # who leaves says so by `end`
+        self._tell(turn, given)
+        return given
+
+    def end(self, turn: Turn) -> None:
+        """Forget a call, whether it was let in or not; who has waited longest comes next."""
+        self._tell(turn, None)
+
+    def _tell(self, turn: Turn, given: Future[None] | None) -> None:
+        # Nobody waits for the lock: the collector ends calls that their event loop forgot, on any thread at any moment,
+        # and so on the one that holds it. Whoever holds it does what was told in the meantime.
+        self._told.append((turn, given))
+        while self._told and self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        while self._told:
+            turn, given = self._told.popleft()
+            if given is not None:
+                self._waiting[turn] = given
+            else:
+                self._waiting.pop(turn, None)
+                self._inside.discard(turn)
+        self._inside = {turn for turn in self._inside if not turn.forgotten}
+        while self._waiting and len(self._inside) < self._calls:
+            turn = next(iter(self._waiting))
+            given = self._waiting.pop(turn)
+            if not turn.forgotten:
+                self._inside.add(turn)
+                given.set_result(None)
+
+
+class Turn:
+    """One call's place in a model, or in the queue before it."""
+
+    def __init__(self, turns: Turns) -> None:
+        """Belong to the event loop that runs."""
+        self._turns = turns
+        self._loop = weakref.ref(asyncio.get_running_loop())  # held, it could not be collected, nor its calls
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the event loop was closed with the call on it, which then never goes on nor ends."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
 
     async def __aenter__(self) -> None:
-        """Wait for a turn; the wait can be left at any time (a deadline)."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            turn = Future[None]()
-            self._waiting.append(turn)
+        """Wait to be let in; the wait can be left at any time (a deadline)."""
         try:
-            await asyncio.wrap_future(turn)
+            given = self._turns.ask(self)
+            if not given.done():
+                await asyncio.wrap_future(given)
         except BaseException:
-            if not turn.cancel():  # it was given at the moment at which the caller left
-                self._give()
+            self._turns.end(self)
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the turn to who has waited longest."""
-        self._give()
-
-    def _give(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._free += 1
-                    return
-                turn = self._waiting.popleft()
-            if turn.set_running_or_notify_cancel():
-                turn.set_result(None)
-                return
+        """Let the next one in."""
+        self._turns.end(self)

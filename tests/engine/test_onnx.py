@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from hypothesis import strategies as st
 from models import SENTENCES
 
 from rerank_plugins import load_reranker
-from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.core.errors import BackendError, ConfigError
+from rerank_plugins.core.loop import Workers
 from rerank_plugins.engine import onnx_model
 from rerank_plugins.engine.batches import plan
 from rerank_plugins.engine.encoder import Encoder
 from rerank_plugins.engine.evidence import Passage
 from rerank_plugins.engine.limits import Limits
-from rerank_plugins.engine.onnx_model import OnnxModel, model_file
+from rerank_plugins.engine.onnx_model import OnnxModel, loaded, model_file
 from rerank_plugins.engine.runtimes import Session, open_session
 from rerank_plugins.engine.vectors import VectorCache
 
@@ -247,6 +250,48 @@ def test_revisions_that_share_an_onnx_file_are_two_models(cross_encoder_folder: 
     with load_reranker(f"onnx:{first}") as one, load_reranker(f"onnx:{second}") as other:
         score = one.rerank(QUERY, ["the moon"])[0].raw_score
         assert other.rerank(QUERY, ["the sea"])[0].raw_score == score != other.rerank(QUERY, ["the moon"])[0].raw_score
+
+
+class _Stub:
+    """A session that does as it is told."""
+
+    inputs = frozenset({"input_ids"})
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        self._run()
+        return np.zeros((len(feed["input_ids"]), 1), np.float32)
+
+
+async def test_every_core_has_a_batch_and_the_tokenizer_is_read_once(folder: Path) -> None:
+    model = loaded(folder)
+    model.workers, both = Workers(2, "two cores"), threading.Barrier(2, timeout=30)
+    model._session = _Stub(lambda: both.wait() and None)
+    assert model.encoder is model.encoder
+    rows = model.encoder.pairs(QUERY, SENTENCES[:4], 64)
+    done: list[int] = []
+    await model.map(rows, 16, lambda positions, _: done.extend(positions))
+    assert sorted(done) == [0, 1, 2, 3]
+
+
+async def test_what_a_runtime_raises_is_an_error_of_ours_and_tells_nothing_of_how_batches_are_dealt_out(
+    folder: Path,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("broken")
+
+    model = loaded(folder)
+    rows = model.encoder.pairs(QUERY, SENTENCES, 64)
+    model._session = _Stub(broken)
+    with pytest.raises(BackendError, match="ValueError: broken") as told:
+        await model.map(rows, 16, lambda *_: None)
+    assert isinstance(told.value.__cause__, ValueError)
+    model._session = _Stub(lambda: None)
+    with pytest.raises(ValueError, match="broken") as plain:
+        await model.map(rows, 16, broken)
+    assert "Group" not in "".join(traceback.format_exception(plain.value))
 
 
 # Vectors of passages seen before --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from checkpoints import KINDS, LONGEST, checkpoint
 from models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.engine.export import export
 from rerank_plugins.engine.torch_model import Placement, loaded
 
@@ -163,6 +164,19 @@ def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
     gc.collect()
     assert network() is None
     third.close()
+
+
+def test_two_ways_to_say_the_same_are_one_copy(folders):
+    def model(**options):
+        return SentenceTransformers(str(folders("bert")), **options).torch_model
+
+    on_cpu = model(device="cpu")
+    assert on_cpu is model(device=["cpu"], dtype="float32") is not model(device="cpu", dtype="auto")
+    anywhere = model()
+    assert anywhere is model(device="auto") is not model(dtype="auto")
+    assert anywhere is not model(dtype="float32"), "on a GPU it would be bfloat16"
+    assert on_cpu.dtype == "float32"
+    assert anywhere.dtype is None
 
 
 def test_a_disk_cache_knows_the_scores_before_and_after_the_model_is_loaded(folders, tmp_path):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
+import traceback
+import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from checkpoints import checkpoint
 from models import SENTENCES
 
-from rerank_plugins import BackendError
+from rerank_plugins import BackendError, ConfigError
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.engine.batches import plan
@@ -71,11 +76,20 @@ def on_gpu(made, **options):
     for model in made.torch_models:
         inner = model.network
         model._network = _GPU(getattr(inner, "_inner", inner), **options)
+        model._safe = None  # the model may be that of the test before: an error may still keep it
     return made.torch_model._network
 
 
 async def at_once(made, requests=REQUESTS):
     return await asyncio.gather(*(made.ascore(each) for each in requests), return_exceptions=True)
+
+
+def test_nothing_to_score_is_scored_at_once(folder):
+    made = SentenceTransformers(str(folder))
+    network = on_gpu(made)
+    nothing = RerankRequest(query="tides", documents=())
+    assert asyncio.run(asyncio.wait_for(made.ascore(nothing), 30)).values == ()
+    assert not network.shapes
 
 
 def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
@@ -124,6 +138,16 @@ def test_several_gpus_share_too(folder, alone):
     assert sum(model._network.rows for model in made.torch_models) == sum(len(each.documents) for each in REQUESTS)
 
 
+def test_on_each_of_several_gpus(folder):
+    made = SentenceTransformers(str(folder))
+    made._placements, made._held = [Placement(device="cpu:0"), Placement(device="cpu:1")], []
+    both = threading.Barrier(2, timeout=30)
+    on_gpu(made, before=lambda _ids: both.wait())  # one has the long rows while the other has the short ones
+    same = RerankRequest(query="tides", documents=("the moon", " ".join(WORDS[:17])))
+    asyncio.run(at_once(made, [same] * 8))
+    assert [[rows for rows, _ in model._network.shapes] for model in made.torch_models] == [[8], [8]]
+
+
 def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone):
     made = SentenceTransformers(str(folder), batch_tokens=64)
     reached, go = threading.Event(), threading.Event()
@@ -148,6 +172,30 @@ def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone)
     first = network.shapes[0][0]
     assert network.rows <= first + 10, "after the batch that was running, only the third call's"
     assert not made.torch_model.calls
+
+
+def test_who_leaves_while_its_batch_runs_takes_nobody_along(folder):
+    made = SentenceTransformers(str(folder))
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_ids):
+        reached.set()
+        go.wait(30)
+
+    network = on_gpu(made, before=hold)
+    same = RerankRequest(query="tides", documents=("the moon",))
+
+    async def calls():
+        first, second = (asyncio.ensure_future(made.ascore(same)) for _ in range(2))
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        go.set()
+        return await second
+
+    assert asyncio.run(calls()).values
+    assert [rows for rows, _ in network.shapes] == [2]
 
 
 def test_the_halves_of_a_call_that_left_are_not_run(folder):
@@ -199,6 +247,22 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
         assert scores.values == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_least_that_was_found_to_fit_is_remembered(folder):
+    made = SentenceTransformers(str(folder))
+    network, model, safe = on_gpu(made), made.torch_model, []
+
+    def full():
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for size in (100, 40, 100, 1):
+        assert model.attempt(network, full, size=size, halves=True) is None
+        safe.append(model.most(network, None))
+    assert safe == [50, 20, 20, 1]
+    assert model.most(network, 16) == 1
+
+
 def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone):
     made = SentenceTransformers(str(folder), batch_tokens=512)
     short = RerankRequest(query="tides", documents=("the moon",))
@@ -218,6 +282,147 @@ def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone)
     assert isinstance(first.__cause__, ValueError)
     on_gpu(made)
     assert asyncio.run(made.ascore(REQUESTS[0])).values == pytest.approx(alone[0], abs=1e-4)
+
+
+class _Large:
+    """What a batch holds on to while it is computed."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, TimeoutError, IndexError])
+def test_whatever_is_raised_each_call_of_the_batch_ends_with_an_error_of_its_own(kind, folder):
+    made = SentenceTransformers(str(folder))
+    held = []
+
+    def broken(_ids):
+        large = _Large()
+        held.append(weakref.ref(large))
+        if kind is not IndexError:
+            raise kind("broken")
+
+    network = on_gpu(made, before=broken)
+    if kind is IndexError:
+        network.run = lambda *_: network._before(_) or np.float32(0.0)  # no row to be had from it
+    same = RerankRequest(query="tides", documents=("the moon", "a clock"))
+
+    async def calls():
+        running = [asyncio.ensure_future(made.ascore(same)) for _ in range(4)]
+        _, hanging = await asyncio.wait(running, timeout=30)
+        assert not hanging
+        return [each.exception() for each in running]
+
+    gc.disable()
+    try:
+        found = asyncio.run(calls())
+        assert held
+        assert not any(large() for large in held), "who keeps the error keeps nothing that a full GPU lacks"
+    finally:
+        gc.enable()
+    assert len({id(each) for each in found}) == 4
+    for each in found:
+        assert isinstance(each, BackendError)
+        assert isinstance(each.__cause__, kind)
+        assert each.__context__ is None
+    raised_by = {frame.name for each in found for frame in traceback.extract_tb(each.__cause__.__traceback__)}
+    assert "map_rows" not in raised_by, "no caller adds to what another sees"
+    assert not made.torch_model.calls
+
+
+def test_what_is_no_score_is_told_each_call_of_the_batch(folder):
+    made = SentenceTransformers(str(folder))
+    network = on_gpu(made)
+    network.run = lambda ids, *_: np.zeros((len(ids), 3), np.float32)
+    same = RerankRequest(query="tides", documents=("the moon",))
+    found = asyncio.run(at_once(made, [same] * 3))
+    assert all(isinstance(each, ConfigError) for each in found)
+    assert len({id(each) for each in found}) == 3
+
+
+def test_a_call_that_cannot_queue_again_ends(folder, monkeypatch):
+    """The interpreter ends, say: no executor takes work then."""
+    made = SentenceTransformers(str(folder), batch_tokens=16)
+    on_gpu(made)
+    workers = made.torch_model.workers
+    through, main = workers.submit, threading.current_thread()
+
+    def submit(*arguments):
+        if threading.current_thread() is not main:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return through(*arguments)
+
+    monkeypatch.setattr(workers, "submit", submit)
+    with pytest.raises(BackendError, match="after shutdown"):
+        asyncio.run(asyncio.wait_for(made.ascore(REQUESTS[0]), 30))
+
+
+def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder):
+    made = SentenceTransformers(str(folder))
+    first, last = (RerankRequest(query="tides", documents=("the moon",)) for _ in range(2))
+    long = RerankRequest(query="tides", documents=(" ".join(WORDS[:17]),))
+    answered = threading.Event()
+
+    def until_the_last_is_answered(ids):
+        if ids.shape[1] > 10:
+            answered.wait(30)
+
+    network = on_gpu(made, before=until_the_last_is_answered)
+
+    async def calls():
+        running = [asyncio.ensure_future(made.ascore(each)) for each in (first, long, last)]
+        await asyncio.wait([running[2]], timeout=10)
+        before = running[2].done() and not running[1].done()
+        answered.set()
+        await asyncio.gather(*running)
+        return before
+
+    assert asyncio.run(calls())
+    assert [rows for rows, _ in network.shapes] == [2, 1]
+
+
+def test_a_call_whose_loop_was_closed_goes_no_further_and_is_not_kept(folder):
+    made = SentenceTransformers(str(folder), batch_tokens=16)
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(_ids):
+        reached.set()
+        go.wait(30)
+
+    network = on_gpu(made, before=hold)
+    loop = asyncio.new_event_loop()
+
+    async def begin():
+        call = asyncio.ensure_future(made.ascore(REQUESTS[0]))
+        while not reached.is_set():
+            await asyncio.sleep(0)
+        assert not call.done()
+
+    loop.run_until_complete(begin())
+    (held,) = made.torch_model.calls.keyrefs()
+    loop.close()
+    go.set()
+    for _ in range(2):  # what was queued is done
+        made.torch_model.workers.submit(lambda: None).result(30)
+    assert len(network.shapes) == 1
+    gc.collect()
+    assert held() is None
+    assert not made.torch_model.turns._inside
+
+
+def test_a_call_may_be_ended_by_the_collector_while_a_batch_is_taken_from_it():
+    class _Ending:
+        @property
+        def ids(self):
+            call.leave()
+            return range(20)
+
+    call = asked(20, 20)
+    call.rows = [_Ending(), _Ending()]
+    other = asked(20)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(batch(other, [call], 100)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert [each for each, _ in found if not each.over] == [other]
+    assert not call.waits
 
 
 @dataclass
@@ -244,27 +449,39 @@ def test_who_shares_with_whom():
     assert batch(second, calls, 100) == []
 
 
+def test_of_a_call_that_failed_nothing_more_is_run():
+    call, other = asked(20, 20, 20), asked(20)
+    assert batch(call, [], 20) == [(call, 0)]
+    call.fail(ValueError("first"))
+    call.fail(ValueError("second"))
+    call.answer([0], np.zeros(1))
+    assert str(call.done.result()) == "first"
+    assert call.over
+    assert not call.waits
+    assert batch(other, [call], 100) == [(other, 0)]
+
+
 def test_a_call_alone_gets_the_batches_of_the_plan():
     chance = random.Random(7)
     for _ in range(200):
         lengths = [chance.randint(1, 60) for _ in range(chance.randint(1, 40))]
         most = chance.randint(16, 300)
-        found = [[position for _, position in batch(each, [], most)] for each in asked(*lengths).turns()]
+        call, found = asked(*lengths), []
+        while call.waits:
+            found.append([position for _, position in batch(call, [], most)])
         assert found == plan(lengths, most)
 
 
 def test_a_long_call_does_not_starve_a_short_one_nor_the_other_way():
     long, short, again = asked(*[20] * 1000), asked(40, 8), asked(*[20] * 10)
     calls = [long, short, again]
-    ran = []
-    waiting = [call.turns() for call in calls]
-    while waiting:  # the worker's queue: each call has one turn in it at a time
-        for turns in list(waiting):
-            call = next(turns, None)
-            if call is None:
-                waiting.remove(turns)
-            else:
-                ran.append(batch(call, calls, 100))
+    ran, queue = [], deque(calls)  # the worker's queue: each call is in it once
+    while queue:
+        ran.append(batch(queue[0], calls, 100))
+        queue.rotate(-1)
+        if not queue[-1].waits:
+            queue.pop()
+    ran = [rows for rows in ran if rows]
     ends = {
         call: max(place for place, rows in enumerate(ran) if any(each is call for each, _ in rows)) for call in calls
     }
