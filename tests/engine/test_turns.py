@@ -15,6 +15,7 @@ from checkpoints import checkpoint
 from models import SENTENCES
 
 from rerank_plugins import load_reranker
+from rerank_plugins.engine import onnx_model
 from rerank_plugins.engine.onnx_backend import OnnxBackend
 from rerank_plugins.engine.onnx_model import loaded
 from rerank_plugins.engine.torch_backend import TorchBackend
@@ -184,7 +185,11 @@ async def test_what_waits_for_a_model_is_not_tokenized(cross_encoder_folder):
 
 
 @pytest.mark.parametrize("spec", ["onnx:{onnx}", "sentence-transformers:{torch}", "embedded", "embedded:fast"])
-async def test_a_model_closed_while_calls_are_in_it_and_wait_goes_with_the_last(spec, cross_encoder_folder, tmp_path):
+async def test_a_model_closed_while_calls_are_in_it_and_wait_goes_with_the_last(
+    spec, cross_encoder_folder, tmp_path, monkeypatch
+):
+    # Other tests of this process may hold the one model of a folder.
+    monkeypatch.setattr(onnx_model, "_table", weakref.WeakValueDictionary())
     if "{torch}" in spec:
         checkpoint(tmp_path / "bert", "bert")
     reranker = load_reranker(spec.format(onnx=cross_encoder_folder, torch=tmp_path / "bert"))
