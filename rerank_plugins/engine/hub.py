@@ -27,6 +27,7 @@ __all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "to
 SMALL_FILES = (
     "config.json",
     "config_sentence_transformers.json",
+    "sentence_bert_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 
-__all__ = ["Limits", "json_of"]
+__all__ = ["Limits", "json_of", "saved"]
 
 _ROBERTA = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"}
 _TABLE = {*_ROBERTA, "bert", "electra", "distilbert", "albert"}
@@ -34,14 +34,12 @@ class Limits:
     def read(cls, folder: Path) -> Limits:
         """Read `config.json`, `tokenizer_config.json` and what sentence-transformers has; warn where they disagree on the longest input."""
         config, tokenizer = json_of(folder / "config.json"), json_of(folder / "tokenizer_config.json")
-        theirs = json_of(folder / "config_sentence_transformers.json")
+        theirs, its_transformer = saved(folder)
         pad = config.get("pad_token_id")
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int) and config.get("model_type") in _ROBERTA:
             positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
-        told = tokenizer.get("model_max_length")
-        if (folder / "modules.json").is_file():  # else sentence-transformers does not look there either
-            told = json_of(folder / "sentence_bert_config.json").get("max_seq_length") or told
+        told = its_transformer.get("max_seq_length") or tokenizer.get("model_max_length")
         told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
         sizes = [size for size in (positions, told) if isinstance(size, int)]
         if len(set(sizes)) > 1:
@@ -54,7 +52,8 @@ class Limits:
             )
         table = config.get("model_type") in _TABLE and config.get("position_embedding_type", "absolute") == "absolute"
         most = positions if isinstance(positions, int) and table else None
-        prompt = (theirs.get("prompts") or {}).get(theirs.get("default_prompt_name"))
+        prompts = theirs.get("prompts")
+        prompt = prompts.get(theirs.get("default_prompt_name")) if isinstance(prompts, dict) else None
         return cls(
             min(sizes, default=512), pad if isinstance(pad, int) else 0, most, prompt if isinstance(prompt, str) else ""
         )
@@ -68,6 +67,18 @@ class Limits:
         if asked is not None and self.most is not None and asked > self.most:
             raise ConfigError(f"max_tokens {asked} is more than the model has positions for: take {self.most} at most.")
         return asked or self.max_tokens
+
+
+def saved(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what sentence-transformers saved of a CrossEncoder, and of the transformer in it; nothing of another kind of model.
+
+    Nor does it look there itself, but takes such a folder as a plain checkpoint: an embedding model's prompt is none of a
+    reranker's.
+    """
+    theirs = json_of(folder / "config_sentence_transformers.json")
+    if theirs.get("model_type") != "CrossEncoder":
+        return {}, {}
+    return theirs, json_of(folder / "sentence_bert_config.json")
 
 
 def json_of(path: Path) -> dict[str, Any]:

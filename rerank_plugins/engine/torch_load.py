@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
-from .limits import json_of
+from .limits import json_of, saved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +131,9 @@ def no_chat(folder: Path) -> None:
     Raises:
         ConfigError: Its tokenizer has a chat template, which sentence-transformers would fill with query and document.
     """
+    theirs, its_transformer = saved(folder)
+    if theirs and "message" not in (its_transformer.get("modality_config") or ()):
+        return  # so it was saved to read pairs, whatever its tokenizer could do
     if (folder / "chat_template.jinja").is_file() or json_of(folder / "tokenizer_config.json").get("chat_template"):
         raise ConfigError(
             f"{folder} puts query and document into a chat template, and only pairs are classified here: take the language "

@@ -115,9 +115,33 @@ def test_a_prompt_and_a_length_that_its_maker_saved_are_kept(kind, folders, tmp_
     folder = shutil.copytree(folder, tmp_path / "shorter")
     edited(folder / "sentence_bert_config.json", max_seq_length=40)
     long = " ".join(WORDS * 4)
-    with load_reranker(f"sentence-transformers:{folder}", device="cpu") as reranker:
-        assert reranker.scorer.capabilities.max_tokens == 40
-        assert raw(reranker, [long]) == pytest.approx(theirs(folder, [long]), abs=1e-4), "the query is short: cut alike"
+    specs = [f"sentence-transformers:{folder}"]
+    if kind == "bert":
+        export(folder, tmp_path / "shorter onnx")
+        specs.append(f"onnx:{tmp_path / 'shorter onnx'}")
+    for spec in specs:
+        with load_reranker(spec, device="cpu") as reranker:
+            assert reranker.scorer.capabilities.max_tokens == 40
+            assert raw(reranker, [long]) == pytest.approx(theirs(folder, [long]), abs=1e-4), (
+                "the query is short: cut alike"
+            )
+
+
+@pytest.mark.parametrize("kind", [None, "SentenceTransformer"])
+def test_a_prompt_of_an_embedding_model_is_none_of_a_reranker(kind, folders, tmp_path):
+    """Its head may have been trained on what an embedding model had become; sentence-transformers drops the rest."""
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(folders("bert")), device="cpu", prompts={"ask": "query: "}, default_prompt_name="ask").save(
+        str(tmp_path)
+    )
+    edited(tmp_path / "config_sentence_transformers.json", model_type=kind)
+    edited(tmp_path / "sentence_bert_config.json", max_seq_length=40)
+    expected = theirs(folders("bert"), SENTENCES)
+    assert theirs(tmp_path, SENTENCES) == pytest.approx(expected, abs=1e-5)
+    with load_reranker(f"sentence-transformers:{tmp_path}", device="cpu") as reranker:
+        assert reranker.scorer.capabilities.max_tokens == LONGEST
+        assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
 
 
 def test_only_the_document_is_cut(folders):
@@ -305,20 +329,38 @@ def test_modules_that_would_score_at_random_are_refused(spoil, told, folders, tm
         reranker.warmup()
 
 
+TEMPLATE = "{% for each in messages %}{{ each['role'] }}: {{ each['content'] }} {% endfor %}"
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_classifier_of_chats_is_refused(inside, folders, tmp_path):
     """sentence-transformers fills the template, and scores another text than the pair."""
     folder = shutil.copytree(folders("bert"), tmp_path / "chat")
-    template = "{% for each in messages %}{{ each['role'] }}: {{ each['content'] }} {% endfor %}"
     if inside:
-        edited(folder / "tokenizer_config.json", chat_template=template)
+        edited(folder / "tokenizer_config.json", chat_template=TEMPLATE)
     else:
-        (folder / "chat_template.jinja").write_text(template, "utf-8")
+        (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     assert theirs(folder, SENTENCES) != pytest.approx(theirs(folders("bert"), SENTENCES), abs=1e-2)
     with pytest.raises(ConfigError, match="chat template"):
         load_reranker(f"sentence-transformers:{folder}")
     with pytest.raises(ConfigError, match="chat template"):
         export(folder, tmp_path / "onnx")
+
+
+def test_a_classifier_that_was_saved_to_read_pairs_may_have_a_chat_template(folders, tmp_path):
+    """As of a language model that became an encoder: its tokenizer keeps it, and sentence-transformers goes by its own file."""
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(folders("bert")), device="cpu").save(str(tmp_path))
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    expected = theirs(folders("bert"), SENTENCES)
+    assert theirs(tmp_path, SENTENCES) == pytest.approx(expected, abs=1e-5)
+    with load_reranker(f"sentence-transformers:{tmp_path}", device="cpu") as reranker:
+        assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+    told = json.loads((tmp_path / "sentence_bert_config.json").read_text("utf-8"))["modality_config"]
+    edited(tmp_path / "sentence_bert_config.json", modality_config={**told, "message": told["text"]})
+    with pytest.raises(ConfigError, match="chat template"):
+        load_reranker(f"sentence-transformers:{tmp_path}")
 
 
 def test_older_names_of_a_backbone_s_weights_are_no_lack(folders, tmp_path):
