@@ -18,7 +18,7 @@ from .encoder import Encoded, Encoder
 from .first_token import first_token_only
 from .hub import SMALL_FILES
 from .onnx_model import loaded
-from .torch_load import modular, modules, no_chat, quiet
+from .torch_load import has_weights, modular, modules, no_chat, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,8 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
     config = _config(checkpoint)
     if (folder / "model.onnx").exists():
         raise ConfigError(f"{folder} holds a model.onnx already: name another folder, or take that file away first.")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: name a folder.")
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import torch  # noqa: F401
@@ -82,7 +84,9 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
         with quiet():
             source = _of_modules(checkpoint) if modular(checkpoint) else _of_one_file(checkpoint)
     except ImportError as error:
-        raise MissingExtra("rerank-plugins export", extra="export", package=str(error.name)) from error
+        # Ettin's modules are sentence-transformers' own, which no other checkpoint needs.
+        extra = "export,sentence-transformers" if error.name == "sentence_transformers" else "export"
+        raise MissingExtra("rerank-plugins export", extra=extra, package=str(error.name)) from error
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (checkpoint / "tokenizer.json").is_file():
@@ -128,6 +132,7 @@ def _config(checkpoint: Path) -> dict[str, Any]:
         raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
+    has_weights(checkpoint)
     no_chat(checkpoint)
     if modular(checkpoint):
         return config

@@ -24,6 +24,7 @@ __all__ = [
     "device_of",
     "dtype_of",
     "has_files",
+    "has_weights",
     "load",
     "modular",
     "modules",
@@ -152,6 +153,15 @@ def has_files(folder: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
+    has_weights(folder)
+
+
+def has_weights(folder: Path) -> None:
+    """Refuse a folder without safetensors.
+
+    Raises:
+        ConfigError: There are none.
+    """
     if not any(folder.glob("*.safetensors")):
         if any(folder.glob("**/*.onnx")):
             raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from models import SENTENCES, wordpiece
 
 from rerank_plugins import load_reranker
 from rerank_plugins.cli import main
-from rerank_plugins.core.errors import ConfigError
+from rerank_plugins.core.errors import ConfigError, MissingExtra
 from rerank_plugins.engine.export import export, gather
 
 SMALL = {
@@ -166,6 +167,23 @@ def test_refuses(bert, tmp_path, change, says):
     with pytest.raises(ConfigError, match=says):
         export(bert, tmp_path / "to")
     assert not (tmp_path / "to" / "model.onnx").exists()
+
+
+def test_what_is_missing_is_named_with_all_that_it_takes(tmp_path, monkeypatch):
+    """The extra `export` alone has no sentence-transformers, which only Ettin's modules need."""
+    source = tiny(tmp_path / "from", "modular")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(MissingExtra, match=r"'rerank-plugins\[export,sentence-transformers\]'"):
+        export(source, tmp_path / "to")
+
+
+def test_refuses_pickled_weights_and_a_target_that_is_a_file(bert, tmp_path):
+    (tmp_path / "to").touch()
+    with pytest.raises(ConfigError, match="is a file: name a folder"):
+        export(bert, tmp_path / "to")
+    (bert / "model.safetensors").rename(bert / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="no safetensors weights.*save_pretrained"):
+        export(bert, tmp_path / "other")
 
 
 def test_refuses_a_checkpoint_whose_vocabulary_is_gone(bert, tmp_path):
