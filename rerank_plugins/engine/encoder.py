@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
 from .limits import json_of
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Encoder"]
 
+_log = logging.getLogger("rerank_plugins")
 _CHARACTERS_PER_TOKEN = 12
 _MARGIN = 64
 
@@ -58,7 +60,8 @@ class Encoder:
         if not path.is_file():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         self.path = path
-        takes = json_of(path.with_name("tokenizer_config.json")).get("model_input_names")
+        told = json_of(path.with_name("tokenizer_config.json"))
+        takes = told.get("model_input_names")
         self._typed = not isinstance(takes, list) or "token_type_ids" in takes
         try:
             file = path.read_text("utf-8")
@@ -73,6 +76,23 @@ class Encoder:
                 self._tokenizer = _opened(unspelled(file, self._special), (*marks, *self._special))
         except Exception as error:  # tokenizers raises bare Exception for everything
             raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
+        self._warn_of_case(told)
+
+    def _warn_of_case(self, told: Mapping[str, Any]) -> None:
+        """Warn where the two files of a tokenizer of BERT's disagree on lower case.
+
+        This one is followed, as flashrank and fastembed do; transformers follows `tokenizer_config.json` (5.24), but for
+        a tokenizer of no class of its own.
+        """
+        lower, asked = getattr(self._tokenizer.normalizer, "lowercase", None), told.get("do_lower_case")
+        classless = told.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        if isinstance(lower, bool) and isinstance(asked, bool) and lower != asked and not classless:
+            _log.warning(
+                "%s sets text in lower case: %s. tokenizer_config.json beside it says %s, which transformers follows: scores "
+                "differ from its. Make both say what the model was trained with.",
+                self.path,
+                *("yes" if each else "no" for each in (lower, asked)),
+            )
 
     def _named(self) -> dict[str, int]:
         """Return the ids of all special tokens: those called so, and those that the tokenizer sets around texts."""

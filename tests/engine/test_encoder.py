@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from language_models import gemma_like, qwen_like
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
@@ -86,3 +88,23 @@ def test_a_plain_word_that_is_called_special_is_the_makers_token_in_a_text(tmp_p
     assert plain.ids == tokenizer.encode("".join(template.sides("yes or no", harmless))).ids
     assert row.ids.count(tokenizer.token_to_id("<|im_end|>")) == plain.ids.count(tokenizer.token_to_id("<|im_end|>"))
     assert row.ids.count(tokenizer.token_to_id("yes")) == plain.ids.count(tokenizer.token_to_id("yes")) > 2
+
+
+@pytest.mark.parametrize(
+    ("told", "warned"),
+    [
+        ({"do_lower_case": False}, True),
+        ({"do_lower_case": False, "tokenizer_class": "BertTokenizer"}, True),
+        ({"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, False),
+        ({"do_lower_case": True}, False),
+        ({}, False),
+    ],
+)
+def test_two_files_that_disagree_on_lower_case_are_told(told, warned, tmp_path, caplog):
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "Tides": 1, "tides": 2}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told | {"unk_token": "[UNK]"}))
+    ids = Encoder(tmp_path / "tokenizer.json").singles(["Tides"], 16)[0].ids
+    assert ids == [2]
+    assert ("sets text in lower case: yes" in caplog.text) == warned

@@ -182,7 +182,7 @@ def test_refuses_pickled_weights_and_a_target_that_is_a_file(bert, tmp_path):
     with pytest.raises(ConfigError, match="is a file: name a folder"):
         export(bert, tmp_path / "to")
     (bert / "model.safetensors").rename(bert / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="no safetensors weights.*save_pretrained"):
+    with pytest.raises(ConfigError, match=r"no safetensors weights.*save_pretrained"):
         export(bert, tmp_path / "other")
 
 
