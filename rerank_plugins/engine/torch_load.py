@@ -32,7 +32,7 @@ __all__ = [
     "quiet",
 ]
 
-_TRANSFORMER = "Transformer"
+_CLASSIFIER = "ForSequenceClassification"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -96,8 +96,7 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
             or its code, though trusted, lies in another repository.
     """
     has_files(folder)
-    config = json_of(folder / "config.json")
-    architecture = str((config.get("architectures") or [""])[0])
+    architecture = _architecture(folder)
     if architecture.endswith("ForCausalLM"):
         raise ConfigError(
             f"{folder} is a {architecture}, which scores by the words it would write: name it by its family (qwen3, "
@@ -106,11 +105,15 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     if remote_code:
         _refuse_code_from_elsewhere(folder)
     no_chat(folder)
-    if remote_code or modular(folder) or architecture.endswith("ForSequenceClassification"):
+    if remote_code or modular(folder) or architecture.endswith(_CLASSIFIER):
         return
-    if "auto_map" in config:
+    if "auto_map" in json_of(folder / "config.json"):
         raise _wants_code(folder)
     raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
+
+
+def _architecture(folder: Path) -> str:
+    return str((json_of(folder / "config.json").get("architectures") or [""])[0])
 
 
 def _refuse_code_from_elsewhere(folder: Path) -> None:
@@ -180,6 +183,8 @@ def modular(folder: Path) -> bool:
     file = folder / "modules.json"
     if not file.is_file():
         return False
+    if not saved(folder)[0] and _architecture(folder).endswith(_CLASSIFIER):
+        return False  # left over from the embedding model that became a classifier: sentence-transformers passes over it too
     import json
 
     try:

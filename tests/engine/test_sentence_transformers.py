@@ -363,6 +363,23 @@ def test_a_classifier_that_was_saved_to_read_pairs_may_have_a_chat_template(fold
         load_reranker(f"sentence-transformers:{tmp_path}")
 
 
+def test_modules_left_over_from_an_embedding_model_are_no_hindrance(folders, tmp_path):
+    """It became a classifier with its files still there; sentence-transformers passes over them."""
+    folder = shutil.copytree(folders("bert"), tmp_path / "from")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 32}')
+    kinds = ("Transformer", ""), ("Pooling", "1_Pooling")
+    told = [
+        {"idx": 0, "name": "0", "path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds
+    ]
+    (folder / "modules.json").write_text(json.dumps(told))
+    expected = theirs(folder, SENTENCES)
+    export(folder, tmp_path / "onnx")
+    for spec in (f"sentence-transformers:{folder}", f"onnx:{tmp_path / 'onnx'}"):
+        with load_reranker(spec, device="cpu") as reranker:
+            assert raw(reranker, SENTENCES) == pytest.approx(expected, abs=1e-4)
+
+
 def test_older_names_of_a_backbone_s_weights_are_no_lack(folders, tmp_path):
     from safetensors.torch import load_file, save_file
 
