@@ -168,17 +168,16 @@ class Repository:
         error: Exception | None = None
         if not self._offline():
             from huggingface_hub import HfApi, constants
-            from huggingface_hub.errors import HfHubHTTPError
+            from huggingface_hub.errors import RevisionNotFoundError
 
             try:
                 found = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-                return str(found.sha), [each.rfilename for each in found.siblings or ()], True
-            except HfHubHTTPError as refused:
-                if refused.response.status_code < 500 and refused.response.status_code != 429:
-                    raise
+                # A mirror may tell another commit than was asked for; the recorded one is the model.
+                return record.commit if record else str(found.sha), [e.rfilename for e in found.siblings or ()], True
+            except RevisionNotFoundError:
+                raise
+            except Exception as refused:  # or unreachable: what is in the cache serves, as the hub's own client has it
                 error = refused
-            except Exception as unreachable:
-                error = unreachable
         folder = self._cached(revision)
         if folder is None:
             raise error or self._missing("")

@@ -275,6 +275,17 @@ def test_whose_commit_was_recorded_first_is_everybodys(run, hub, tmp_path, cross
     assert [each["commit"] for each in records(tmp_path)] == [SECOND]
 
 
+def test_a_mirror_that_tells_one_commit_for_all_is_not_asked_for_ever(run, hub, cross_encoder_folder):
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    assert FIRST in fetch(run, HF_HUB_OFFLINE="1").stdout
+    hub.put("acme/tiny", cross_encoder_folder, SECOND)
+    told = hub.answer("/api/models/acme/tiny/revision/main")
+    hub.faults[f"/revision/{FIRST}"] = lambda answer, *_: answer.send(*told)
+    done = fetch(run)
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
+
+
 # --- caches ---
 
 
@@ -393,7 +404,7 @@ def test_a_cache_for_reading_only(run, tmp_path):
     assert "is not the file of the first use" in fetch(run).stderr
 
 
-@pytest.mark.parametrize("how", ["unreachable", "503", "429"])
+@pytest.mark.parametrize("how", ["unreachable", "503", "429", "401", "403", "404"])  # gated or gone since, say
 def test_a_filled_cache_serves_while_the_hub_does_not(how, run, hub):
     assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
     if how != "unreachable":
