@@ -15,6 +15,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import onnx
 import pytest
 from hub import Answer, Hub, environment, run_with
 from language_models import language_model
@@ -46,6 +47,15 @@ import sys
 from huggingface_hub import hf_hub_download
 for name in sys.argv[2:]:
     hf_hub_download(sys.argv[1], name)
+"""
+AT_HAND = """
+import json, sys
+from rerank_plugins import load_reranker
+from rerank_plugins.config import backends
+reranker = load_reranker(json.loads(sys.argv[1]))
+(backend,) = backends(reranker)
+print(backend.inner is not None)
+reranker.warmup()
 """
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -386,6 +396,28 @@ def test_a_file_that_was_changed_without_a_trace_is_refused(run):
     assert f"To fetch it again, delete {file};" in done.stderr
     file.unlink()
     assert fetch(run).returncode == 0
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_outside_of_the_file_are_not_hashed_again_because_they_were_loaded(runtime, run, tmp_path):
+    """OpenVINO is given hard links to them, which is a change of the files to whoever looks at their times."""
+    published = tmp_path / "published"
+    model = onnx.load(str(published / "model.onnx"))
+    outside = {"save_as_external_data": True, "location": "model.onnx_data", "size_threshold": 0}
+    (published / "model.onnx").unlink()
+    onnx.save_model(model, str(published / "model.onnx"), **outside)
+    spec = json.dumps({"use": SPEC, "runtime": runtime})
+    for known in (False, True, True):
+        done = run("-c", AT_HAND, spec)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(known)
+    (weights,) = (tmp_path / "hf").rglob("model.onnx_data")
+    was = weights.stat()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    os.utime(weights, ns=(was.st_atime_ns, was.st_mtime_ns))
+    done = run("-c", AT_HAND, spec)
+    assert done.stdout.strip() == "False"
+    assert "model.onnx_data of acme/tiny is not the file of the first use" in done.stderr
 
 
 def test_a_cache_for_reading_only(run, tmp_path):
