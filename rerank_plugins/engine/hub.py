@@ -99,6 +99,11 @@ class Repository:
     more: Mapping[str, Any] = field(default_factory=dict)
     """What else the spec must say for the same files to be fetched."""
 
+    def __post_init__(self) -> None:
+        """Refuse what YAML makes of a commit that is all digits, say."""
+        if not isinstance(self.revision, str | None):
+            raise ConfigError(f"revision {self.revision!r} is no text: write a branch, tag or commit in quotes.")
+
     @property
     def record(self) -> Path:
         """Where commit and hashes of the first use are written down."""
