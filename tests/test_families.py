@@ -117,7 +117,7 @@ def test_a_licence_that_is_not_for_commerce_is_told_once(caplog, monkeypatch):
         ("causal-lm:a/b", {}, "needs the template that the model was trained with"),
         ("flashrank:rank-T5-flan", {}, "no model 'rank-T5-flan'. Choose one of: ms-marco-TinyBERT-L-2-v2"),
         ("flashrank:prithivida/flashrank", {}, "Choose one of: ms-marco-TinyBERT-L-2-v2"),
-        ("flashrank", {"runtime": "torch"}, "runs from its ONNX file only"),
+        ("flashrank", {"runtime": "torch"}, "flashrank:ms-marco-TinyBERT-L-2-v2 runs from its ONNX file only"),
         ("sentence-transformers:a/b", {"sentence-transformers": {"trust_remote_code": True}}, "40 digits"),
         (
             "sentence-transformers:a/b",

@@ -251,7 +251,9 @@ class Family(ByName):
         if kind != ONNX:
             _need_torch(self.name)
         elif options["runtime"] == "torch":
-            raise ConfigError(f"{self.name}:{model} runs from its ONNX file only: leave runtime out.")
+            raise ConfigError(
+                f"{self.name}:{recipe.name if recipe else model} runs from its ONNX file only: leave runtime out."
+            )
         if kind == TORCH and (runtime in Onnx.runtimes or dtype == "int8"):
             raise ConfigError(
                 f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: make one "

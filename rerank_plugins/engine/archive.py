@@ -96,9 +96,10 @@ def unpacked(file: Path, model: str, onnx: str, folder: Path) -> Path:
     """
     if _whole(folder, file):
         return folder
+    beginning = f".new-{model}@"  # other models of the repository are unpacked beside it, at the same time maybe
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent, ignore_cleanup_errors=True) as beside:
+        with tempfile.TemporaryDirectory(prefix=beginning, dir=folder.parent, ignore_cleanup_errors=True) as beside:
             new = Path(beside) / "new"
             new.mkdir()
             _extract(file, model, onnx, new)
@@ -113,7 +114,9 @@ def unpacked(file: Path, model: str, onnx: str, folder: Path) -> Path:
             raise ConfigError(
                 f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can."
             ) from error
-    for stopped in folder.parent.glob(".new-*"):  # by a kill; a process that is still at it finds the folder whole
+    for stopped in folder.parent.glob(
+        f"{beginning}*"
+    ):  # by a kill; a process that is still at it finds the folder whole
         shutil.rmtree(stopped, ignore_errors=True)
     return folder
 

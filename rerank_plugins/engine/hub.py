@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..core.errors import ConfigError, RerankError, TransientError
 from .hub_errors import told
 from .record import Record, locked
 
-__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files"]
+__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files", "touched"]
 
 SMALL_FILES = (
     "config.json",
@@ -100,6 +100,11 @@ class Repository:
     more: Mapping[str, Any] = field(default_factory=dict)
     """What else the spec must say for the same files to be fetched."""
 
+    def __post_init__(self) -> None:
+        """Refuse what YAML makes of a commit that is all digits, say."""
+        if not isinstance(self.revision, str | None):
+            raise ConfigError(f"revision {self.revision!r} is no text: write a branch, tag or commit in quotes.")
+
     @property
     def record(self) -> Path:
         """Where commit and hashes of the first use are written down."""
@@ -169,17 +174,16 @@ class Repository:
         error: Exception | None = None
         if not self._offline():
             from huggingface_hub import HfApi, constants
-            from huggingface_hub.errors import HfHubHTTPError
+            from huggingface_hub.errors import RevisionNotFoundError
 
             try:
                 found = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-                return str(found.sha), [each.rfilename for each in found.siblings or ()], True
-            except HfHubHTTPError as refused:
-                if refused.response.status_code < 500 and refused.response.status_code != 429:
-                    raise
+                # A mirror may tell another commit than was asked for; the recorded one is the model.
+                return record.commit if record else str(found.sha), [e.rfilename for e in found.siblings or ()], True
+            except RevisionNotFoundError:
+                raise
+            except Exception as refused:  # or unreachable: what is in the cache serves, as the hub's own client has it
                 error = refused
-            except Exception as unreachable:
-                error = unreachable
         folder = self._cached(revision)
         if folder is None:
             raise error or self._missing("")
@@ -318,6 +322,24 @@ def age(file: Path) -> list[int]:
     """Return a file's size and times of change (the second nobody can set): what tells that nobody has touched it since."""
     found = file.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def touched(was: Mapping[Path, list[int]]) -> None:
+    """Record anew how old files are that this package has linked to for a moment: else they are hashed at every start.
+
+    `was` is the age of each before. What had been changed by then, or has been written to since, stays as recorded.
+    """
+
+    def seen(record: Record) -> dict[str, list[int]]:
+        now = {str(file): (before, age(file)) for file, before in was.items() if record.seen.get(str(file)) == before}
+        return {file: after for file, (before, after) in now.items() if before[:2] == after[:2]}
+
+    with contextlib.suppress(OSError, ConfigError):  # where that cannot be, they are hashed
+        for file in (cache_folder() / "models").glob("*.json"):
+            if (record := Record.read(file)) and seen(record):
+                with locked(file):
+                    if record := Record.read(file):
+                        replace(record, seen=record.seen | seen(record)).write(file)
 
 
 def _sha256(file: Path) -> str:

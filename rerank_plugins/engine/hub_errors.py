@@ -27,7 +27,12 @@ def told(
         revision: The one asked for; `None` is main.
         recorded: The commit of the first use and where that is written down, where there is one.
     """
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # which it does not tell
@@ -43,6 +48,13 @@ def told(
     if isinstance(error, GatedRepoError):
         return ConfigError(
             f"{name} is gated ({status}): accept its terms on the hub, and set HF_TOKEN to a token of the account that did."
+        )
+    if isinstance(error, HFValidationError):
+        return ConfigError(f"{name} is no name that a hub can have: {error}")
+    if status == 401 and "Invalid credentials" in response.headers.get("X-Error-Message", ""):
+        return ConfigError(  # of every model, be it public
+            f"The hub refuses the token that is set ({status}): renew HF_TOKEN or log in again, or unset it for a public "
+            "model."
         )
     if status in (401, 403, 404):
         return ConfigError(

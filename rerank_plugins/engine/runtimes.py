@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.errors import ConfigError, MissingExtra
 from ..core.fork import Lock
 from . import untold
+from .hub import age, touched
 from .int8 import GROUP, compress
 
 if TYPE_CHECKING:
@@ -83,9 +84,19 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
     Raises:
         ConfigError: It is no model that the runtime can read.
     """
+
+    def opened(path: Path) -> Session:
+        return _OpenVINO(path, dtype, streams) if runtime == "openvino" else _Onnxruntime(path)
+
     try:
-        with _without_links(file) as real:
-            made: Session = _OpenVINO(real, dtype, streams) if runtime == "openvino" else _Onnxruntime(real)
+        try:
+            made = opened(file)
+        except Exception:
+            outside = [each for each in file.parent.glob(f"{file.name}[._]data*") if each.is_symlink()]
+            if not outside:
+                raise
+            with _without_links(file, outside) as real:
+                made = opened(real)
     except Exception as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
     _trim()
@@ -175,21 +186,21 @@ class _OpenVINO:
 
 
 @contextlib.contextmanager
-def _without_links(file: Path) -> Iterator[Path]:
+def _without_links(file: Path, outside: list[Path]) -> Iterator[Path]:
     """Give a path under which every runtime takes the model: OpenVINO follows no link from its folder to weights elsewhere.
 
     A hub's cache has nothing but such links. Where those lead to, a folder is made for as long as the model is read.
     """
-    outside = [each for each in file.parent.glob(f"{file.name}[._]data*") if each.is_symlink()]
+    was = {each: age(each) for each in (*outside, file)}
     with contextlib.ExitStack() as until_read:
-        if outside:
-            with contextlib.suppress(OSError):  # a cache that is only to be read, say: the runtime may take the link
-                beside = file.resolve().parent
-                folder = until_read.enter_context(tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True))
-                for each in (*outside, file):
-                    os.link(each.resolve(), Path(folder) / each.name)
-                file = Path(folder) / file.name
+        with contextlib.suppress(OSError):  # a cache that is only to be read, say: the error is the runtime's then
+            beside = file.resolve().parent
+            folder = until_read.enter_context(tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True))
+            for each in was:
+                os.link(each.resolve(), Path(folder) / each.name)
+            file = Path(folder) / file.name
         yield file
+    touched(was)
 
 
 def _trim() -> None:

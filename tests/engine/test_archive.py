@@ -366,3 +366,21 @@ def test_who_comes_second_takes_what_the_first_has_made(zipped, tmp_path, monkey
     monkeypatch.setattr(archive, "_extract", slowly)
     assert unpack(zipped, tmp_path) == first[0]
     assert [each.name for each in first[0].parent.iterdir()] == [MODEL]
+
+
+def test_two_models_of_one_repository_are_unpacked_at_the_same_time(
+    cross_encoder_folder, zipped, tmp_path, monkeypatch
+):
+    """As the stages of a cascade are, at its first call: who is done first leaves the other's beginning alone."""
+    extract = archive._extract
+    longer = zip_of(cross_encoder_folder, tmp_path / "longer.zip", f"{MODEL}-longer")
+    beside = tmp_path / "unpacked" / "at" / f"{MODEL}-longer"
+
+    def slowly(*arguments):
+        monkeypatch.setattr(archive, "_extract", extract)
+        unpack(zipped, tmp_path)
+        extract(*arguments)
+
+    monkeypatch.setattr(archive, "_extract", slowly)
+    assert archive.unpacked(longer, f"{MODEL}-longer", ONNX, beside) == beside
+    assert sorted(each.name for each in beside.parent.iterdir()) == [MODEL, f"{MODEL}-longer"]

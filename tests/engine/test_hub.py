@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hub import Hub, run_with
 
+from rerank_plugins import load_reranker
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine.hub import onnx_files, torch_files
 
@@ -153,6 +154,12 @@ def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
     done = fetch(run, json.dumps({"use": "onnx:acme/tiny", "revision": FIRST}))
     assert done.returncode == 0, done.stderr
     assert FIRST in done.stdout
+
+
+@pytest.mark.parametrize("spec", ["onnx:acme/tiny", "bge", "flashrank"])
+def test_a_revision_that_is_no_text_is_refused_before_anything_is_asked(spec):
+    with pytest.raises(ConfigError, match=r"revision 1234567 is no text: write a branch, tag or commit in quotes"):
+        load_reranker({"use": spec, "revision": 1234567})
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])

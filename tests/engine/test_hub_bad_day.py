@@ -15,6 +15,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import onnx
 import pytest
 from hub import Answer, Hub, environment, run_with
 from language_models import language_model
@@ -46,6 +47,15 @@ import sys
 from huggingface_hub import hf_hub_download
 for name in sys.argv[2:]:
     hf_hub_download(sys.argv[1], name)
+"""
+AT_HAND = """
+import json, sys
+from rerank_plugins import load_reranker
+from rerank_plugins.config import backends
+reranker = load_reranker(json.loads(sys.argv[1]))
+(backend,) = backends(reranker)
+print(backend.inner is not None)
+reranker.warmup()
 """
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -275,6 +285,17 @@ def test_whose_commit_was_recorded_first_is_everybodys(run, hub, tmp_path, cross
     assert [each["commit"] for each in records(tmp_path)] == [SECOND]
 
 
+def test_a_mirror_that_tells_one_commit_for_all_is_not_asked_for_ever(run, hub, cross_encoder_folder):
+    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    assert FIRST in fetch(run, HF_HUB_OFFLINE="1").stdout
+    hub.put("acme/tiny", cross_encoder_folder, SECOND)
+    told = hub.answer("/api/models/acme/tiny/revision/main")
+    hub.faults[f"/revision/{FIRST}"] = lambda answer, *_: answer.send(*told)
+    done = fetch(run)
+    assert done.returncode == 0, done.stderr
+    assert FIRST in done.stdout
+
+
 # --- caches ---
 
 
@@ -377,6 +398,28 @@ def test_a_file_that_was_changed_without_a_trace_is_refused(run):
     assert fetch(run).returncode == 0
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_outside_of_the_file_are_not_hashed_again_because_they_were_loaded(runtime, run, tmp_path):
+    """OpenVINO is given hard links to them, which is a change of the files to whoever looks at their times."""
+    published = tmp_path / "published"
+    model = onnx.load(str(published / "model.onnx"))
+    outside = {"save_as_external_data": True, "location": "model.onnx_data", "size_threshold": 0}
+    (published / "model.onnx").unlink()
+    onnx.save_model(model, str(published / "model.onnx"), **outside)
+    spec = json.dumps({"use": SPEC, "runtime": runtime})
+    for known in (False, True, True):
+        done = run("-c", AT_HAND, spec)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(known)
+    (weights,) = (tmp_path / "hf").rglob("model.onnx_data")
+    was = weights.stat()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    os.utime(weights, ns=(was.st_atime_ns, was.st_mtime_ns))
+    done = run("-c", AT_HAND, spec)
+    assert done.stdout.strip() == "False"
+    assert "model.onnx_data of acme/tiny is not the file of the first use" in done.stderr
+
+
 def test_a_cache_for_reading_only(run, tmp_path):
     folder = folder_of(fetch(run))
     locks = tmp_path / "cache" / "rerank_plugins" / "locks"
@@ -393,7 +436,7 @@ def test_a_cache_for_reading_only(run, tmp_path):
     assert "is not the file of the first use" in fetch(run).stderr
 
 
-@pytest.mark.parametrize("how", ["unreachable", "503", "429"])
+@pytest.mark.parametrize("how", ["unreachable", "503", "429", "401", "403", "404"])  # gated or gone since, say
 def test_a_filled_cache_serves_while_the_hub_does_not(how, run, hub):
     assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
     if how != "unreachable":
