@@ -128,6 +128,34 @@ def test_calls_on_a_closed_loop_stand_in_nobody_s_way():
     assert all(not each.done() for each in held)
 
 
+def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_tells(monkeypatch):
+    monkeypatch.setattr("rerank_plugins.engine.turns.LOOK", 0.01)
+    turns, inside, here = Turns(1), asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def enter(turn):
+        await turn.__aenter__()
+        return turn
+
+    async def one():
+        return turns.one()
+
+    async def begin():
+        waits = asyncio.ensure_future(called(turns))
+        while not turns._waiting:
+            await asyncio.sleep(0)
+        return waits
+
+    held = inside.run_until_complete(enter(inside.run_until_complete(one())))
+    waits = here.run_until_complete(begin())
+    inside.close()
+    try:
+        assert here.run_until_complete(asyncio.wait_for(waits, 30)) == 1
+    finally:
+        here.close()
+    assert held.forgotten
+    assert not turns._inside
+
+
 def test_a_turn_keeps_no_loop_and_goes_with_it():
     turns, loop = Turns(1), asyncio.new_event_loop()
 
