@@ -156,6 +156,31 @@ def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_
     assert not turns._inside
 
 
+class _Late:
+    """A lock, just before whose release somebody on another thread tells something, and cannot have it."""
+
+    def __init__(self, late):
+        self._inner, self._late = threading.Lock(), late
+
+    def acquire(self, blocking=True):
+        return self._inner.acquire(blocking)
+
+    def release(self):
+        if self._late:
+            self._late.pop()()
+        self._inner.release()
+
+
+async def test_what_is_told_when_the_lock_is_about_to_be_released_is_not_lost():
+    turns, late = Turns(1), []
+    turns._lock = _Late(late)
+    first, second = turns.one(), turns.one()
+    turns.ask(first)
+    late.append(lambda: turns.end(first))
+    assert turns.ask(second).done()
+    assert not late
+
+
 def test_a_turn_keeps_no_loop_and_goes_with_it():
     turns, loop = Turns(1), asyncio.new_event_loop()
 
