@@ -247,6 +247,23 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
         assert scores.values == pytest.approx(expected, abs=1e-4)
 
 
+def test_on_a_cpu_nothing_is_run_in_halves(folder):
+    made = SentenceTransformers(str(folder))
+
+    def full(_ids):
+        import torch
+
+        raise torch.OutOfMemoryError("out of memory")
+
+    network = on_gpu(made, on_gpu=False, before=full)
+    same = RerankRequest(query="tides", documents=("the moon", "the star", "the tree", "the lake"))
+    with pytest.raises(BackendError, match="out of memory"):
+        asyncio.run(made.ascore(same))
+    assert len(network.shapes) == 1
+    assert network.shapes[0][0] > 1
+    assert made.torch_model._safe is None
+
+
 def test_the_least_that_was_found_to_fit_is_remembered(folder):
     made = SentenceTransformers(str(folder))
     network, model, safe = on_gpu(made), made.torch_model, []
