@@ -120,7 +120,8 @@ async def called(turns):
         return len(turns._inside)
 
 
-def test_calls_on_a_closed_loop_stand_in_nobody_s_way():
+def test_calls_on_a_closed_loop_stand_in_nobody_s_way(monkeypatch):
+    monkeypatch.setattr("rerank_plugins.engine.turns.LOOK", 60.0)  # at once, and not when somebody looks again
     turns = Turns(2)
     held = closed_loop(turns, 4)  # two inside, two waiting, and none of them ever collected
     assert asyncio.run(asyncio.wait_for(called(turns), 10)) == 1
