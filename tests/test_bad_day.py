@@ -223,6 +223,16 @@ def test_a_local_stand_in_is_not_bound_by_the_vendors_quota(servers):
     assert set(told["http"]) == {"limit", "breaker", "cache"}
 
 
+def test_two_servers_of_one_name_are_told_apart(servers):
+    servers[0].always(Status(503))
+    spec = at(servers[0], breaker={"failures": 1}, retry=1)
+    with load_reranker({**spec, "fallback": [at(servers[1], breaker=True), at(servers[2], cache=True)]}) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS)
+        told = reranker.stats()["backends"]
+    assert list(told) == ["http", "http (2)", "http (3)"]
+    assert [told[label].get("breaker") for label in told] == ["open", "closed", None]
+
+
 def test_a_wait_for_the_limit_can_be_interrupted_and_works_across_asyncio_runs(servers):
     spec = at(servers[0], limit={"requests_per_minute": 1})
 

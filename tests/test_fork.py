@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from scripted import REQUEST, Scripted
 
+from rerank_plugins.backends.embedded import FOLDER
 from rerank_plugins.config import _table_lock, shared
 from rerank_plugins.core.counters import Counters
+from rerank_plugins.core.loop import Workers
+from rerank_plugins.engine import onnx_model, resident, torch_model
+from rerank_plugins.engine.resident import Placement
 from rerank_plugins.engine.vectors import VectorCache
 from rerank_plugins.policies.cache import Cache
 from rerank_plugins.policies.limit import Limit, _windows
@@ -22,16 +26,27 @@ from rerank_plugins.policies.memory import MemoryStore
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
+MODELS: dict[str, Callable[[], Any]] = {
+    "ONNX": lambda: onnx_model.loaded(FOLDER),
+    "torch": lambda: torch_model.loaded(FOLDER, Placement()),
+}
+"""Neither loads anything before it is used."""
+
+
 def cases() -> dict[str, tuple[Any, Callable[[], object]]]:
     counters, store, vectors = Counters(), MemoryStore(9), VectorCache(9)
     cache = Cache(Scripted(), MemoryStore(9), "x")
     limit = Limit(Scripted(), "forked", requests_per_minute=9)
+    workers = Workers(1, "forked")
     return {
         "counters": (counters._lock, counters.told),
         "memory": (store._lock, lambda: store.put({b"a": "1"})),
         "vectors": (vectors._lock, lambda: vectors.get(b"a")),
         "cache": (cache._lock, lambda: asyncio.run(cache.ascore(REQUEST))),
         "table of rerankers": (_table_lock, lambda: shared("lexical")),
+        "table of ONNX models": (onnx_model._table_lock, MODELS["ONNX"]),
+        "table of models on torch": (resident._table_lock, MODELS["torch"]),
+        "workers": (workers._lock, lambda: workers.submit(int).result()),
         "an account's minute": (_windows.of("forked").lock, lambda: asyncio.run(limit.ascore(REQUEST))),
     }
 
@@ -58,3 +73,15 @@ def test_a_child_finds_every_lock_open(name: str) -> None:
     done.set()
     thread.join(30.0)
     assert status == 0
+
+
+@pytest.mark.parametrize(("kind", "module"), [("ONNX", onnx_model), ("torch", resident)])
+def test_a_child_gets_a_model_of_its_own_and_never_frees_its_parent_s(kind: str, module: Any) -> None:
+    model = MODELS[kind]()
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        own = MODELS[kind]()
+        os._exit(0 if own is not model and own.pid == os.getpid() and model in module._abandoned else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert MODELS[kind]() is model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import os
 import signal
@@ -19,9 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rerank_plugins import BackendError, Reranker, load_reranker
+from rerank_plugins import BackendError, Reranker, TransientError, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
+from rerank_plugins.core.journal import gathering
 from rerank_plugins.core.loop import run_sync
+from rerank_plugins.core.noting import noting
 from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.laws import raw_scores
@@ -216,7 +219,7 @@ def test_what_ends_an_event_loop_ends_one_call_and_no_other(error: BaseException
 def test_a_first_call_that_gets_no_thread_does_not_make_the_next_one_wait_for_ever() -> None:
     done = in_a_new_interpreter("""
         import faulthandler, threading
-        from rerank_plugins import load_reranker
+        from rerank_plugins import TransientError, load_reranker
 
         faulthandler.dump_traceback_later(20, exit=True)
         start = threading.Thread.start
@@ -227,12 +230,62 @@ def test_a_first_call_that_gets_no_thread_does_not_make_the_next_one_wait_for_ev
         threading.Thread.start = none_left
         try:
             load_reranker("passthrough").rerank("tides", ["the moon"])
-        except RuntimeError as error:
-            print(error)
+        except TransientError as error:
+            print(error.__cause__)
         threading.Thread.start = start
         print(len(load_reranker("passthrough").rerank("tides", ["the moon"])))
     """)
     assert (done.stdout.splitlines(), done.stderr, done.returncode) == (["can't start new thread", "1"], "", 0)
+
+
+def test_a_model_that_gets_no_thread_says_so_as_our_error_and_the_next_call_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> None:
+        reranker = Reranker(Lazy())
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            with pytest.raises(TransientError, match=r"no thread.*can't start new thread"):
+                await reranker.arerank(QUERY, DOCUMENTS)
+        assert len(await reranker.arerank(QUERY, DOCUMENTS)) == 3
+        await reranker.aclose()
+
+    asyncio.run(call())
+
+
+def test_a_call_after_the_main_thread_ended_says_so_as_our_error() -> None:
+    done = in_a_new_interpreter("""
+        import concurrent.futures.thread
+        from rerank_plugins import TransientError, load_reranker
+
+        reranker = load_reranker("embedded:fast")
+        reranker.rerank("tides", ["the moon"])
+        concurrent.futures.thread._python_exit()  # as the interpreter does, before it waits for the threads that go on
+        try:
+            reranker.rerank("tides", ["the moon"])
+        except TransientError as error:
+            print(error)
+    """)
+    assert "no thread" in done.stdout
+    assert "after" in done.stdout
+    assert "shutdown" in done.stdout
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("enclosing", [gathering, noting])
+def test_the_collector_may_end_a_call_in_another_context(
+    enclosing: Callable[[], contextlib.AbstractContextManager[object]],
+) -> None:
+    async def call() -> None:
+        with enclosing():
+            await asyncio.sleep(0)
+
+    work = call()
+    contextvars.copy_context().run(work.send, None)
+    work.close()
 
 
 trace: ContextVar[str] = ContextVar("trace", default="lost")

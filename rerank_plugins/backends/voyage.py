@@ -15,10 +15,11 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.hosted import SDKBackend, explanation, read
 from ..core.noting import Noted, note, noted
@@ -179,16 +180,11 @@ class _Quiet(logging.Filter):
 _quiet = _Quiet()
 
 
-@contextlib.contextmanager
-def _using(session: Any) -> Iterator[None]:
+def _using(session: Any) -> contextlib.AbstractContextManager[None]:
     """Make the SDK send through `session`."""
     import voyageai
 
-    token = voyageai.aiosession.set(session)
-    try:
-        yield
-    finally:
-        voyageai.aiosession.reset(token)
+    return holding(voyageai.aiosession, session)
 
 
 async def _note(_session: Any, _context: Any, parameters: Any) -> None:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .context import holding
 from .types import Attempt, Usage
 
 __all__ = ["Ended", "Watcher", "attempting", "gathering", "note"]
@@ -39,11 +40,8 @@ _journal: ContextVar[_Journal | None] = ContextVar("rerank_plugins_journal", def
 def gathering(watcher: Watcher | None = None) -> Iterator[list[Attempt]]:
     """Collect the attempts made inside, by this task and the tasks it starts, and show them to `watcher`."""
     journal = _Journal(watcher)
-    token = _journal.set(journal)
-    try:
+    with holding(_journal, journal):
         yield journal.attempts
-    finally:
-        _journal.reset(token)
 
 
 def note(attempt: Attempt) -> None:

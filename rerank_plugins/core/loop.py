@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from .errors import TransientError
 from .fork import forgets_after_fork
 
 __all__ = ["PerLoop", "Workers", "run_sync"]
@@ -44,7 +45,10 @@ class _Background:
                 )
                 try:
                     thread.start()
-                except BaseException:  # no thread can be had now, or Ctrl-C
+                except RuntimeError as error:
+                    loop.close()
+                    raise _no_thread(error) from error
+                except BaseException:  # Ctrl-C
                     loop.close()
                     raise
                 ready.wait()
@@ -196,11 +200,18 @@ class Workers:
         return await asyncio.wrap_future(self.submit(work, *arguments))
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> concurrent.futures.Future[T]:
-        """Queue `work(*arguments)` and return its future."""
+        """Queue `work(*arguments)` and return its future.
+
+        Raises:
+            TransientError: No thread can be had for it: there are too many, or the interpreter ends.
+        """
         with self._lock:
             if self._pool is None:
                 self._pool = concurrent.futures.ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
-            return self._pool.submit(contextvars.copy_context().run, _finished, work, *arguments)
+            try:
+                return self._pool.submit(contextvars.copy_context().run, _finished, work, *arguments)
+            except RuntimeError as error:
+                raise _no_thread(error) from error
 
     def close(self) -> None:
         """Let the threads end after what they are doing; the next job starts new ones."""
@@ -212,6 +223,13 @@ class Workers:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._pool = None
+
+
+def _no_thread(error: RuntimeError) -> TransientError:
+    return TransientError(
+        f"There is no thread to work on ({error}): let the process have more of them, or, where it is ending, wait for "
+        "every answer before the main thread ends."
+    )
 
 
 def _finished(work: Callable[..., T], *arguments: Any) -> T:

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from .context import holding
+
 __all__ = ["Noted", "note", "noted", "noting"]
 
 
@@ -29,11 +31,8 @@ def noting() -> Iterator[None]:
     if _noted.get() is not None:
         yield
         return
-    token = _noted.set(Noted())
-    try:
+    with holding(_noted, Noted()):
         yield
-    finally:
-        _noted.reset(token)
 
 
 def note(status: int, headers: Iterable[tuple[Any, Any]]) -> None:

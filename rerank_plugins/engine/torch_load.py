@@ -53,14 +53,16 @@ class OnDevice:
         """Tell whether `error` says that the GPU's memory is too small."""
         import torch
 
-        return isinstance(error, torch.OutOfMemoryError)
+        # Apple's says so in its message only (MPSAllocator.mm in torch: "MPS backend out of memory (MPS allocated: …").
+        return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
     def free(self) -> None:
         """Give back what a failed batch holds of the GPU's memory."""
         import torch
 
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty = getattr(getattr(torch, self.device.type, None), "empty_cache", None)  # cuda, xpu and mps have it
+        if empty is not None:
+            empty()
 
 
 class Network(OnDevice):

@@ -13,6 +13,8 @@ __all__ = ["Turn", "Turns"]
 
 CALLS = 32
 """Enough that short calls pass long ones batch by batch; few enough that their rows (8 MB for 1,000 documents) fit."""
+LOOK = 1.0
+"""Seconds after which who waits looks whether those inside are still there: a closed event loop tells nobody."""
 
 
 class Turns:
@@ -23,7 +25,7 @@ class Turns:
         self._calls = calls
         self._inside: set[Turn] = set()
         self._waiting: dict[Turn, Future[None]] = {}
-        self._told: deque[tuple[Turn, Future[None] | None]] = deque()
+        self._told: deque[tuple[Turn | None, Future[None] | None]] = deque()
         self._lock = threading.Lock()
 
     def one(self) -> Turn:
@@ -41,7 +43,11 @@ class Turns:
         """Forget a call, whether it was let in or not; who has waited longest comes next."""
         self._tell(turn, None)
 
-    def _tell(self, turn: Turn, given: Future[None] | None) -> None:
+    def look(self) -> None:
+        """Let in who waits for calls whose event loop was closed in the meantime."""
+        self._tell(None, None)
+
+    def _tell(self, turn: Turn | None, given: Future[None] | None) -> None:
         # Nobody waits for the lock: the collector ends calls that their event loop forgot, on any thread at any moment,
         # and so on the one that holds it. Whoever holds it does what was told in the meantime.
         self._told.append((turn, given))
@@ -54,6 +60,8 @@ class Turns:
     def _settle(self) -> None:
         while self._told:
             turn, given = self._told.popleft()
+            if turn is None:
+                continue
             if given is not None:
                 self._waiting[turn] = given
             else:
@@ -87,7 +95,9 @@ class Turn:
         try:
             given = self._turns.ask(self)
             if not given.done():
-                await asyncio.wrap_future(given)
+                let_in = asyncio.wrap_future(given)
+                while not (await asyncio.wait([let_in], timeout=LOOK))[0]:
+                    self._turns.look()
         except BaseException:
             self._turns.end(self)
             raise

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from ..core.context import holding
 from ..core.errors import DeadlineExceeded
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
@@ -57,11 +58,8 @@ def _told(seconds: float) -> Iterator[float]:
     """Give the moment in `seconds`; inside, `seconds_left` counts to it, or to a nearer one."""
     until = asyncio.get_running_loop().time() + seconds
     outer = _ends.get()
-    token = _ends.set(until if outer is None else min(until, outer))
-    try:
+    with holding(_ends, until if outer is None else min(until, outer)):
         yield until
-    finally:
-        _ends.reset(token)
 
 
 async def bounded(scorer: Scorer, request: RerankRequest, seconds: float | None) -> Scores:

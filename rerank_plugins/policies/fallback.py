@@ -19,6 +19,7 @@ from ..core.errors import (
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
 from .deadline import bounded, seconds_left
+from .several import states
 
 __all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback"]
 
@@ -112,7 +113,7 @@ class Fallback(Scorer):
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """Return every entry's."""
-        return {label: told for entry in reversed(self.entries) for label, told in entry.state().items()}
+        return states(self.entries)
 
     async def awarmup(self) -> None:
         """Warm up every entry."""

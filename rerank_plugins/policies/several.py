@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..core.scorer import Scorer
 from ..core.types import Capabilities, RerankRequest, Scores
 from .deadline import bounded, seconds_left
 
-__all__ = ["Several", "asked_of"]
+__all__ = ["Several", "asked_of", "states"]
 
 
 def asked_of(scorer: Scorer, request: RerankRequest) -> RerankRequest:
@@ -18,6 +18,18 @@ def asked_of(scorer: Scorer, request: RerankRequest) -> RerankRequest:
     if request.instruction is None or scorer.capabilities.instructions:
         return request
     return replace(request, instruction=None)
+
+
+def states(scorers: Iterable[Scorer]) -> dict[str, Mapping[str, Any]]:
+    """Return what each scorer's policies know; of two with one label (servers of one kind, say) the second is `label (2)`."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for scorer in scorers:
+        for label, told in scorer.state().items():
+            name, place = label, 2
+            while name in found:
+                name, place = f"{label} ({place})", place + 1
+            found[name] = told
+    return found
 
 
 class Several(Scorer):
@@ -43,7 +55,7 @@ class Several(Scorer):
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """Return every scorer's."""
-        return {label: told for each in reversed(self.scorers) for label, told in each.state().items()}
+        return states(self.scorers)
 
     async def awarmup(self) -> None:
         """Warm up every scorer."""

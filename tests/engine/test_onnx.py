@@ -21,7 +21,7 @@ from rerank_plugins.core.errors import BackendError, ConfigError
 from rerank_plugins.core.loop import Workers
 from rerank_plugins.engine import onnx_model
 from rerank_plugins.engine.batches import plan
-from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.encoder import Encoded, Encoder
 from rerank_plugins.engine.evidence import Passage
 from rerank_plugins.engine.limits import Limits
 from rerank_plugins.engine.onnx_model import OnnxModel, loaded, model_file
@@ -292,6 +292,16 @@ async def test_what_a_runtime_raises_is_an_error_of_ours_and_tells_nothing_of_ho
     with pytest.raises(ValueError, match="broken") as plain:
         await model.map(rows, 16, broken)
     assert "Group" not in "".join(traceback.format_exception(plain.value))
+
+
+def test_shorter_rows_are_padded_with_the_model_s_own_token_which_is_masked(folder: Path) -> None:
+    changed(folder / "config.json", pad_token_id=7)
+    feed = loaded(folder)._feed(
+        [Encoded([3, 4], [0, 1], False), Encoded([2], [1], False)], [1, 0], frozenset({"input_ids", "attention_mask"})
+    )
+    assert feed["input_ids"].tolist() == [[2, 7], [3, 4]]
+    assert feed["attention_mask"].tolist() == [[1, 0], [1, 1]]
+    assert "token_type_ids" not in feed
 
 
 # Vectors of passages seen before --------------------------------------------------------------------------------------

@@ -472,6 +472,33 @@ def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
         assert small.freed == 0, f"the second call knows what fits: {small.sizes}"
 
 
+def test_what_a_full_gpu_of_each_kind_raises_is_known(folders):
+    import torch
+
+    with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
+        network = reranker.scorer.inner.inner.inner.torch_model.network
+    assert network.exhausted(torch.OutOfMemoryError("CUDA out of memory."))
+    # Apple's: MPSAllocator.mm of torch, which throws a plain error.
+    told = "MPS backend out of memory (MPS allocated: 17.98 GiB, other allocations: 1.49 MiB, max allowed: 18.13 GiB)"
+    assert network.exhausted(RuntimeError(f"{told}. Tried to allocate 500.00 MiB on private pool."))
+    assert not network.exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_a_full_gpu_gives_back_what_it_keeps(kind, folders, monkeypatch):
+    import torch
+
+    with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
+        network = reranker.scorer.inner.inner.inner.torch_model.network
+    given_back = []
+    monkeypatch.setattr(getattr(torch, kind), "empty_cache", lambda: given_back.append(kind))
+    network.free()
+    assert not given_back
+    network.device = torch.device(kind)
+    network.free()
+    assert given_back == [kind]
+
+
 def test_longest_first(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=64) as reranker:
         raw(reranker, SENTENCES)

@@ -10,12 +10,13 @@ import traceback
 import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from checkpoints import checkpoint
 from models import SENTENCES
+from tokenizers import Tokenizer
 
 from rerank_plugins import BackendError, ConfigError
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
@@ -245,6 +246,39 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
     assert "out of memory" in str(failed)
     for scores, expected in zip(others, alone, strict=True):
         assert scores.values == pytest.approx(expected, abs=1e-4)
+
+
+def test_shorter_rows_are_padded_with_the_model_s_own_token(folder):
+    made, seen = SentenceTransformers(str(folder)), []
+    on_gpu(made, before=lambda ids: seen.append(ids.copy()))
+    model = made.torch_model
+    mask = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("[MASK]")  # stands in no text
+    text = "the moon and the sun pull the sea " * 3
+    model.limits, own = replace(model.limits, pad=mask), model.limits
+    try:
+        asyncio.run(made.ascore(RerankRequest(query="how do the tides work", documents=(text, f"{text} sea"))))
+    finally:
+        model.limits = own
+    (ids,) = seen
+    assert (ids == mask).sum(axis=1).tolist() == [0, 1], "the longest first"
+    assert ids[1, -1] == mask
+
+
+def test_on_a_cpu_nothing_is_run_in_halves(folder):
+    made = SentenceTransformers(str(folder))
+
+    def full(_ids):
+        import torch
+
+        raise torch.OutOfMemoryError("out of memory")
+
+    network = on_gpu(made, on_gpu=False, before=full)
+    same = RerankRequest(query="tides", documents=("the moon", "the star", "the tree", "the lake"))
+    with pytest.raises(BackendError, match="out of memory"):
+        asyncio.run(made.ascore(same))
+    assert len(network.shapes) == 1
+    assert network.shapes[0][0] > 1
+    assert made.torch_model._safe is None
 
 
 def test_the_least_that_was_found_to_fit_is_remembered(folder):

@@ -120,12 +120,66 @@ async def called(turns):
         return len(turns._inside)
 
 
-def test_calls_on_a_closed_loop_stand_in_nobody_s_way():
+def test_calls_on_a_closed_loop_stand_in_nobody_s_way(monkeypatch):
+    monkeypatch.setattr("rerank_plugins.engine.turns.LOOK", 60.0)  # at once, and not when somebody looks again
     turns = Turns(2)
     held = closed_loop(turns, 4)  # two inside, two waiting, and none of them ever collected
     assert asyncio.run(asyncio.wait_for(called(turns), 10)) == 1
     assert not turns._waiting
     assert all(not each.done() for each in held)
+
+
+def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_tells(monkeypatch):
+    monkeypatch.setattr("rerank_plugins.engine.turns.LOOK", 0.01)
+    turns, inside, here = Turns(1), asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def enter(turn):
+        await turn.__aenter__()
+        return turn
+
+    async def one():
+        return turns.one()
+
+    async def begin():
+        waits = asyncio.ensure_future(called(turns))
+        while not turns._waiting:
+            await asyncio.sleep(0)
+        return waits
+
+    held = inside.run_until_complete(enter(inside.run_until_complete(one())))
+    waits = here.run_until_complete(begin())
+    inside.close()
+    try:
+        assert here.run_until_complete(asyncio.wait_for(waits, 30)) == 1
+    finally:
+        here.close()
+    assert held.forgotten
+    assert not turns._inside
+
+
+class _Late:
+    """A lock, just before whose release somebody on another thread tells something, and cannot have it."""
+
+    def __init__(self, late):
+        self._inner, self._late = threading.Lock(), late
+
+    def acquire(self, blocking=True):
+        return self._inner.acquire(blocking)
+
+    def release(self):
+        if self._late:
+            self._late.pop()()
+        self._inner.release()
+
+
+async def test_what_is_told_when_the_lock_is_about_to_be_released_is_not_lost():
+    turns, late = Turns(1), []
+    turns._lock = _Late(late)
+    first, second = turns.one(), turns.one()
+    turns.ask(first)
+    late.append(lambda: turns.end(first))
+    assert turns.ask(second).done()
+    assert not late
 
 
 def test_a_turn_keeps_no_loop_and_goes_with_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from virtual_time import virtually
 
 from rerank_plugins import DeadlineExceeded, Reranker, RerankResponse, load_reranker
 from rerank_plugins.core import Scores
-from rerank_plugins.policies.deadline import Deadline, seconds_left
+from rerank_plugins.policies.deadline import Deadline, seconds_left, within
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Drip, Hang, SlowHeaders, Status, Step
 
@@ -122,3 +123,9 @@ def test_without_a_stand_in_it_is_an_error(server: CohereLike, step: Step, face)
         face(reranker)
     assert time.monotonic() - began < 1.3
     assert server.wait_until(lambda: server.requests[0].disconnected)
+
+
+async def test_the_collector_may_end_a_call_in_another_context():
+    work = within(30.0, asyncio.sleep(0), "a model")
+    contextvars.copy_context().run(work.send, None)
+    work.close()
