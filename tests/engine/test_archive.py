@@ -325,6 +325,7 @@ def test_a_full_disk_is_not_the_zip_files_fault(run, tmp_path):
     assert done.stderr.strip().endswith("set XDG_CACHE_HOME to a folder that can.")
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_four_processes_at_once_share_one_folder(run, tmp_path):
     found: list[object] = []
     threads = [threading.Thread(target=lambda: found.append(scores(run))) for _ in range(4)]

@@ -326,6 +326,7 @@ def test_a_cache_without_links(run):
         ),
     ],
 )
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_half_a_model_says_offline_how_to_fetch_the_rest(filled, spec, lacks, run, hub, tmp_path):
     published = tmp_path / "published"
     shutil.copy(published / "model.safetensors", published / "model-1.safetensors")
@@ -399,6 +400,7 @@ def test_a_file_that_was_changed_without_a_trace_is_refused(run):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_weights_outside_of_the_file_are_not_hashed_again_because_they_were_loaded(runtime, run, tmp_path):
     """OpenVINO is given hard links to them, which is a change of the files to whoever looks at their times."""
     published = tmp_path / "published"
@@ -445,6 +447,7 @@ def test_a_filled_cache_serves_while_the_hub_does_not(how, run, hub):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_a_folder_asks_nobody(run, hub, tmp_path):
     for engine in ("onnx", "sentence-transformers", "bge"):
         done = run("-c", CODE, f"{engine}:{tmp_path / 'published'}")

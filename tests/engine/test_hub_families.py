@@ -74,6 +74,7 @@ def fetched(run, hub, specs) -> dict[str, Path]:
     return {spec.partition(" [")[0]: Path(folder) for spec, folder in told.items()}
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_what_is_taken_of_each_repository(run, hub):
     found = fetched(run, hub, map(spec_of, ENCODERS))
     small = {"config.json", "tokenizer.json", "tokenizer_config.json"}

@@ -203,12 +203,14 @@ def test_the_collector_may_end_calls_at_any_moment(monkeypatch):
     turns, found = Turns(2), []
     monkeypatch.setattr(Turn, "forgotten", property(lambda _: bool(gc.collect()) and False))
     gc.disable()
+    gc.freeze()  # what the rest of the suite has left in memory is not looked through each time
     try:
         closed_loop(turns, 4)
         thread = threading.Thread(target=lambda: found.append(asyncio.run(called(turns))), daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(30)
     finally:
+        gc.unfreeze()
         gc.enable()
     assert found
     assert not turns._inside
