@@ -111,7 +111,7 @@ def quantises_batches(file: Path) -> bool:
     """
     before = b""
     with file.open("rb") as opened:
-        while part := opened.read(2**24):
+        while part := opened.read(2**20):
             if _DYNAMIC in part or _DYNAMIC in before + part[: len(_DYNAMIC)]:
                 return True
             before = part[-len(_DYNAMIC) :]
