@@ -114,9 +114,7 @@ def unpacked(file: Path, model: str, onnx: str, folder: Path) -> Path:
             raise ConfigError(
                 f"{folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can."
             ) from error
-    for stopped in folder.parent.glob(
-        f"{beginning}*"
-    ):  # by a kill; a process that is still at it finds the folder whole
+    for stopped in folder.parent.glob(f"{beginning}*"):  # by a kill; who is still at it finds the folder whole
         shutil.rmtree(stopped, ignore_errors=True)
     return folder
 

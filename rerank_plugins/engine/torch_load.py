@@ -229,7 +229,7 @@ def load(folder: Path, placement: Placement) -> Network:
     parts = modular(folder)
     with quiet():
         try:
-            module = (_modules if parts else _classifier)(folder, device, dtype, placement.remote_code)
+            module = (modules if parts else _classifier)(folder, device, dtype, placement.remote_code)
         except ConfigError:
             raise
         except torch.OutOfMemoryError as error:
@@ -261,12 +261,8 @@ def _classifier(folder: Path, device: torch.device, dtype: torch.dtype, remote_c
     return module.eval().to(device)
 
 
-def _modules(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
-    return modules(folder, device, dtype, remote_code=remote_code)
-
-
 def modules(
-    folder: Path, device: torch.device, dtype: torch.dtype, *, remote_code: bool = False, attention: str | None = None
+    folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool = False, *, attention: str | None = None
 ) -> Any:
     """Load a transformer with sentence-transformers' modules after it; of `attention` None is what transformers likes best.
 
