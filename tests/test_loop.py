@@ -23,7 +23,7 @@ import pytest
 from rerank_plugins import BackendError, Reranker, TransientError, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
 from rerank_plugins.core.journal import gathering
-from rerank_plugins.core.loop import run_sync
+from rerank_plugins.core.loop import WorkCancelled, Workers, check_cancelled, run_sync
 from rerank_plugins.core.noting import noting
 from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
@@ -43,6 +43,33 @@ def server() -> Iterator[VendorServer]:
 
 def http(server: VendorServer, **options) -> Reranker:
     return load_reranker({"use": "http", "base_url": server.url, "api_key": server.key, **options})
+
+
+# Work on threads ------------------------------------------------------------------------------------------------------
+
+
+async def test_work_whose_caller_stopped_waiting_ends_at_its_next_check() -> None:
+    workers, started, ended = Workers(1, "test"), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        try:
+            while True:
+                check_cancelled()
+        except WorkCancelled:
+            ended.set()
+            raise
+
+    task = asyncio.create_task(workers.run(work))
+    while not started.is_set():
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await workers.run(ended.wait, 10)  # the only thread is free again
+    assert await workers.run(check_cancelled) is None  # another job is not stopped by it
+    check_cancelled()  # nor the event loop
+    workers.close()
 
 
 # Loops ----------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from .context import holding
 from .errors import TransientError
 from .fork import forgets_after_fork
 
-__all__ = ["PerLoop", "Workers", "run_sync"]
+__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "run_sync"]
 
 T = TypeVar("T")
 
@@ -181,6 +182,32 @@ def _begin(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, An
     loop.create_task(work())
 
 
+class WorkCancelled(BaseException):
+    """Raised in a worker thread by `check_cancelled`: nobody waits for the result any more.
+
+    It derives from `BaseException`, as `asyncio.CancelledError` does, so that no `except Exception` swallows it.
+    """
+
+
+_cancelled: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar(
+    "rerank_plugins_work_cancelled", default=None
+)
+"""Set while a job of `Workers.run` runs: its event is set when the caller stops waiting."""
+
+
+def check_cancelled() -> None:
+    """Stop this job if its caller no longer waits for it (a deadline, a cancelled task).
+
+    Long work on a worker thread calls this between slices of a few milliseconds. Outside of `Workers.run` it does nothing.
+
+    Raises:
+        WorkCancelled: The caller has stopped waiting.
+    """
+    event = _cancelled.get()
+    if event is not None and event.is_set():
+        raise WorkCancelled
+
+
 class Workers:
     """Worker threads of one engine. The host loop's default executor gets nothing."""
 
@@ -195,9 +222,17 @@ class Workers:
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work(*arguments)` on a worker, in the caller's context, and await it.
 
-        The await can be left at any time (a deadline); a job that has not begun by then never does.
+        The await can be cancelled at any time (a deadline). A job that has not begun by then never runs; one that has
+        begun stops at its next `check_cancelled`.
         """
-        return await asyncio.wrap_future(self.submit(work, *arguments))
+        cancelled = threading.Event()
+        with holding(_cancelled, cancelled):
+            future = self.submit(work, *arguments)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> concurrent.futures.Future[T]:
         """Queue `work(*arguments)` and return its future.
