@@ -12,6 +12,7 @@ import pytest
 import rerank_plugins
 from rerank_plugins import core, load_reranker, registry
 from rerank_plugins.core import errors
+from rerank_plugins.core.wire import error_for_status
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Hang, Status, StringScores
 from rerank_plugins.testing.server import VendorServer
@@ -143,3 +144,13 @@ def test_it_comes_back_from_another_process_as_it_was(error: errors.RerankError)
 
 def test_every_class_has_an_example() -> None:
     assert [type(error).__name__ for error in EXAMPLES] == list(drawn())
+
+
+def test_a_vendors_full_stop_is_not_doubled():
+    for explanation in ("Come back later.", "Come back later", "Come back later. "):
+        for status in (302, 400, 401, 402, 404, 429, 500, 503):
+            error = error_for_status(status, {}, backend="http", explanation=explanation)
+            assert f"answered {status}: Come back later. " in str(error)
+    told = str(errors.AllBackendsFailed((errors.TransientError("One is down."), errors.TransientError("Two is down."))))
+    assert ".." not in told
+    assert ".;" not in told

@@ -193,7 +193,7 @@ class LocalBackend(Backend):
 def failed(label: str, error: Exception) -> BackendError:
     """Return the error for whatever a model in this process raised: a defect, which no stand-in may hide."""
     return BackendError(
-        f"{label} failed with {type(error).__name__}: {error}. The model or its backend is broken: "
+        f"{label} failed with {type(error).__name__}: {str(error).rstrip(' .')}. The model or its backend is broken: "
         "`rerank-plugins check` shows it alone.",
         backend=label,
     )

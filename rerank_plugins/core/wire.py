@@ -70,6 +70,7 @@ def error_for_status(
     transient: frozenset[int] = frozenset(),
 ) -> BackendError:
     """Return the typed error of an HTTP status that is not 2xx; header names in lower case."""
+    explanation = explanation.rstrip(" .")  # the vendor's sentence has a full stop of its own
     told = f"{backend} answered {status}" + (f": {explanation}" if explanation else "") + "."
     request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("cf-ray")
 
