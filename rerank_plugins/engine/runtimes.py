@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import ConfigError, MissingExtra
 from ..core.fork import Lock
+from ..core.memory import give_back_memory
 from . import untold
 from .hub import age, touched
 from .int8 import GROUP, compress
@@ -99,7 +98,7 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
                 made = opened(real)
     except Exception as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
-    _trim()
+    give_back_memory()
     return made
 
 
@@ -201,10 +200,3 @@ def _without_links(file: Path, outside: list[Path]) -> Iterator[Path]:
             file = Path(folder) / file.name
         yield file
     touched(was)
-
-
-def _trim() -> None:
-    """Hand back what unpacking the weights took: glibc keeps freed memory (half a gigabyte here) until it is told."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another libc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
