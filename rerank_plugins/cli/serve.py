@@ -32,17 +32,28 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body-mb", type=float, metavar="MB", help="of one request; default: 8")
     parser.add_argument("--max-queue", type=int, metavar="N", help="calls inside at once, then 429; default: 128")
     parser.add_argument("--body-timeout", type=float, metavar="S", help="seconds for a request to arrive; default: 10")
+    parser.add_argument(
+        "--request-timeout", type=float, metavar="S", help="seconds for a whole request, then 504; default: 300"
+    )
+    parser.add_argument(
+        "--max-in-flight-mb", type=float, metavar="MB", help="bodies and answers held at once, then 429; default: 64"
+    )
+
+
+_LIMITS = ("max_documents", "max_body_mb", "max_queue", "body_timeout", "request_timeout", "max_in_flight_mb")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..scale.limits import Limits
     from ..scale.server import Served, run
 
-    given = {name: getattr(arguments, name) for name in ("max_documents", "max_body_mb", "max_queue", "body_timeout")}
+    given = {name: getattr(arguments, name) for name in _LIMITS}
     if arguments.api_key is not None and not arguments.api_key.startswith("env:"):
         raise ConfigError("--api-key names a variable, as env:NAME: a key on the command line is seen by everybody.")
     if arguments.workers < 1:
         raise ConfigError(f"--workers has to be at least 1, and {arguments.workers} is not.")
+    if not 0 <= arguments.port <= 65_535:  # before a model is loaded for nothing
+        raise ConfigError(f"--port must be from 0 to 65535, got {arguments.port}.")
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
@@ -80,5 +91,6 @@ COMMAND = Command(
   rerank-plugins serve
   rerank-plugins serve production --config rerank.toml --host 0.0.0.0 --api-key env:SERVE_KEY
   curl -s localhost:8000/v2/rerank -H 'content-type: application/json' -d '{"query": "q", "documents": ["a", "b"]}'""",
-    "Paths: POST /v2/rerank, /v1/rerank, /rerank (also TEI's shape); GET /healthz, /metrics, /openapi.json, /docs.",
+    "Paths: POST /v2/rerank, /v1/rerank, /rerank (also TEI's shape); GET /healthz, /health, /info,\n"
+    "/v1/models, /metrics, /openapi.json, /docs.",
 )

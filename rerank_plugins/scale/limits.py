@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
-from ..core.errors import ConfigError, InputError
+from ..core.errors import ConfigError, InputError, TransientError
+from ..core.loop import Workers
+from ..core.memory import give_back_memory
 
-__all__ = ["Door", "Limits", "Refusal", "Scan", "read_body"]
+__all__ = ["Door", "InFlight", "Limits", "Refusal", "Scan", "Share", "read_body"]
 
 
 class Refusal(InputError):
@@ -37,13 +39,44 @@ class Limits:
     """Calls inside at once, being read, waiting or worked on; the next one is asked to come back."""
     body_timeout: float = 10.0
     """Seconds for a request to arrive, its headers and then its body."""
+    request_timeout: float = 300.0
+    """Seconds for a whole request: its body, its reading, its reranking. The answer has as long again to be read.
+
+    The cohere SDK stops waiting after the same time (`timeout` of `cohere.Client`, 7.3.1).
+    """
+    max_in_flight_mb: float = 64.0
+    """Of bodies and answers that the process holds at once, in millions of bytes; at least one body always fits.
+
+    A body's texts take several times its bytes while they are reranked, so this is not the memory of the process.
+    """
 
     def __post_init__(self) -> None:
-        """Refuse what can never be met."""
+        """Check the range and the type of each limit.
+
+        Raises:
+            ConfigError: A limit is no number, is out of range, or is not an integer where only integers make sense.
+        """
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigError(f"{each.name} has to be a number above 0, and {value!r} is not.")
+            integer = each.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
+                raise ConfigError(f"{each.name} must be {'an integer' if integer else 'a number'}, got {value!r}.")
+            if not 0 < value <= _LARGEST:
+                raise ConfigError(f"{each.name} must be above 0 and at most {_LARGEST:,}, got {value}.")
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of one body."""
+        return int(self.max_body_mb * 1_000_000)
+
+    @property
+    def max_in_flight(self) -> int:
+        """Bytes of all bodies and answers that are held at once."""
+        return max(int(self.max_in_flight_mb * 1_000_000), self.max_body * 2)
+
+
+_LARGEST = 1_000_000_000
+"""Of any limit: what lies above is a mistake, and infinity fits into no integer."""
 
 
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -117,18 +150,21 @@ class Scan:
                 )
 
 
-async def read_body(chunks: AsyncIterator[bytes], limits: Limits, declared: int | None = None) -> bytes:
+async def read_body(
+    chunks: AsyncIterator[bytes], limits: Limits, declared: int | None = None, share: Share | None = None
+) -> bytes:
     """Return the whole body, or refuse it as soon as that is certain.
 
     Args:
         chunks: The body as it arrives.
         limits: What is taken.
         declared: The length that the headers promise, where they do.
+        share: Where the bytes that are held are counted.
 
     Raises:
-        Refusal: Too long, too deep, too many members, or too slow.
+        Refusal: Too long, too deep, too many members, too slow, or more than the process holds at once.
     """
-    most = int(limits.max_body_mb * 1_000_000)
+    most = limits.max_body
     if declared is not None and declared > _DRAINED * most:
         raise _too_long(limits)
     body: list[bytes] = []
@@ -147,10 +183,14 @@ async def read_body(chunks: AsyncIterator[bytes], limits: Limits, declared: int 
                 try:
                     if size > most:
                         raise _too_long(limits)
-                    scan.feed(chunk)
+                    if share is not None:
+                        share.grow(len(chunk))
+                    await _scan(scan, chunk)
                 except Refusal as told:
                     refusal = told
                     body.clear()
+                    if share is not None:
+                        share.close()
                     continue
                 body.append(chunk)
     except TimeoutError:
@@ -164,6 +204,16 @@ async def read_body(chunks: AsyncIterator[bytes], limits: Limits, declared: int 
     return b"".join(body)
 
 
+async def _scan(scan: Scan, chunk: bytes) -> None:
+    """Feed a chunk in slices: one of nothing but marks takes a tenth of a second, and other clients do not wait for it."""
+    scan.feed(chunk[:_SCANNED])
+    for start in range(_SCANNED, len(chunk), _SCANNED):
+        await asyncio.sleep(0)
+        scan.feed(chunk[start : start + _SCANNED])
+
+
+_SCANNED = 16_384
+"""Bytes that are scanned without a pause."""
 _DRAINED = 4
 """How many times `max_body_mb` of a refused body is read."""
 
@@ -184,7 +234,7 @@ class Door:
         self.places = places
         self.inside = 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def entered(self, wait: float) -> Iterator[None]:
         """Hold a place.
 
@@ -205,3 +255,101 @@ class Door:
             yield
         finally:
             self.inside -= 1
+
+
+class InFlight:
+    """Counts the bytes of all bodies and answers that are held. Used on one event loop only, so it needs no lock."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Allow `limits.max_in_flight` bytes."""
+        self.most = limits.max_in_flight
+        self.most_large = self.most * 3 // 4
+        """What is left to requests that hold more than `small`: a few of them must not shut all others out."""
+        self.small = self.most // 64
+        self.held = 0
+        self.grace = limits.body_timeout
+        self.patience = limits.request_timeout
+        self.readers: dict[Share, float] = {}
+        """The shares whose answer is being read, in the order in which they began, with that time."""
+        self._passed = 0
+        self._workers = Workers(1, "rerank-plugins-memory")
+
+    def share(self) -> Share:
+        """Return the share of a new request, which holds nothing yet."""
+        return Share(self)
+
+    def drop_slow_readers(self, now: float) -> None:
+        """Drop the answers that are being read for longer than `grace`: new requests need their memory."""
+        for share, began in list(self.readers.items()):
+            if now - began > self.grace:
+                share.drop()
+
+    def passed(self, size: int) -> None:
+        """Count the bytes of a request that is over; after many of them, free memory goes back to the system."""
+        before, self._passed = self._passed, self._passed + size
+        if before < _MANY <= self._passed:  # a little later, so that it is done once for all that end now
+            asyncio.get_running_loop().call_later(1.0, self._give_back)
+
+    def _give_back(self) -> None:
+        self._passed = 0
+        with contextlib.suppress(TransientError):  # no thread can be started: another time
+            self._workers.submit(give_back_memory)
+
+
+_MANY = 16_000_000
+
+
+class Share:
+    """The bytes that one request holds: first its body, then its answer."""
+
+    def __init__(self, all_of_them: InFlight) -> None:
+        """Hold nothing yet."""
+        self._all = all_of_them
+        self._size = self._largest = 0
+        self._drop: Callable[[], object] | None = None
+        self._clock: asyncio.TimerHandle | None = None
+
+    def grow(self, size: int) -> None:
+        """Hold `size` bytes more.
+
+        Raises:
+            Refusal: All requests together would hold more than is allowed.
+        """
+        all_of_them = self._all
+        most = all_of_them.most if self._size + size <= all_of_them.small else all_of_them.most_large
+        if all_of_them.held + size > most:
+            all_of_them.drop_slow_readers(asyncio.get_running_loop().time())
+            raise Refusal(
+                429,
+                "The requests inside hold as many bytes as this server takes at once. Come back later.",
+                {"retry-after": "1", "connection": "close"},
+            )
+        self.resize(self._size + size)
+
+    def resize(self, size: int) -> None:
+        """Hold `size` bytes, whatever others hold: an answer that is ready is sent."""
+        self._all.held += size - self._size
+        self._size, self._largest = size, max(size, self._largest)
+
+    def sending(self, drop: Callable[[], object]) -> None:
+        """Begin to send the answer; `drop` ends that, whatever the client has not read yet."""
+        loop = asyncio.get_running_loop()
+        self._drop = drop
+        self._all.readers[self] = loop.time()
+        self._clock = loop.call_later(self._all.patience, self.drop)
+
+    def drop(self) -> None:
+        """End the sending of the answer."""
+        drop, self._drop = self._drop, None
+        if drop is not None:
+            drop()
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self.resize(0)
+        self._all.passed(self._largest)
+        self._largest = 0
+        self._drop = None
+        self._all.readers.pop(self, None)
+        if self._clock is not None:
+            self._clock.cancel()

@@ -6,6 +6,7 @@ import os
 
 from ..core.errors import MissingExtra
 from ..reranker import RerankResponse
+from .names import public_label
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -42,7 +43,7 @@ class Metrics:
         self.documents.inc(documents)
         self.degraded.inc(response.degraded)
         for attempt in response.attempts:
-            self.attempts.labels(attempt.model, attempt.outcome).inc()
+            self.attempts.labels(public_label(attempt.model), attempt.outcome).inc()
         self.tokens.inc(response.usage.input_tokens or 0)
         self.units.inc(response.usage.search_units or 0)
         self.cost.inc(response.usage.cost_usd or 0)

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import __version__
+from ..core.types import Capabilities
 from .limits import Limits
 from .shapes import CohereBody, TEIBody
 
-__all__ = ["description", "page"]
+__all__ = ["description", "info", "model_list", "page"]
 
 RERANK = ("/v2/rerank", "/v1/rerank", "/rerank")
 
@@ -77,6 +78,13 @@ _ERROR = {
 }
 
 
+_WITH_KEY = {
+    "/info": ("What is served, as Text Embeddings Inference says it", "application/json", "object"),
+    "/v1/models": ("The names of the model, as OpenAI's API lists them", "application/json", "object"),
+    "/metrics": ("Prometheus metrics", "text/plain", "string"),
+}
+
+
 def description(models: Sequence[str], limits: Limits, *, key: bool, instructions: bool) -> dict[str, Any]:
     """Return the OpenAPI description of a server.
 
@@ -95,10 +103,12 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
     schemas = {"CohereBody": cohere, "TEIBody": tei, "Cohere": _COHERE, "TEI": _TEI, "Error": _ERROR}
     closed: dict[str, Any] = {"security": [{"key": []}]} if key else {}
     paths: dict[str, Any] = {path: {"post": _rerank(path) | closed} for path in RERANK}
-    paths["/healthz"] = {"get": _told("How it stands", "application/json", {"type": "object"})}
-    paths["/metrics"] = {"get": _told("Prometheus metrics", "text/plain", {"type": "string"}) | closed}
-    if key:
-        paths["/metrics"]["get"]["responses"]["401"] = _refused(401)
+    for path in ("/healthz", "/health"):
+        paths[path] = {"get": _told("How it stands", "application/json", {"type": "object"})}
+    for path, (summary, kind, schema) in _WITH_KEY.items():
+        paths[path] = {"get": _told(summary, kind, {"type": schema}) | closed}
+        if key:
+            paths[path]["get"]["responses"]["401"] = _refused(401)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -112,6 +122,44 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if key else {}),
         },
     }
+
+
+def info(model: str, label: str, capabilities: Capabilities, limits: Limits) -> dict[str, Any]:
+    """Return what `GET /info` of Text Embeddings Inference returns, which its clients (Dify's, say) read first.
+
+    https://github.com/huggingface/text-embeddings-inference, `Info` in router/src/lib.rs (read in November 2026).
+
+    Args:
+        model: The name of the model.
+        label: Its label, which may end in how it is run: `[onnxruntime float32]`.
+        capabilities: What the scorer takes.
+        limits: What the server takes.
+    """
+    run_as = label[label.rfind("[") + 1 : -1].split() if label.endswith("]") else []
+    # Where the number of tokens is not bounded, the body is: no token is shorter than a byte.
+    longest = capabilities.max_tokens or limits.max_body
+    return {
+        "model_id": model,
+        "model_sha": None,
+        "model_dtype": run_as[-1] if run_as else "float32",
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_concurrent_requests": limits.max_queue,
+        "max_input_length": longest,
+        "max_batch_tokens": longest * limits.max_documents,
+        "max_batch_requests": None,
+        "max_client_batch_size": limits.max_documents,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+def model_list(models: Sequence[str], created: int) -> dict[str, Any]:
+    """Return the names of the model as `GET /v1/models` of OpenAI's API does; `created` in Unix seconds."""
+    data = [{"id": name, "object": "model", "created": created, "owned_by": "rerank-plugins"} for name in models]
+    return {"object": "list", "data": data}
 
 
 def _schema(body: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Arguments are `name=value`; in a config file for `serve deploy`, the same names 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,14 @@ except ModuleNotFoundError as error:
 
 __all__ = ["app"]
 
-_LIMITS = {"max_documents": int, "max_body_mb": float, "max_queue": int, "body_timeout": float}
+_LIMITS = {
+    "max_documents": int,
+    "max_body_mb": float,
+    "max_queue": int,
+    "body_timeout": float,
+    "request_timeout": float,
+    "max_in_flight_mb": float,
+}
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -31,7 +39,8 @@ def app(args: Mapping[str, Any]) -> Any:
     Args:
         args: `reranker` (a spec, a mapping or its JSON; without it as `load_reranker()`), `replicas` (1), `num_cpus` of
             each (1), `api_key` (`env:NAME`, read where a replica runs), `model` (one more name that callers may send),
-            `config`, and the server's limits: `max_documents`, `max_body_mb`, `max_queue`, `body_timeout`.
+            `config`, and the server's limits: `max_documents`, `max_body_mb`, `max_queue`, `body_timeout`,
+            `request_timeout`, `max_in_flight_mb`.
 
     Raises:
         ConfigError: An argument that there is not, or that cannot be read.
@@ -47,10 +56,10 @@ def app(args: Mapping[str, Any]) -> Any:
         replicas, num_cpus = int(args.get("replicas", 1)), float(args.get("num_cpus", 1))
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # `inf` replicas, say
         raise ConfigError(f"An argument cannot be read: {error}. See `app`'s description.") from error
-    if replicas < 1 or not num_cpus >= 0:
-        raise ConfigError("replicas has to be at least 1 and num_cpus at least 0.")
+    if replicas < 1 or not 0 <= num_cpus < math.inf:
+        raise ConfigError("replicas must be at least 1 and num_cpus a finite number of at least 0.")
     models = (args["model"],) if "model" in args else ()
     served = Served(spec, args.get("config"), args.get("api_key"), models, limits)
 

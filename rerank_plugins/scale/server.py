@@ -17,6 +17,7 @@ from ..reranker import Reranker
 from .app import application, refused
 from .limits import Limits
 from .metrics import gone
+from .sending import DROP
 
 try:
     import h11
@@ -141,8 +142,14 @@ def _bind(family: int, at: tuple[str, int], shared: bool) -> _Bound:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Accepted sockets inherit it. By default the system buffers megabytes for each client, and does not say how slowly
+    # they are read.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     made.bind(at)
     return made
+
+
+_SEND_BUFFER = 131_072
 
 
 @contextlib.contextmanager
@@ -157,10 +164,9 @@ def _bound(settings: uvicorn.Config) -> Iterator[_Bound]:
         if shared:  # a second server would otherwise share the port of the first, and take half of its clients
             _bind(family, at, shared=False).close()
         made = _bind(family, at, shared)
-    except OSError as error:
-        raise ConfigError(
-            f"Nobody can listen at {at[0]}:{at[1]}: {error.strerror}. Name another --host or --port."
-        ) from error
+    except (OSError, TypeError, UnicodeError, OverflowError) as error:  # a host that does not encode, a large port
+        why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise ConfigError(f"Nobody can listen at {at[0]}:{at[1]}: {why}. Name another --host or --port.") from error
     with made:
         yield made
 
@@ -189,10 +195,12 @@ class Patient(H11Protocol):
     config: Settings
     _clock: asyncio.TimerHandle | None = None
     _reading: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, DROP: transport.abort}
         if len(self.connections) >= self.config.most_connections:
             self.app = _crowded
         self._wind()
@@ -215,9 +223,33 @@ class Patient(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop()
-        if self._reading is not None:
-            self._reading.cancel()
+        for clock in (self._reading, self._stalled):
+            if clock is not None:
+                clock.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is no HTTP, once: not after an answer has begun, and not beside the application's own."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        super().send_400_response(msg)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # as when the client goes: what is being done for it ends
+            self.cycle.message_event.set()
+
+    def pause_writing(self) -> None:
+        """Drop the client if it does not read on within the patience: the rest of its answer is held for it."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.config.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Give the client its whole patience for the next part."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _answered_early(self) -> bool:
         return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE

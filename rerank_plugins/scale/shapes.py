@@ -7,13 +7,16 @@ cannot are taken and answered with a warning; a field that nobody knows is refus
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ..core.errors import MissingExtra
 from ..reranker import RerankResponse, RerankResult
 from .limits import Refusal
+from .names import public_label
 
 try:
     from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
@@ -116,6 +119,8 @@ def read(body: bytes, path: str) -> Call:
         return _cohere(CohereBody.model_validate_json(body))
     except ValidationError as error:
         raise _refusal(error) from None
+    except Refusal:  # a ValueError too
+        raise
     except ValueError as error:
         raise _no_json(error) from None
 
@@ -139,7 +144,27 @@ def _no_json(why: object) -> Refusal:
     return Refusal(400, f"The body is no JSON in UTF-8: {why}. Mend it.")
 
 
+def _check_numbers(value: Any, place: str) -> None:
+    """Refuse numbers that JSON does not have: Python's parsers take `NaN` and make infinity of `1e999`.
+
+    Raises:
+        Refusal: 422, with the place of the number.
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise Refusal(422, f"{place} must be a finite number. Send a smaller number, null or a string.")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_numbers(each, f"{place}.{key[:100]}")
+    elif isinstance(value, list):
+        for position, each in enumerate(value):
+            _check_numbers(each, f"{place}.{position}")
+
+
 def _cohere(body: CohereBody) -> Call:
+    for position, document in enumerate(body.documents):
+        if not isinstance(document, str):
+            _check_numbers(document, f"documents.{position}")
     documents = [_document(each, body.rank_fields) for each in body.documents]
     return Call(
         query=body.query,
@@ -185,7 +210,9 @@ def _tei(body: TEIBody) -> Call:
     )
 
 
-def answer(call: Call, response: RerankResponse, cut: frozenset[int] = frozenset()) -> Any:
+def answer(
+    call: Call, response: RerankResponse, cut: frozenset[int] = frozenset(), public: Callable[[str], str] = str
+) -> Any:
     """Return the JSON of an answer in the shape of its call.
 
     Both shapes want a number for each document. Where nothing was scored (a blank document, a stand-in that keeps the
@@ -195,6 +222,7 @@ def answer(call: Call, response: RerankResponse, cut: frozenset[int] = frozenset
         call: What was asked.
         response: What came of it.
         cut: The documents that were cut before the reranker saw them.
+        public: Takes out of a message what clients may not see.
 
     Raises:
         Refusal: 422: a document was cut, and the call forbids that.
@@ -211,9 +239,9 @@ def answer(call: Call, response: RerankResponse, cut: frozenset[int] = frozenset
     billed = {"input_tokens": usage.input_tokens, "search_units": usage.search_units}
     told: dict[str, Any] = {
         "id": str(uuid.uuid4()),
-        "model": response.model,
+        "model": public_label(response.model),
         "results": [_cohere_result(call, result, score) for result, score in zip(response, scores, strict=True)],
-        "meta": {"api_version": {"version": "2"}, "warnings": _warnings(call, response, truncated)},
+        "meta": {"api_version": {"version": "2"}, "warnings": _warnings(call, response, truncated, public)},
         "degraded": response.degraded,
     }
     if known := {name: value for name, value in billed.items() if value is not None}:
@@ -223,10 +251,10 @@ def answer(call: Call, response: RerankResponse, cut: frozenset[int] = frozenset
     return told
 
 
-def _warnings(call: Call, response: RerankResponse, truncated: list[int]) -> list[str]:
+def _warnings(call: Call, response: RerankResponse, truncated: list[int], public: Callable[[str], str]) -> list[str]:
     told = list(call.warnings)
     if response.degraded:
-        told.append(f"degraded: {response.reason}")
+        told.append(f"degraded: {public(str(response.reason))}")
     if truncated:
         told.append(f"not read to their end: documents {_listed(truncated)}")
     if unscored := [result.index for result in response if result.relevance_score is None]:
