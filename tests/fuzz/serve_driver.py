@@ -1,0 +1,366 @@
+"""Drive `rerank-plugins serve` with random requests, valid and hostile, and check what has to hold all the time.
+
+    python tests/fuzz/serve_driver.py --seconds 180
+
+A real process and real sockets: broken framing and JSON, large bodies, slow and cancelled clients, wrong keys. Meanwhile one
+well-behaved client measures its own latency. The exit code is 1 when an invariant broke; the report (JSON) says which:
+
+- no request is answered with 500, and the server's log holds no traceback;
+- every request of the well-behaved client is answered with 200;
+- memory does not grow between the second and the last quarter, and stays below a bound;
+- the server still answers at the end, with no call and no byte left inside;
+- with `--strict-latency` (a machine with nothing else to do): the well-behaved client's p95 is at most twice the quiet one.
+
+`SERVE_DRIVER_SECONDS` and `SERVE_DRIVER_SEED` are the defaults of the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+
+KEY = "driver-key-0123456789"
+WORDS = ["cat", "dog", "sofa", "é", "日本", "\u200b", "😀", '"', "\\", "\n", "a" * 300, "x1y2", "(", "  "]
+PATHS = ["/v2/rerank", "/v1/rerank", "/rerank"]
+GETS = ["/healthz", "/health", "/info", "/v1/models", "/metrics", "/openapi.json", "/docs", "/", "/nothing", "/%00"]
+LITERALS = [
+    b"NaN", b"-Infinity", b"1e999", b"1" * 4_400, b"-0", b"[" * 20 + b"]" * 20, b'"\\ud800"', b"{}", b"[]", b"null",
+    b'"\\u0000"', b'{"": [1, {"a": null}]}', b"tru", b'"\xff"', b"1" * 4_000,
+]  # fmt: skip
+BYTES_MORE = 500_000_000
+"""Of memory above the idle server's: 64 MB of bodies and answers, several times over while they are worked on."""
+BYTES_GROWTH = 120_000_000
+"""Between the highest of the second and of the last quarter: chance of what comes together, not a leak."""
+
+
+def text(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(0, words)))
+
+
+def document(rng: random.Random) -> Any:
+    if rng.random() < 0.7:
+        return text(rng, 30)
+    values = [text(rng, 5), rng.random(), None, rng.randint(-9, 10**20), [1, text(rng, 2)], {"b": text(rng, 2)}]
+    return {rng.choice(["text", "title", "a", ""]): rng.choice(values) for _ in range(rng.randint(0, 4))}
+
+
+def valid(rng: random.Random) -> dict[str, Any]:
+    """Return a body that the server takes: a blank query is refused, with a reason."""
+    if rng.random() < 0.2:
+        texts = [text(rng, 30) for _ in range(rng.randint(0, 40))]
+        return {"query": text(rng, 5), "texts": texts, "return_text": rng.random() < 0.5}
+    body = {"query": text(rng, 5), "documents": [document(rng) for _ in range(rng.randint(0, 60))]}
+    options: list[dict[str, Any]] = [
+        {"top_n": rng.randint(-1, 9)}, {"return_documents": True}, {"max_tokens_per_doc": rng.randint(1, 9)},
+        {"rank_fields": ["text", "a"]}, {"model": rng.choice(["lexical", "other"])}, {"raw_scores": True},
+        {"instruction": "no"}, {"nonsense": 1}, {"user": "u"}, {"relevant_spans": {}},
+    ]  # fmt: skip
+    for option in rng.sample(options, rng.choice([0, 0, 1, 2])):
+        body |= option
+    return body
+
+
+def broken(rng: random.Random) -> bytes:
+    """Return JSON with a few bytes changed, or with a value in it that parsers disagree about."""
+    body = bytearray(json.dumps(valid(rng), ensure_ascii=rng.random() < 0.5).encode())
+    if rng.random() < 0.5:
+        at = body.find(b"[") + 1
+        body[at:at] = rng.choice(LITERALS) + (b"," if body[at : at + 1] != b"]" else b"")
+        return bytes(body)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(body))
+        match rng.randrange(4):
+            case 0:
+                body[at] = rng.randrange(256)
+            case 1:
+                del body[at : at + rng.randint(1, 9)]
+            case 2:
+                body[at:at] = rng.choice(LITERALS)
+            case _:
+                body = body[:at] or bytearray(b"{")
+    return bytes(body)
+
+
+def large(rng: random.Random) -> bytes:
+    """Return a body of up to 9 MB: long texts, many texts, many fields, much to escape, one endless word."""
+    size = rng.choice([300_000, 2_000_000, 7_900_000, 9_000_000])
+    match rng.randrange(5):
+        case 0:
+            documents: list[Any] = ["word " * (size // 5_000)] * 1_000
+        case 1:
+            documents = ["a" * size + "1"]
+        case 2:
+            documents = [{f"f{each}": "x" * (size // 9_000) for each in range(9)}] * 1_000
+        case 3:
+            documents = ["\n" * (size // 4), "é" * (size // 4)]
+        case _:
+            documents = ["a b"] * rng.choice([999, 1_001, 100_000])
+    body = {"query": "word", "documents": documents, "return_documents": rng.random() < 0.5}
+    if rng.random() < 0.3:
+        body["max_tokens_per_doc"] = 5
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def head(rng: random.Random, length: int | None, path: str | None = None) -> bytes:
+    lines = [f"POST {path or rng.choice(PATHS)} HTTP/1.1", "host: h", "content-type: application/json"]
+    key = rng.choice([KEY] * 8 + ["wrong", None])
+    if key is not None:
+        lines.append(f"authorization: Bearer {key}")
+    if length is not None:
+        lines.append(f"content-length: {length}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def posted(rng: random.Random, body: bytes) -> bytes:
+    return head(rng, len(body)) + body
+
+
+def framed(rng: random.Random) -> bytes:
+    """Return a request whose framing is wrong, odd, or the start of another one."""
+    body = json.dumps(valid(rng)).encode()
+    start = head(rng, None)[:-2]
+    match rng.randrange(9):
+        case 0:
+            return start + b"content-length: %d\r\n\r\n" % rng.choice([0, len(body) // 2, len(body) * 2]) + body
+        case 1:
+            return start + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + body
+        case 2:
+            cut = rng.randint(0, len(body))
+            parts = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:cut], body[cut:]) if part)
+            return start + b"transfer-encoding: chunked\r\n\r\n" + parts + rng.choice([b"0\r\n\r\n", b"", b"zz\r\n"])
+        case 3:
+            return rng.randbytes(rng.randint(1, 2_000))
+        case 4:
+            return start + b"x-long: " + b"a" * rng.choice([1_000, 70_000, 300_000]) + b"\r\n\r\n"
+        case 5:
+            return b"".join(head(rng, len(body)) + body for _ in range(rng.randint(2, 6)))
+        case 6:
+            return b"%s %s HTTP/1.%d\r\nhost: h\r\n\r\n" % (
+                rng.choice([b"GET", b"HEAD", b"PUT", b"OPTIONS", b"X" * 50]), rng.choice(GETS).encode(), rng.randrange(2)
+            )  # fmt: skip
+        case 7:
+            return start + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        case _:
+            return start + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+
+class Driver:
+    """Runs the clients and holds what they saw. The lock guards the counts."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self.port, self.seed = port, seed
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.statuses: collections.Counter[str] = collections.Counter()
+        self.failed: list[str] = []
+
+    def count(self, what: str, detail: bytes = b"") -> None:
+        with self.lock:
+            self.statuses[what] += 1
+            if what == "500" and len(self.failed) < 5:
+                self.failed.append(detail[:300].decode("utf-8", "replace"))
+
+    @contextlib.contextmanager
+    def connected(self, seconds: float = 5.0) -> Iterator[socket.socket]:
+        with socket.socket() as made:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            made.settimeout(seconds)
+            made.connect(("127.0.0.1", self.port))
+            yield made
+
+    def status(self, connection: socket.socket, sent: bytes) -> None:
+        """Count the status of the answer."""
+        first = connection.recv(65_536)
+        match = re.match(rb"HTTP/1\.1 (?:100 [^\r]*\r\n\r\nHTTP/1\.1 )?(\d{3})", first)
+        self.count(match[1].decode() if match else "closed", sent)
+
+    def whole(self, rng: random.Random, sent: bytes) -> None:
+        with self.connected() as connection:
+            connection.sendall(sent)
+            self.status(connection, sent)
+            connection.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):  # it waits for the next request
+                while connection.recv(65_536):
+                    pass
+
+    def cancelled(self, rng: random.Random, sent: bytes) -> None:
+        with self.connected() as connection:
+            connection.sendall(sent[: rng.randint(0, len(sent))] if rng.random() < 0.5 else sent)
+        self.count("cancelled")
+
+    def dripping(self, rng: random.Random, sent: bytes) -> None:
+        with self.connected(0.2) as connection:
+            for at in range(min(20, len(sent))):
+                connection.sendall(sent[at : at + 1])
+                if self.stop.wait(0.1):
+                    return
+        self.count("dripped")
+
+    def slow_reading(self, rng: random.Random, sent: bytes) -> None:
+        with self.connected() as connection:
+            connection.sendall(sent)
+            self.status(connection, sent)
+            for _ in range(rng.randint(0, 20)):
+                if self.stop.wait(0.5) or not connection.recv(4_096):
+                    return
+
+    def hostile(self, number: int) -> None:
+        """Send random requests until the end."""
+        rng = random.Random(self.seed * 1_000 + number)
+        makers: list[Callable[[], bytes]] = [
+            lambda: framed(rng),
+            lambda: posted(rng, broken(rng)),
+            lambda: posted(rng, json.dumps(valid(rng)).encode()),
+            lambda: posted(rng, large(rng)),
+        ]
+        ways = [self.whole, self.cancelled, self.dripping, self.slow_reading]
+        while not self.stop.is_set():
+            sent = rng.choices(makers, [4, 4, 6, 1])[0]()
+            way = rng.choices(ways, [20, 4, 1, 1])[0]
+            try:
+                way(rng, sent)
+            except OSError as error:
+                self.count(type(error).__name__)
+            self.stop.wait(rng.random() * 0.02)
+
+    def polite(self, seconds: float) -> list[float]:
+        """Ask as a good client does, for some seconds; return the milliseconds of each answer."""
+        documents = [f"document {each} of the cat on the sofa " * 12 for each in range(50)]
+        body = json.dumps({"query": "where is the cat", "documents": documents, "top_n": 5}).encode()
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        took, end = [], time.monotonic() + seconds
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            try:
+                connection.request("POST", "/v2/rerank", body, headers)
+                answer = connection.getresponse()
+                told = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self.count(f"polite {type(error).__name__}")
+                continue
+            took.append((time.perf_counter() - begun) * 1_000.0)
+            self.count(f"polite {answer.status}", told)
+            time.sleep(0.01)
+        connection.close()
+        return took
+
+
+def p95(milliseconds: list[float]) -> float:
+    return sorted(milliseconds)[int(len(milliseconds) * 0.95)] if milliseconds else float("inf")
+
+
+def ask(port: int, path: str) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})
+    told = json.loads(connection.getresponse().read())
+    connection.close()
+    return told
+
+
+def drive(seconds: float, seed: int, clients: int = 8, spec: str = "lexical") -> dict[str, Any]:
+    """Run the server and all clients for some seconds; return the report, with what broke under `broken`."""
+    command = [sys.executable, "-m", "rerank_plugins", "serve", spec, "--port", "0", "--api-key", "env:DRIVER_KEY"]
+    log: list[str] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"DRIVER_KEY": KEY}) as served:
+        try:
+            port = None
+            while port is None:
+                line = served.stderr.readline()
+                if not line:
+                    raise RuntimeError(f"the server ended with {served.wait()}: {''.join(log)[-2_000:]}")
+                log.append(line)
+                port = re.search(r"serving at http://127\.0\.0\.1:(\d+)", line)
+            threading.Thread(target=lambda: log.extend(served.stderr), daemon=True).start()
+            report = _drive(Driver(int(port[1]), seed), psutil.Process(served.pid), seconds, clients)
+            if served.poll() is not None:
+                report["broken"].append(f"the server ended with {served.returncode}")
+        finally:
+            served.terminate()
+            served.wait(40)
+    said = "".join(log)
+    if "Traceback" in said or "The server failed" in said:
+        report["broken"].append(f"the log holds a traceback: {said[said.find('Traceback') :][:3_000]}")
+    return report | {"seed": seed, "seconds": seconds}
+
+
+def _drive(driver: Driver, process: psutil.Process, seconds: float, clients: int) -> dict[str, Any]:
+    driver.polite(1.0)
+    idle = process.memory_info().rss
+    quiet = driver.polite(max(2.0, seconds / 10))
+    threads = [threading.Thread(target=driver.hostile, args=(each,), daemon=True) for each in range(clients)]
+    busy: list[float] = []
+    good = threading.Thread(target=lambda: busy.extend(driver.polite(seconds)), daemon=True)
+    memory: list[int] = []
+    begun = time.monotonic()
+    for thread in [*threads, good]:
+        thread.start()
+    while (passed := time.monotonic() - begun) < seconds:
+        memory.append(process.memory_info().rss)
+        time.sleep(min(0.2, max(0.0, seconds - passed)))
+    driver.stop.set()
+    for thread in [*threads, good]:
+        thread.join(60)
+    end, health = time.monotonic() + 60, ask(driver.port, "/healthz")
+    while (health["inside"] or health["bytes_in_flight"]) and time.monotonic() < end:
+        health = ask(driver.port, "/healthz")
+    time.sleep(2.0)  # the time after which freed memory is given back
+    after = process.memory_info().rss
+
+    quarter = len(memory) // 4
+    early, late = max(memory[quarter : 2 * quarter] or [idle]), max(memory[3 * quarter :] or [idle])
+    broken = [f"500 was answered to {sent!r}" for sent in driver.failed]
+    if driver.statuses["500"] or driver.statuses["polite 500"]:
+        broken.append(f"{driver.statuses['500']} requests were answered with 500")
+    if wrong := {each: count for each, count in driver.statuses.items() if "polite" in each and each != "polite 200"}:
+        broken.append(f"the well-behaved client got {wrong}")
+    if max(memory) > idle + BYTES_MORE:
+        broken.append(f"memory rose from {idle:,} to {max(memory):,} bytes")
+    if seconds >= 60 and late > early + BYTES_GROWTH:
+        broken.append(f"memory grew from {early:,} to {late:,} bytes")
+    if health["inside"] or health["bytes_in_flight"]:
+        broken.append(f"{health['inside']} calls and {health['bytes_in_flight']:,} bytes are left inside")
+    return {
+        "broken": broken,
+        "statuses": dict(driver.statuses.most_common()),
+        "memory_mb": {"idle": idle // 10**6, "peak": max(memory) // 10**6, "after": after // 10**6},
+        "p95_ms": {"quiet": round(p95(quiet), 1), "busy": round(p95(busy), 1)},
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def main() -> int:
+    """Run the driver, print the report, and return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=float(os.environ.get("SERVE_DRIVER_SECONDS", "180")))
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("SERVE_DRIVER_SEED", str(int(time.time())))))
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--spec", default="lexical")
+    parser.add_argument("--strict-latency", action="store_true")
+    arguments = parser.parse_args()
+    report = drive(arguments.seconds, arguments.seed, arguments.clients, arguments.spec)
+    latency = report["p95_ms"]
+    if arguments.strict_latency and latency["busy"] > 2 * latency["quiet"]:
+        report["broken"].append(f"the well-behaved client's p95 rose from {latency['quiet']} to {latency['busy']} ms")
+    print(json.dumps(report, indent=2))
+    return bool(report["broken"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

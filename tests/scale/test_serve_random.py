@@ -1,0 +1,26 @@
+"""The random driver for `serve`, for some seconds; `python tests/fuzz/serve_driver.py` runs it for as long as one likes."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+DRIVER = runpy.run_path(str(Path(__file__).parents[1] / "fuzz" / "serve_driver.py"))
+
+
+@pytest.mark.slow  # 20 s of random requests
+def test_the_server_bears_random_requests():
+    report = DRIVER["drive"](15.0, seed=20_261_130)
+    assert report["broken"] == []
+    assert report["statuses"]["polite 200"] > 10
+    assert {"200", "400", "401", "422"} <= set(report["statuses"])
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_good_client_does_not_wait_for_hostile_ones():
+    report = DRIVER["drive"](15.0, seed=7, clients=2)
+    assert report["broken"] == []
+    assert report["p95_ms"]["busy"] <= 2 * report["p95_ms"]["quiet"], report
