@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,18 @@ from pydantic.json_schema import SkipJsonSchema
 from .config import shared, with_threshold
 from .core.errors import ConfigError, InputError
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
-from .spec import guarded, holds_client, without_keys
+from .spec import guarded, holds_client, parse, profiles, without_keys
 
-__all__ = ["ADAPTER", "NOTES", "Adapter", "RerankerLike", "noted", "retrieval_score", "storable"]
+__all__ = [
+    "ADAPTER",
+    "Adapter",
+    "RerankerLike",
+    "checked",
+    "noted",
+    "retrieval_score",
+    "run_metadata",
+    "storable",
+]
 
 if TYPE_CHECKING:
     RerankerLike = str | Mapping[str, Any] | Reranker | None
@@ -26,17 +36,6 @@ else:
 
 ADAPTER = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
 """To be repeated by every adapter: the host's own classes come later in the bases and would win."""
-
-NOTES = (
-    "relevance_score",
-    "retrieval_rank",
-    "retrieval_score",
-    "rerank_spans",
-    "rerank_degraded",
-    "rerank_reason",
-    "rerank_model",
-)
-"""The keys that an adapter writes into metadata."""
 
 
 class Adapter(BaseModel):
@@ -53,6 +52,10 @@ class Adapter(BaseModel):
     """What relevant means here, for models that follow such a text."""
     score_threshold: float | None = None
     """Leave out what has a `relevance_score` below it; never applied to a degraded answer."""
+    allowed_rerankers: list[str] | None = None
+    """The strings that `reranker` may be: specs, or names in the configuration file. Set it where requests choose the
+    reranker: a mapping may name any URL, file and environment variable, so it is refused. `None` (the program's default)
+    and a ready `Reranker`, which no request can hold, stay possible. Without this list, `reranker` may be anything."""
     on_response: SkipJsonSchema[Callable[[RerankResponse], object] | None] = Field(
         default=None, exclude=True, repr=False
     )
@@ -72,12 +75,40 @@ class Adapter(BaseModel):
         check_top_n(self.top_n)
         if inspect.iscoroutinefunction(self.on_response):
             raise ConfigError("on_response has to be a plain function, which starts a task where it has to wait.")
+        for name in self.allowed_rerankers or ():
+            parse(name, profiles(None))  # a typo in the list is an error here, not at the first request
+        self._check_allowed()
         if isinstance(self.reranker, Mapping):
             self.reranker = guarded(self.reranker)
         self._resolved()
 
+    def warmup(self) -> None:
+        """Load the model now rather than at the first call."""
+        self._resolved().warmup()
+
+    async def awarmup(self) -> None:
+        """Load the model now rather than at the first call, without blocking the event loop."""
+        await self._resolved().awarmup()
+
+    def _check_allowed(self) -> None:
+        """Check `reranker` against `allowed_rerankers`.
+
+        Raises:
+            ConfigError: It is not in the list. The message does not show a mapping, which may hold keys.
+        """
+        allowed, value = self.allowed_rerankers, self.reranker
+        if allowed is None or value is None or isinstance(value, Reranker):
+            return
+        if not isinstance(value, str) or value not in allowed:
+            got = repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
+            raise ConfigError(
+                f"reranker must be one of allowed_rerankers ({', '.join(map(repr, allowed))}), got {got}. Name one of "
+                "them, or add the spec to the list; what needs a mapping can be named in the configuration file."
+            )
+
     def _resolved(self) -> Reranker:
         """Return the live reranker; found anew where the field was assigned since."""
+        self._check_allowed()  # here too, since fields may be assigned and copies made with others
         if self._live is None or self._live[0] is not self.reranker:
             self._live = self.reranker, self.reranker if isinstance(self.reranker, Reranker) else shared(self.reranker)
         reranker = self._live[1]
@@ -126,6 +157,8 @@ class Adapter(BaseModel):
             for name in fields
             if name in self.model_fields_set and (not fields[name].exclude or name == "on_response")
         }
+        if self.allowed_rerankers is not None and isinstance(self.reranker, Reranker):
+            kept["reranker"] = self.reranker  # its spec would be refused; it pickles as that by itself
         return functools.partial(type(self), **kept), ()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
@@ -158,15 +191,28 @@ def storable(reranker: RerankerLike) -> str | dict[str, Any] | None:
     return without_keys(reranker)
 
 
-def checked(items: Iterable[Any], kind: type) -> None:
-    """Refuse what is no `kind` of the host's.
+def checked(items: Any, kind: type, advice: Mapping[str, str]) -> list[Any]:
+    """Return the items of any iterable as a list, which reads a generator once.
+
+    Args:
+        items: The documents or nodes of a call.
+        kind: The host's class.
+        advice: What to do instead, by the name of a class that was passed.
 
     Raises:
-        InputError: It names the index.
+        InputError: `items` is no iterable of `kind`. The message names the position and the way out.
     """
-    for index, item in enumerate(items):
+    name = kind.__name__
+    if isinstance(items, kind | str | bytes | Mapping) or not isinstance(items, Iterable):
+        way_out = "collect it first, [item async for item in …]" if hasattr(items, "__aiter__") else "pass a list"
+        raise InputError(f"Expected an iterable of {name} objects, got one {type(items).__name__}: {way_out}.")
+    checked_items = list(items)
+    for index, item in enumerate(checked_items):
         if not isinstance(item, kind):
-            raise InputError(f"Item {index} is a {type(item).__name__}, where a {kind.__name__} belongs. Leave it out.")
+            names = [each.__name__ for each in type(item).__mro__]
+            way_out = next((advice[each] for each in names if each in advice), f"leave it out, or make it a {name}")
+            raise InputError(f"Item {index} must be a {name}, got {type(item).__name__}: {way_out}.")
+    return checked_items
 
 
 def retrieval_score(*candidates: Any) -> float | None:
@@ -179,16 +225,49 @@ def retrieval_score(*candidates: Any) -> float | None:
 
 def noted(
     metadata: Mapping[Any, Any], response: RerankResponse, result: RerankResult, score: float | None
-) -> dict[Any, Any]:
-    """Return a copy of a document's metadata with what this answer says of it, in place of an earlier reranker's.
+) -> tuple[dict[Any, Any], list[str]]:
+    """Return a copy of a document's metadata with this answer's keys, and these keys.
 
-    `score` is the retriever's, where known.
+    The keys of an earlier reranker are left out. What the user stored under one of these names stays where this answer
+    has nothing to write there.
+
+    Args:
+        metadata: The document's; not changed.
+        response: The answer.
+        result: The document's place in it.
+        score: The retriever's score, where known.
     """
-    notes: dict[Any, Any] = {"relevance_score": result.relevance_score, "retrieval_rank": result.index}
+    notes: dict[str, Any] = {"relevance_score": result.relevance_score, "retrieval_rank": result.index}
     if score is not None:
         notes["retrieval_score"] = score
     if result.spans:
         notes["rerank_spans"] = [{"start": each.start, "end": each.end, "score": each.score} for each in result.spans]
     if response.degraded:
         notes |= {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
-    return {key: value for key, value in metadata.items() if key not in NOTES} | notes
+    elif result.relevance_score is None and result.reason:
+        notes["rerank_reason"] = result.reason
+    earlier = _earlier_notes(metadata)
+    return {key: value for key, value in metadata.items() if key not in earlier} | notes, list(notes)
+
+
+def _earlier_notes(metadata: Mapping[Any, Any]) -> set[str]:
+    """Return the `rerank_*` keys that an earlier reranker wrote, told from a user's own by what goes with them."""
+    keys: set[str] = set()
+    if metadata.get("rerank_degraded") is True:
+        keys |= {"rerank_degraded", "rerank_reason", "rerank_model"}
+    if "retrieval_rank" in metadata and metadata.get("relevance_score", "") is None:
+        keys.add("rerank_reason")
+    spans = metadata.get("rerank_spans")
+    if (
+        isinstance(spans, list)
+        and spans
+        and all(isinstance(each, Mapping) and {"start", "end"} <= each.keys() for each in spans)
+    ):
+        keys.add("rerank_spans")
+    return keys
+
+
+def run_metadata(response: RerankResponse) -> dict[str, Any]:
+    """Return what a framework's trace may show of an answer: no text, no key, no vendor's words."""
+    usage = {name: value for name, value in asdict(response.usage).items() if value is not None}
+    return {"rerank_model": response.model, "rerank_degraded": response.degraded, "rerank_usage": usage}

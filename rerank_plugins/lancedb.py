@@ -20,6 +20,7 @@ __all__ = ["LanceDBReranker"]
 
 SCORE = "_relevance_score"
 FIRST_STAGE = ("_distance", "_score")
+DEGRADED = ("rerank_degraded", "rerank_reason", "rerank_model")
 
 
 class LanceDBReranker(Reranker):
@@ -30,7 +31,8 @@ class LanceDBReranker(Reranker):
     ```
 
     Rows come back best first with all their columns and `_relevance_score` (in [0, 1]; null where nothing was scored, as
-    for a blank text); on a degraded answer also with the columns `rerank_degraded`, `rerank_reason` and `rerank_model`.
+    for a blank text, and on an answer of `passthrough`, which a fallback may give while a vendor is down); on a degraded
+    answer also with the columns `rerank_degraded`, `rerank_reason` and `rerank_model`.
     The candidates of a hybrid search are fused by reciprocal rank before they are reranked, so an answer that keeps
     the order given keeps that one. `limit` is the number of candidates of each search (a hybrid one of 100 hands over
     up to 200) and of rows that come back; `top_n` is what cuts after reranking.
@@ -47,6 +49,7 @@ class LanceDBReranker(Reranker):
         top_n: int | None = None,
         instruction: str | None = None,
         score_threshold: float | None = None,
+        allowed_rerankers: list[str] | None = None,
         on_response: Callable[[RerankResponse], object] | None = None,
         return_score: Literal["relevance", "all"] = "relevance",
     ) -> None:
@@ -58,11 +61,13 @@ class LanceDBReranker(Reranker):
             top_n: How many rows come back, at least 1; `None` is the spec's own, and without one all.
             instruction: What relevant means here, for models that follow such a text.
             score_threshold: Leave out rows below it; never applied to a degraded answer.
+            allowed_rerankers: The strings that `reranker` may be, where a request chooses it; a mapping is refused then.
             on_response: A plain function that is called with each answer; what it raises is raised to the caller.
             return_score: LanceDB's: `"all"` keeps `_distance` and `_score`, `"relevance"` drops them.
 
         Raises:
-            ConfigError: An unknown backend or option, a missing key, a threshold that cannot mean anything.
+            ConfigError: An unknown backend or option, a missing key, a threshold that cannot mean anything, a reranker
+                that is not allowed.
             InputError: `top_n` is below 1.
         """
         super().__init__(return_score)
@@ -72,8 +77,17 @@ class LanceDBReranker(Reranker):
             top_n=top_n,
             instruction=instruction,
             score_threshold=score_threshold,
+            allowed_rerankers=allowed_rerankers,
             on_response=on_response,
         )
+
+    def warmup(self) -> None:
+        """Load the model now rather than at the first search."""
+        self._adapter.warmup()
+
+    async def awarmup(self) -> None:
+        """Load the model now rather than at the first search, without blocking the event loop."""
+        await self._adapter.awarmup()
 
     def rerank_hybrid(self, query: str, vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
         """Return the rows of both searches, each once, best first.
@@ -107,6 +121,11 @@ class LanceDBReranker(Reranker):
                 f"A reranker needs a query in words, and {type(query).__name__} holds none: pass the text, or leave "
                 "`rerank` out and use `arerank` or `Reranker.rerank` on the result."
             )
+        if not isinstance(results, pa.Table):
+            raise InputError(
+                f"Expected the result of a search as a pyarrow Table, got {type(results).__name__}: pass "
+                "`await query.to_arrow()` or `pa.Table.from_pylist(rows)`, or give texts to Reranker.rerank."
+            )
         if self.column not in results.column_names:
             raise InputError(
                 f"The search gives no column {self.column!r}, only {', '.join(results.column_names)}: select it, or "
@@ -117,12 +136,13 @@ class LanceDBReranker(Reranker):
 
     def _table(self, results: pa.Table, response: RerankResponse) -> pa.Table:
         dropped = [SCORE, *(FIRST_STAGE if self.score == "relevance" else ())]
+        if response.degraded or _is_degraded(results):  # an earlier answer's columns are not this one's
+            dropped += DEGRADED
         kept = results.drop_columns([name for name in dropped if name in results.column_names])
         table = kept.take(pa.array([result.index for result in response], pa.int64()))
         table = table.append_column(SCORE, pa.array([result.relevance_score for result in response], pa.float32()))
         if response.degraded:
-            notes = {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
-            for name, value in notes.items():
+            for name, value in zip(DEGRADED, (True, response.reason, response.model), strict=True):
                 table = table.append_column(name, pa.array([value] * len(table), pa.scalar(value).type))
         return table
 
@@ -131,6 +151,11 @@ class LanceDBReranker(Reranker):
         return f"LanceDBReranker({self._adapter._resolved().scorer.label!r}, column={self.column!r})"
 
     __str__ = __repr__  # LanceDB shows it in plans
+
+
+def _is_degraded(results: pa.Table) -> bool:
+    """Return whether a degraded answer is reranked again; a column of that name with other values is the user's own."""
+    return DEGRADED[0] in results.column_names and pa.types.is_boolean(results.schema.field(DEGRADED[0]).type)
 
 
 def _first_stage(results: pa.Table) -> list[float | None]:

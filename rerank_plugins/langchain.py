@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from .core.errors import ConfigError, MissingExtra
 
@@ -18,26 +18,42 @@ try:
     )
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.load.serializable import Serializable
-    from langchain_core.retrievers import BaseRetriever, RetrieverLike
+    from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
     from pydantic import Field
 except ModuleNotFoundError as error:
     raise MissingExtra("rerank_plugins.langchain", extra="langchain", package="langchain-core") from error
 
-from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, storable
+from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
 from .reranker import RerankResponse
 from .telemetry import inside
 
 __all__ = ["RerankCompressor", "RerankRetriever"]
 
+INSTEAD = {
+    "str": "wrap it in Document(page_content=…), or give texts to Reranker.rerank",
+    "Mapping": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
+    "dict": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
+    "NodeWithScore": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
+    "BaseNode": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
+    "tuple": "take the document out of it, such as document for document, score in pairs",
+}
+"""What to do with what is no Document, by the name of its class."""
+
 
 class _LangChainAdapter(Adapter, Serializable):
     """Documents to texts and back, and LangChain's serialisation."""
 
-    def _reranked(self, documents: Sequence[Document], query: str, top_n: int | None = None) -> list[Document]:
-        return _documents(documents, self._rerank(query, *_read(documents), top_n))
+    def _reranked(
+        self, documents: Sequence[Document], query: str, top_n: int | None = None
+    ) -> tuple[list[Document], RerankResponse]:
+        response = self._rerank(query, *_read(documents), top_n)
+        return _documents(documents, response), response
 
-    async def _areranked(self, documents: Sequence[Document], query: str, top_n: int | None = None) -> list[Document]:
-        return _documents(documents, await self._arerank(query, *_read(documents), top_n))
+    async def _areranked(
+        self, documents: Sequence[Document], query: str, top_n: int | None = None
+    ) -> tuple[list[Document], RerankResponse]:
+        response = await self._arerank(query, *_read(documents), top_n)
+        return _documents(documents, response), response
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -65,38 +81,63 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
     ```
 
     Documents come back best first, as copies with `id`, class and metadata kept. Their metadata gains `relevance_score`
-    (in [0, 1]; `None` where nothing was scored), `retrieval_rank` (0 stood first in the input) and, where the input had
-    a numeric `relevance_score` or `retrieval_score`, that as `retrieval_score`; on a degraded answer also
-    `rerank_degraded`, `rerank_reason` and `rerank_model`. The fields are `Adapter`'s.
+    (in [0, 1]), `retrieval_rank` (0 stood first in the input) and, where the input had a numeric `relevance_score` or
+    `retrieval_score`, that as `retrieval_score`; on a degraded answer also `rerank_degraded`, `rerank_reason` and
+    `rerank_model`. What you stored under another of these names stays. The fields are `Adapter`'s.
+
+    `relevance_score` is `None` where nothing was scored: for a blank document (`rerank_reason` says so) and on an answer
+    of `passthrough`, which is what a fallback may give while a vendor is down. Let `score_threshold` filter, which leaves
+    a degraded answer whole; a filter of your own has to expect `None`.
+
+    `rerank_spans`, where passages are known, are characters of this `page_content`. Text splitters copy metadata to every
+    piece: remove the key before a later step splits the document.
     """
 
     model_config = ADAPTER
 
     def compress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the documents best first.
 
         Args:
-            documents: Any number; they are not changed.
+            documents: Any iterable; it is read once and the documents are not changed.
             query: What is asked; not blank.
-            callbacks: LangChain's; there is no event for reranking, so nothing is sent to them. Where one of them makes
-                OpenTelemetry spans, ours stand inside the span of the run.
+            callbacks: LangChain's; there is no event for reranking, so nothing is sent to them. The metadata of the run
+                that they belong to gains `reranker`, `rerank_model`, `rerank_degraded` and `rerank_usage`. Where one of
+                them makes OpenTelemetry spans, ours stand inside the span of the run.
 
         Raises:
-            InputError: A blank query, or an instruction that the backend cannot follow.
+            InputError: A blank query, an item that is no Document, or an instruction that the backend cannot follow.
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
+        documents = checked(documents, Document, INSTEAD)
         with _inside(callbacks):
-            return self._reranked(documents, query)
+            answer, response = self._reranked(documents, query)
+        self._describe(callbacks, response)
+        return answer
 
     async def acompress_documents(
-        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+        self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do what `compress_documents` does, on the running event loop, without a thread."""
+        documents = checked(documents, Document, INSTEAD)
         with _inside(callbacks):
-            return await self._areranked(documents, query)
+            answer, response = await self._areranked(documents, query)
+        self._describe(callbacks, response)
+        return answer
+
+    def _describe(self, callbacks: Callbacks | None, response: RerankResponse) -> None:
+        """Add to the metadata of the run around this call, in those tracers that are writing it."""
+        if not isinstance(callbacks, BaseCallbackManager):
+            return  # a mere list of handlers belongs to no run
+        for handler in callbacks.handlers:
+            runs = getattr(handler, "run_map", None)  # langchain-core's BaseTracer has it
+            run = runs.get(str(callbacks.parent_run_id)) if isinstance(runs, dict) else None
+            if isinstance(extra := getattr(run, "extra", None), dict):
+                described = {"reranker": self._resolved().scorer.label, **run_metadata(response)}
+                extra["metadata"] = {**(extra.get("metadata") or {}), **described}
 
 
 class RerankRetriever(_LangChainAdapter, BaseRetriever):
@@ -107,8 +148,22 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
     ```
 
     `invoke(query, top_n=3)` changes `top_n` for one call; other keyword arguments go to the inner retriever, where that
-    takes any. To switch the reranker per call: `configurable_fields(reranker=ConfigurableField(id="reranker"))`, then
-    `config={"configurable": {"reranker": "lexical"}}`. What is noted in metadata: see `RerankCompressor`.
+    takes any. What is noted in metadata: see `RerankCompressor`. The run's own metadata, for tracers, gains `reranker` at
+    its start, and `rerank_model`, `rerank_degraded` and `rerank_usage` at its end.
+
+    To switch the reranker per call, give the choice names:
+
+    ```python
+    retriever = RerankRetriever(retriever=inner, reranker="embedded").configurable_alternatives(
+        ConfigurableField(id="reranker"),
+        default_key="embedded",
+        lexical=RerankRetriever(retriever=inner, reranker="lexical"),
+    )
+    retriever.invoke(query, config={"configurable": {"reranker": "lexical"}})
+    ```
+
+    `configurable_fields(reranker=…)` passes on whatever a request sends, and a mapping may name any URL, file and
+    environment variable: where requests come from others, use it only with `allowed_rerankers`.
     """
 
     model_config = ADAPTER
@@ -124,20 +179,31 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, top_n: int | None = None, **kwargs: Any
     ) -> list[Document]:
         retriever, arguments = self._asking(kwargs)
-        found = retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **arguments)
+        candidates = retriever.invoke(query, config={"callbacks": _child(run_manager)}, **arguments)
+        documents = checked(candidates, Document, INSTEAD)[: self.fetch_k]
         with inside(run_manager.run_id, run_manager.handlers):
-            return self._reranked(found[: self.fetch_k], query, top_n)
+            answer, response = self._reranked(documents, query, top_n)
+        run_manager.metadata.update(run_metadata(response))  # the dictionary that tracers hold for this run
+        return answer
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, top_n: int | None = None, **kwargs: Any
     ) -> list[Document]:
         retriever, arguments = self._asking(kwargs)
-        found = await retriever.ainvoke(query, config={"callbacks": run_manager.get_child()}, **arguments)
+        candidates = await retriever.ainvoke(query, config={"callbacks": _child(run_manager)}, **arguments)
+        documents = checked(candidates, Document, INSTEAD)[: self.fetch_k]
         with inside(run_manager.run_id, run_manager.handlers):
-            return await self._areranked(found[: self.fetch_k], query, top_n)
+            answer, response = await self._areranked(documents, query, top_n)
+        run_manager.metadata.update(run_metadata(response))
+        return answer
 
     def _asking(self, kwargs: dict[str, Any]) -> tuple[RetrieverLike, dict[str, Any]]:
         """Return whom to ask, and with which arguments, so that `fetch_k` candidates come."""
+        if "reranker" in kwargs:
+            raise ConfigError(
+                "A call takes no reranker argument. To switch per call, use configurable_alternatives, or "
+                "configurable_fields together with allowed_rerankers."
+            )
         retriever = self.retriever
         if self.fetch_k is None or not isinstance(retriever, BaseRetriever):
             return retriever, kwargs
@@ -146,6 +212,18 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
         if "k" in type(retriever).model_fields:
             retriever = retriever.model_copy(update={"k": self.fetch_k})
         return retriever, kwargs
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        """Return what tracers see in the run's metadata when it starts."""
+        parameters = {**super()._get_ls_params(**kwargs), "reranker": self._resolved().scorer.label}
+        return cast(LangSmithRetrieverParams, parameters)
+
+
+def _child(run_manager: Any) -> Any:
+    """Return the callbacks of the inner run, which has no reranker of its own."""
+    child = run_manager.get_child()
+    child.remove_metadata(["reranker"])
+    return child
 
 
 def _inside(callbacks: Callbacks | None) -> AbstractContextManager[object]:
@@ -160,7 +238,6 @@ def _takes_k(method: Any) -> bool:
 
 
 def _read(documents: Sequence[Document]) -> tuple[list[str], list[float | None]]:
-    checked(documents, Document)
     return [each.page_content for each in documents], [_retrieval_score(each) for each in documents]
 
 
@@ -173,6 +250,6 @@ def _documents(documents: Sequence[Document], response: RerankResponse) -> list[
     answer = []
     for result in response:
         document = documents[result.index]
-        metadata = noted(document.metadata, response, result, _retrieval_score(document))
+        metadata, _ = noted(document.metadata, response, result, _retrieval_score(document))
         answer.append(document.model_copy(update={"metadata": metadata}))
     return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,12 +19,21 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("rerank_plugins.llama_index", extra="llama-index", package="llama-index-core") from error
 
-from .adapting import ADAPTER, NOTES, Adapter, checked, noted, retrieval_score, storable
+from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
 from .reranker import RerankResponse
 
 __all__ = ["RerankPostprocessor"]
 
 dispatcher = get_dispatcher(__name__)
+
+INSTEAD = {
+    "BaseNode": "wrap it, NodeWithScore(node=…)",
+    "str": "wrap it, NodeWithScore(node=TextNode(text=…)), or give texts to Reranker.rerank",
+    "Mapping": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
+    "dict": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
+    "BaseMedia": "use rerank_plugins.langchain.RerankCompressor for LangChain documents",
+}
+"""What to do with what is no NodeWithScore, by the name of its class."""
 
 
 class RerankPostprocessor(Adapter, BaseNodePostprocessor):
@@ -37,8 +46,16 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
     Nodes come back best first, as copies with id, class, metadata and relationships kept; their score is the
     `relevance_score` (in [0, 1]), or the one they came with where nothing was scored. Metadata gains `relevance_score`,
     `retrieval_rank` (0 stood first in the input) and `retrieval_score` (the score it came with); on a degraded answer
-    also `rerank_degraded`, `rerank_reason` and `rerank_model`; where passages are known `rerank_spans`, in characters of the
-    node's own text, without its metadata. None of these enters the text for embedding or for the LLM. The fields are `Adapter`'s and one more.
+    also `rerank_degraded`, `rerank_reason` and `rerank_model`; where passages are known `rerank_spans`, in characters of
+    the node's own text, without its metadata. None of these enters the text for embedding or for the LLM. What you stored
+    under another of these names stays. The fields are `Adapter`'s and one more.
+
+    `relevance_score` is `None` where nothing was scored: for a node without text (`rerank_reason` says so) and on an
+    answer of `passthrough`, which is what a fallback may give while a vendor is down. Let `score_threshold` filter, which
+    leaves a degraded answer whole; a filter of your own has to expect `None`.
+
+    A later step that splits nodes, such as `CitationQueryEngine`, copies `rerank_spans` to pieces that they do not fit:
+    there, read them before, or remove the key.
     """
 
     model_config = ADAPTER
@@ -51,51 +68,78 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         """Return the name under which LlamaIndex stores it."""
         return "RerankPostprocessor"
 
+    def postprocess_nodes(
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        query_str: str | None = None,
+    ) -> list[NodeWithScore]:
+        """Return the nodes best first; see `_postprocess_nodes`. `nodes` is any iterable and is read once."""
+        # A list before LlamaIndex's spans see it: instrumentation that records the arguments would use up a generator.
+        return super().postprocess_nodes(checked(nodes, NodeWithScore, INSTEAD), query_bundle, query_str)
+
+    async def apostprocess_nodes(
+        self,
+        nodes: Iterable[NodeWithScore],
+        query_bundle: QueryBundle | None = None,
+        query_str: str | None = None,
+    ) -> list[NodeWithScore]:
+        """Do what `postprocess_nodes` does, on the running event loop, without a thread."""
+        return await super().apostprocess_nodes(checked(nodes, NodeWithScore, INSTEAD), query_bundle, query_str)
+
     @dispatcher.span
     def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+        self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         """Return the nodes best first.
 
         Raises:
-            InputError: No query, a blank one, or an instruction that the backend cannot follow.
+            InputError: No query, a blank one, an item that is no NodeWithScore, or an instruction that the backend cannot
+                follow.
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        query, texts, scores = self._read(nodes, query_bundle)
-        with self._announced(nodes, query) as answer:
-            answer.extend(_nodes(nodes, texts, self._rerank(query, texts, scores)))
+        nodes, query, texts, scores = self._read(nodes, query_bundle)
+        with self._announced(nodes, query) as (answer, described):
+            response = self._rerank(query, texts, scores)
+            described.update(run_metadata(response))
+            answer.extend(_nodes(nodes, texts, response))
         return answer
 
     @dispatcher.span
     async def _apostprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+        self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         """Do what `_postprocess_nodes` does, on the running event loop, without a thread."""
-        query, texts, scores = self._read(nodes, query_bundle)
-        with self._announced(nodes, query) as answer:
-            answer.extend(_nodes(nodes, texts, await self._arerank(query, texts, scores)))
+        nodes, query, texts, scores = self._read(nodes, query_bundle)
+        with self._announced(nodes, query) as (answer, described):
+            response = await self._arerank(query, texts, scores)
+            described.update(run_metadata(response))
+            answer.extend(_nodes(nodes, texts, response))
         return answer
 
     def _read(
-        self, nodes: Sequence[NodeWithScore], query_bundle: QueryBundle | None
-    ) -> tuple[str, list[str], list[float | None]]:
+        self, nodes: Iterable[NodeWithScore], query_bundle: QueryBundle | None
+    ) -> tuple[list[NodeWithScore], str, list[str], list[float | None]]:
         query = None if query_bundle is None else query_bundle.query_str
         if not query or not query.strip():
             raise InputError(
                 "A reranker needs a query: pass query_str='…', or a query_bundle whose query_str has text."
             )
-        checked(nodes, NodeWithScore)
+        nodes = checked(nodes, NodeWithScore, INSTEAD)
         texts = [each.node.get_content(metadata_mode=self.metadata_mode) for each in nodes]
-        return query, texts, [_retrieval_score(each) for each in nodes]
+        return nodes, query, texts, [_retrieval_score(each) for each in nodes]
 
     @contextmanager
-    def _announced(self, nodes: list[NodeWithScore], query: str) -> Iterator[list[NodeWithScore]]:
+    def _announced(
+        self, nodes: list[NodeWithScore], query: str
+    ) -> Iterator[tuple[list[NodeWithScore], dict[str, Any]]]:
         """Send the start and, whatever happens, the end to both of LlamaIndex's event systems.
 
-        Gives a list that the block fills with the answer.
+        Yields a list for the answer and a dictionary for what describes it, which the block fills.
         """
         answer: list[NodeWithScore] = []
+        described: dict[str, Any] = {}
         reranker = self._resolved()
         model = reranker.scorer.label
         top_n = self.top_n or reranker.top_n or len(nodes)
@@ -108,10 +152,10 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=model))
         try:
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-                yield answer
-                event.on_end(payload={EventPayload.NODES: answer})
+                yield answer, described
+                event.on_end(payload={EventPayload.NODES: answer, EventPayload.ADDITIONAL_KWARGS: described})
         finally:
-            dispatcher.event(ReRankEndEvent(nodes=answer))
+            dispatcher.event(ReRankEndEvent(nodes=answer, tags={"reranker": model, **described}))
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields that were given, without keys.
@@ -133,7 +177,7 @@ def _nodes(nodes: Sequence[NodeWithScore], texts: Sequence[str], response: Reran
     for result in response:
         item = nodes[result.index]
         own = replace(result, spans=_within(item.node, texts[result.index], result.spans))
-        node = _copy(item.node, noted(item.node.metadata, response, own, _retrieval_score(item)))
+        node = _copy(item.node, *noted(item.node.metadata, response, own, _retrieval_score(item)))
         score = result.relevance_score if scored else item.score
         answer.append(item.model_copy(update={"node": node, "score": score}))
     return answer
@@ -150,8 +194,7 @@ def _within(node: BaseNode, sent: str, spans: Sequence[Span]) -> tuple[Span, ...
     return tuple(each for each in moved if each.start < each.end)
 
 
-def _copy(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:
-    written = [key for key in NOTES if key in metadata]
+def _copy(node: BaseNode, metadata: dict[str, Any], written: list[str]) -> BaseNode:
     return node.model_copy(
         update={
             "metadata": metadata,

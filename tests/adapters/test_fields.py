@@ -179,6 +179,87 @@ class TestCalls:
                 await arun(kind(reranker="lexical"), query)
 
 
+class TestAllowedRerankers:
+    MAPPINGS = (
+        {"use": "lexical"},
+        {"use": "http", "base_url": "http://127.0.0.1:9", "api_key": "env:HOME"},
+        {"use": "lexical", "cache": {"kind": "disk", "path": "made-by-a-request.sqlite"}},
+    )
+
+    @both
+    @pytest.mark.parametrize("refused", [*MAPPINGS, "passthrough", "lexical:x", " lexical", 5, ["lexical"]], ids=repr)
+    def test_what_is_not_in_the_list_is_refused(self, kind: Any, refused: Any, tmp_path: Any, monkeypatch: Any) -> None:
+        monkeypatch.chdir(tmp_path)
+        allowed = ["lexical", "embedded"]
+        with pytest.raises(ConfigError, match=r"must be one of allowed_rerankers \('lexical', 'embedded'\), got"):
+            kind(reranker=refused, allowed_rerankers=allowed)
+        adapter = kind(reranker="lexical", allowed_rerankers=allowed)
+        with pytest.raises(ConfigError, match="must be one of allowed_rerankers"):
+            run(adapter.model_copy(update={"reranker": refused}))
+        adapter.reranker = refused
+        with pytest.raises(ConfigError, match="must be one of allowed_rerankers"):
+            run(adapter)
+        with pytest.raises(ConfigError, match="must be one of allowed_rerankers"):
+            adapter.warmup()
+        assert list(tmp_path.iterdir()) == []
+
+    @both
+    def test_the_error_shows_no_key(self, kind: Any) -> None:
+        with pytest.raises(ConfigError) as caught:
+            kind(reranker={"use": "http", "api_key": SECRET}, allowed_rerankers=["lexical"])
+        assert str(caught.value).split(", got ")[1].startswith("a dict. Name one of them")
+
+    @both
+    def test_what_is_in_the_list_answers(self, kind: Any) -> None:
+        assert run(kind(reranker="lexical", allowed_rerankers=["lexical"]))[0] == TEXTS[3]
+
+    @both
+    def test_names_of_the_configuration_file_are_allowed_by_name(
+        self, kind: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "rerank.toml").write_text(
+            '[rerankers.fast]\nuse = "lexical"\n[rerankers.none]\nuse = "passthrough"\n'
+        )
+        monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(tmp_path / "rerank.toml"))
+        assert run(kind(reranker="fast", allowed_rerankers=["fast"]))[0] == TEXTS[3]
+        with pytest.raises(ConfigError, match="got 'none'"):
+            kind(reranker="none", allowed_rerankers=["fast"])
+
+    @both
+    def test_the_programs_own_default_and_a_ready_reranker_stay_possible(
+        self, kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
+        assert run(kind(allowed_rerankers=["passthrough"]))[0] == TEXTS[3]
+        adapter = kind(reranker=load_reranker({"use": "lexical", "top_n": 2}), allowed_rerankers=["passthrough"])
+        for each in (adapter, copy.deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
+            assert len(run(each)) == 2
+            assert each.allowed_rerankers == ["passthrough"]
+
+    @both
+    def test_a_typo_in_the_list_is_an_error_at_once(self, kind: Any) -> None:
+        with pytest.raises(ConfigError, match="Did you mean 'lexical'"):
+            kind(reranker="lexical", allowed_rerankers=["lexical", "lexicla"])
+        with pytest.raises(ValidationError, match="allowed_rerankers"):
+            kind(reranker="lexical", allowed_rerankers="lexical")
+
+
+class TestWarmup:
+    @both
+    async def test_it_reaches_the_scorer_sync_and_async(self, kind: Any) -> None:
+        warmed: list[str] = []
+
+        class Warmable(Lengths):
+            async def awarmup(self) -> None:
+                warmed.append(self.label)
+
+        reranker = Reranker(Warmable())
+        for adapter in (kind(reranker=reranker), kind(reranker=reranker, score_threshold=0.5)):
+            adapter.warmup()
+            await adapter.awarmup()
+        assert len(warmed) == 4
+
+
 class TestOnResponse:
     @both
     async def test_it_sees_each_answer(self, kind: Any, server: Any) -> None:

@@ -217,6 +217,49 @@ async def test_arerank_leaves_the_loop_free(table):
     assert {answer["id"].to_pylist()[0] for answer in answers} == {13}
 
 
+def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
+    results = table.search(NEAR_THE_FIRST).to_arrow()
+    degraded = LanceDBReranker(DEGRADED).rerank_vector(QUERY, results)
+    again = LanceDBReranker(DEGRADED).rerank_vector(QUERY, degraded)
+    assert len(set(again.column_names)) == len(again.column_names)
+    assert again["rerank_degraded"].to_pylist() == [True] * 4
+    healthy = LanceDBReranker("lexical").rerank_vector(QUERY, degraded)
+    assert not [name for name in healthy.column_names if name.startswith("rerank_")]
+    own = results.append_column("rerank_degraded", pa.array(["mine"] * 4))
+    assert LanceDBReranker("lexical").rerank_vector(QUERY, own)["rerank_degraded"].to_pylist() == ["mine"] * 4
+
+
+@pytest.mark.parametrize("wrong", [TEXTS, [{"text": "x"}], None, iter(TEXTS)], ids=lambda wrong: type(wrong).__name__)
+async def test_what_is_no_table_is_refused_by_name(wrong):
+    told = f"as a pyarrow Table, got {type(wrong).__name__}: pass `await query.to_arrow"
+    with pytest.raises(InputError, match=told):
+        LanceDBReranker("lexical").rerank_vector(QUERY, wrong)
+    with pytest.raises(InputError, match=told):
+        await LanceDBReranker("lexical").arerank(QUERY, wrong)
+
+
+def test_allowed_rerankers_restrict_the_name():
+    assert (
+        repr(LanceDBReranker("lexical", allowed_rerankers=["lexical"])) == "LanceDBReranker('lexical', column='text')"
+    )
+    for refused in ("passthrough", {"use": "lexical"}):
+        with pytest.raises(ConfigError, match="must be one of allowed_rerankers"):
+            LanceDBReranker(refused, allowed_rerankers=["lexical"])
+
+
+async def test_warmup_reaches_the_scorer(monkeypatch):
+    warmed = []
+    reranker = load_reranker("lexical")
+
+    async def awarmup():
+        warmed.append(reranker)
+
+    monkeypatch.setattr(reranker.scorer, "awarmup", awarmup)
+    LanceDBReranker(reranker).warmup()
+    await LanceDBReranker(reranker).awarmup()
+    assert warmed == [reranker, reranker]
+
+
 def test_keys_are_shown_and_pickled_nowhere(spec, table):
     reranker = LanceDBReranker(spec)
     assert SECRET not in repr(reranker)

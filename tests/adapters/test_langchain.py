@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
+from collections import deque
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +19,20 @@ from langchain_core.documents import Document
 from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from llama_index.core.schema import NodeWithScore, TextNode
 
 from rerank_plugins import ConfigError, InputError, Reranker, load_reranker
 from rerank_plugins.core import LocalBackend
 from rerank_plugins.langchain import RerankCompressor
 from rerank_plugins.testing.script import Step
+
+ITERABLES: dict[str, Any] = {
+    "generator": lambda items: (each for each in items),
+    "map": lambda items: map(copy.copy, items),
+    "deque": deque,
+    "tuple": tuple,
+    "dict view": lambda items: dict(enumerate(items)).values(),
+}
 
 
 class Chunk(Document):
@@ -81,6 +93,16 @@ class TestDocuments:
         assert [each.page_content for each in found] == TEXTS[:3]
         assert [each.metadata["relevance_score"] for each in found] == [None] * 3
 
+    def test_the_documented_filters_are_safe_during_an_outage(self) -> None:
+        readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+        (expression,) = re.findall(r"`(\[d for d in documents if .*])`", readme)
+        for reranker, some in ((DEGRADED, 4), ("lexical", 1)):
+            documents = RerankCompressor(reranker=reranker).compress_documents(passages(), QUERY)
+            left = eval(expression, {"documents": documents})
+            assert len(left) == some
+            threshold = RerankCompressor(reranker=reranker, score_threshold=0.3)
+            assert len(threshold.compress_documents(passages(), QUERY)) == some
+
     async def test_a_degraded_answer_says_so(self) -> None:
         for found in (
             RerankCompressor(reranker=DEGRADED).compress_documents(passages(), QUERY),
@@ -120,6 +142,39 @@ class TestDocuments:
         assert found.metadata.get("retrieval_score") == known
         assert found.metadata["relevance_score"] != known
 
+    def test_what_you_stored_under_a_name_of_ours_stays_where_nothing_replaces_it(self) -> None:
+        own = {
+            "retrieval_score": "0.83",
+            "rerank_model": "my own",
+            "rerank_reason": ["mine"],
+            "rerank_spans": "page 3",
+            "rerank_degraded": "no",
+        }
+        compressor = RerankCompressor(reranker="lexical")
+        first = compressor.compress_documents([Document("bees", metadata=own)], QUERY)
+        second = compressor.compress_documents(first, QUERY)
+        assert {key: first[0].metadata[key] for key in own} == own
+        # Now there is a number to note: the first reranker's score.
+        assert second[0].metadata.pop("retrieval_score") == first[0].metadata["relevance_score"]
+        assert {key: second[0].metadata[key] for key in own if key != "retrieval_score"} == {
+            key: value for key, value in own.items() if key != "retrieval_score"
+        }
+
+    def test_nothing_of_an_earlier_reranker_survives(self) -> None:
+        spans = {"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 64}}
+        text = "Bananas are yellow. " * 60 + "Bees make honey. " + "Cars have wheels. " * 60
+        first = RerankCompressor(reranker=spans).compress_documents([Document(text), Document(" ")], QUERY)
+        assert "rerank_spans" in first[0].metadata
+        assert first[1].metadata["rerank_reason"] == "blank: there is no text to score"
+        second = RerankCompressor(reranker=DEGRADED).compress_documents(first, QUERY)
+        assert [("rerank_spans" in each.metadata, each.metadata["rerank_degraded"]) for each in second] == [
+            (False, True)
+        ] * 2
+        for each in second:
+            each.page_content = "bees"
+        for each in RerankCompressor(reranker="lexical").compress_documents(second, QUERY):
+            assert not [key for key in each.metadata if key.startswith("rerank_")]
+
     async def test_no_documents_no_request(self, server: Any) -> None:
         compressor = RerankCompressor(reranker={"use": "http", "base_url": server.url, "api_key": server.key})
         assert compressor.compress_documents([], QUERY) == []
@@ -133,9 +188,42 @@ class TestDocuments:
         assert [each.metadata["relevance_score"] is None for each in found] == [False, False, True, True]
 
     def test_what_is_no_document_is_named_by_its_place(self) -> None:
-        for wrong in (None, "a text"):
-            with pytest.raises(InputError, match="Item 1 is a"):
+        for wrong, told in (
+            (None, "Item 1 must be a Document, got NoneType: leave it out"),
+            ("a text", r"Item 1 must be a Document, got str: wrap it in Document\(page_content=…\)"),
+            ({"text": "x"}, "Item 1 must be a Document, got dict: make it Document"),
+            ((Document("x"), 0.5), "Item 1 must be a Document, got tuple: take the document out of it"),
+            (NodeWithScore(node=TextNode(text="x")), "use rerank_plugins.llama_index.RerankPostprocessor"),
+            (TextNode(text="x"), "use rerank_plugins.llama_index.RerankPostprocessor"),
+        ):
+            with pytest.raises(InputError, match=told):
                 RerankCompressor(reranker="lexical").compress_documents([Document("x"), wrong], QUERY)
+
+    @pytest.mark.parametrize(
+        "wrong", [Document("x"), "a text", {"a": Document("x")}, None, 5], ids=lambda wrong: type(wrong).__name__
+    )
+    async def test_what_is_no_iterable_of_documents_is_refused_by_name(self, wrong: Any) -> None:
+        compressor = RerankCompressor(reranker="lexical")
+        told = f"Expected an iterable of Document objects, got one {type(wrong).__name__}: pass a list"
+        with pytest.raises(InputError, match=told):
+            compressor.compress_documents(wrong, QUERY)
+        with pytest.raises(InputError, match=told):
+            await compressor.acompress_documents(wrong, QUERY)
+
+    async def test_an_async_iterable_is_refused_with_the_way_out(self) -> None:
+        async def documents() -> Any:
+            yield Document("x")
+
+        with pytest.raises(InputError, match="got one async_generator: collect it first"):
+            await RerankCompressor(reranker="lexical").acompress_documents(documents(), QUERY)
+
+    @pytest.mark.parametrize("kind", ITERABLES)
+    async def test_any_iterable_is_read_once(self, kind: str) -> None:
+        compressor = RerankCompressor(reranker="lexical")
+        expected = compressor.compress_documents(passages(), QUERY)
+        assert len(expected) == len(TEXTS)
+        assert compressor.compress_documents(ITERABLES[kind](passages()), QUERY) == expected
+        assert await compressor.acompress_documents(ITERABLES[kind](passages()), QUERY) == expected
 
     async def test_async_starts_no_thread(self, server: Any) -> None:
         compressor = RerankCompressor(reranker={"use": "http", "base_url": server.url, "api_key": server.key})

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from bees import QUERY, SECRET, TEXTS
+from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -17,13 +18,14 @@ from langchain_core.load import dumps, loads
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tools.retriever import create_retriever_tool
+from langchain_core.tracers.base import BaseTracer
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from rerank_plugins import ConfigError, InputError
 from rerank_plugins.config import shared
-from rerank_plugins.langchain import RerankRetriever
+from rerank_plugins.langchain import RerankCompressor, RerankRetriever
 
 DOCUMENTS = [Document(text, id=str(index)) for index, text in enumerate([*TEXTS, *(f"Filler {n}." for n in range(8))])]
 
@@ -175,6 +177,52 @@ async def test_the_inner_run_is_a_child() -> None:
         assert (none, parent) == (None, outer)
 
 
+class Tracer(BaseTracer):
+    """Keeps finished runs, as LangSmith's and OpenTelemetry's tracers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roots: list[Any] = []
+
+    def _persist_run(self, run: Any) -> None:
+        self.roots.append(run)
+
+
+class TestRunMetadata:
+    async def test_who_answered_how_and_what_it_took(self, spec: Any) -> None:
+        retriever = RerankRetriever(retriever=Everything(), reranker={**spec, "base_url": "http://127.0.0.1:9"})
+        expected = {"rerank_model": "passthrough", "rerank_degraded": True, "rerank_usage": {"requests": 2}}
+        recorder, tracer, own = Recorder(), Tracer(), {"mine": 1}
+        config: Any = {"callbacks": [recorder, tracer], "metadata": own}
+        retriever.invoke(QUERY, config=config)
+        await retriever.ainvoke(QUERY, config=config)
+        label = retriever._resolved().scorer.label
+        starts = [told[2]["metadata"] for told in recorder.told if len(told) == 3]
+        assert [start.get("reranker") for start in starts] == [label, None] * 2, "the inner run has no reranker"
+        for run in tracer.roots:
+            metadata = run.extra["metadata"]
+            assert metadata == {"mine": 1, "ls_retriever_name": "rerank", "reranker": label, **expected}
+            assert SECRET not in repr(metadata)
+            (inner,) = run.child_runs
+            assert inner.extra["metadata"] == {"mine": 1, "ls_retriever_name": "everything"}
+        assert len(tracer.roots) == 2
+        assert own == {"mine": 1}
+
+    async def test_a_compressor_describes_the_run_around_it(self) -> None:
+        compressor = RerankCompressor(reranker="lexical")
+        retriever = ContextualCompressionRetriever(base_compressor=compressor, base_retriever=Everything())
+        tracer = Tracer()
+        retriever.invoke(QUERY, config={"callbacks": [tracer]})
+        await retriever.ainvoke(QUERY, config={"callbacks": [tracer]})
+        for run in tracer.roots:
+            metadata = run.extra["metadata"]
+            assert (metadata["reranker"], metadata["rerank_model"]) == ("lexical", "lexical")
+            assert (metadata["rerank_degraded"], metadata["rerank_usage"]) == (False, {"requests": 0})
+            (inner,) = run.child_runs
+            assert "reranker" not in inner.extra["metadata"]
+        assert len(tracer.roots) == 2
+
+
 class TestSwitching:
     async def test_by_string_and_by_mapping_without_new_clients(
         self, server: Any, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +254,48 @@ class TestSwitching:
         assert len(clients) == 2, "one on each of the two event loops"
         assert len(retriever.with_config(configurable={"top_n": 3}).invoke(QUERY)) == 3
         assert retriever.config_schema(include=["configurable"]).model_json_schema()
+
+    async def test_only_allowed_names_by_every_way_that_a_call_can_choose(self, server: Any) -> None:
+        """A request that could send a mapping would choose the address that documents and variables go to."""
+        attack = {"use": "http", "base_url": server.url, "api_key": "env:HOME", "cache": {"kind": "disk", "path": "x"}}
+        inner = Everything()
+        plain = RerankRetriever(
+            retriever=inner, reranker="lexical", top_n=1, allowed_rerankers=["lexical", "passthrough"]
+        )
+        configurable = plain.configurable_fields(reranker=ConfigurableField(id="reranker"))
+        for chosen, best in (("lexical", TEXTS[3]), ("passthrough", TEXTS[0])):
+            assert texts(configurable.invoke(QUERY, config={"configurable": {"reranker": chosen}})) == [best]
+        for refused in (attack, "embedded", {"use": "lexical"}):
+            chosen = {"configurable": {"reranker": refused}}
+            calls = [
+                (configurable, {"config": chosen}),
+                (configurable.with_config(chosen), {}),
+                (RunnableLambda(lambda text: text) | configurable, {"config": chosen}),
+                (plain.bind(reranker=refused), {}),
+                (plain, {"reranker": refused}),
+                (RerankRetriever(retriever=configurable.with_config(chosen), reranker="lexical"), {}),
+            ]
+            for retriever, arguments in calls:
+                with pytest.raises(ConfigError, match="allowed_rerankers"):
+                    retriever.invoke(QUERY, **arguments)
+                with pytest.raises(ConfigError, match="allowed_rerankers"):
+                    await retriever.ainvoke(QUERY, **arguments)
+        assert server.requests == []
+
+    async def test_the_documented_way_takes_names_from_a_list(self) -> None:
+        def reranking(spec: Any) -> RerankRetriever:
+            return RerankRetriever(retriever=Everything(), reranker=spec, top_n=1)
+
+        retriever = reranking("lexical").configurable_alternatives(
+            ConfigurableField(id="reranker"), default_key="words", none=reranking("passthrough")
+        )
+        assert texts(retriever.invoke(QUERY)) == [TEXTS[3]]
+        for name, best in (("words", TEXTS[3]), ("none", TEXTS[0])):
+            config = {"configurable": {"reranker": name}}
+            assert texts(retriever.invoke(QUERY, config=config)) == [best]
+            assert texts(await retriever.ainvoke(QUERY, config=config)) == [best]
+        with pytest.raises(ValueError, match="Unknown alternative"):
+            retriever.invoke(QUERY, config={"configurable": {"reranker": "embedded"}})
 
     async def test_the_key_stays_out_of_what_tracers_see(self, spec: Any, server: Any) -> None:
         retriever = RerankRetriever(retriever=Everything(), reranker=spec).configurable_fields(

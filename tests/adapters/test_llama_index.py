@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from bees import DEGRADED, QUERY, SECRET, TEXTS
+from langchain_core.documents import Document as LangChainDocument
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
@@ -192,9 +194,52 @@ class TestNodes:
         assert seen == [tuple(0.9 - index / 10 for index in range(4))] * 2 + [None] * 2
 
     async def test_what_is_no_node_with_score_is_named_by_its_place(self) -> None:
-        nodes: list[Any] = [*candidates()[:1], TextNode(text="x")]
-        with pytest.raises(InputError, match="Item 1 is a TextNode, where a NodeWithScore belongs"):
-            RerankPostprocessor(reranker="lexical").postprocess_nodes(nodes, query_str=QUERY)
+        for wrong, told in (
+            (TextNode(text="x"), r"Item 1 must be a NodeWithScore, got TextNode: wrap it, NodeWithScore\(node=…\)"),
+            (Document(text="x"), r"got Document: wrap it, NodeWithScore\(node=…\)"),
+            ("x", r"got str: wrap it, NodeWithScore\(node=TextNode\(text=…\)\)"),
+            ({"text": "x"}, "got dict: make it NodeWithScore"),
+            (LangChainDocument("x"), "use rerank_plugins.langchain.RerankCompressor"),
+            (None, "got NoneType: leave it out"),
+        ):
+            nodes: list[Any] = [*candidates()[:1], wrong]
+            with pytest.raises(InputError, match=told):
+                RerankPostprocessor(reranker="lexical").postprocess_nodes(nodes, query_str=QUERY)
+            with pytest.raises(InputError, match=told):
+                await RerankPostprocessor(reranker="lexical")._apostprocess_nodes(nodes, QueryBundle(QUERY))
+        one: Any = candidates()[0]
+        with pytest.raises(InputError, match="Expected an iterable of NodeWithScore objects, got one NodeWithScore"):
+            RerankPostprocessor(reranker="lexical").postprocess_nodes(one, query_str=QUERY)
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            lambda items: (each for each in items),
+            lambda items: map(copy.copy, items),
+            deque,
+            tuple,
+            lambda items: dict(enumerate(items)).values(),
+        ],
+        ids=["generator", "map", "deque", "tuple", "dict view"],
+    )
+    async def test_any_iterable_is_read_once(self, kind: Any, bound_arguments: list[Any]) -> None:
+        postprocessor = RerankPostprocessor(reranker="lexical")
+        expected = state(postprocessor.postprocess_nodes(candidates(), query_str=QUERY))
+        bundle = QueryBundle(QUERY)
+        assert state(postprocessor.postprocess_nodes(kind(candidates()), bundle)) == expected
+        assert state(await postprocessor.apostprocess_nodes(kind(candidates()), query_str=QUERY)) == expected
+        recorded = [each["nodes"] for each in bound_arguments]
+        assert [len(list(each)) for each in recorded] == [4] * 3, "instrumentation sees a list, which it may read"
+        assert state(postprocessor._postprocess_nodes(kind(candidates()), bundle)) == expected
+        assert state(await postprocessor._apostprocess_nodes(kind(candidates()), bundle)) == expected
+
+    async def test_what_you_stored_under_a_name_of_ours_stays_and_stays_in_the_text(self) -> None:
+        node = TextNode(text="bees", metadata={"retrieval_score": "0.83", "rerank_model": "my own"})
+        postprocessor = RerankPostprocessor(reranker="lexical")
+        (found,) = await both(postprocessor, [NodeWithScore(node=node)])
+        assert found.metadata["retrieval_score"] == "0.83"
+        assert found.metadata["rerank_model"] == "my own"
+        assert found.get_content(MetadataMode.LLM) == node.get_content(MetadataMode.LLM)
 
     async def test_no_query(self) -> None:
         postprocessor = RerankPostprocessor(reranker="lexical")
@@ -261,6 +306,26 @@ class Legacy(BaseCallbackHandler):
     def end_trace(self, trace_id: str | None = None, trace_map: Any = None) -> None: ...
 
 
+class Arguments(SimpleSpanHandler):
+    """Keeps the arguments that a span was opened with."""
+
+    seen: list[Any] = []  # noqa: RUF012 (pydantic copies it)
+
+    def new_span(self, id_: str, bound_args: Any, *args: Any, **kwargs: Any) -> SimpleSpan | None:
+        self.seen.append(dict(bound_args.arguments))
+        return super().new_span(id_, bound_args, *args, **kwargs)
+
+
+@pytest.fixture
+def bound_arguments() -> Iterator[list[Any]]:
+    root = get_dispatcher()
+    handler = Arguments()
+    handler.seen = []
+    root.span_handlers.append(handler)
+    yield handler.seen
+    root.span_handlers.remove(handler)
+
+
 @pytest.fixture
 def events() -> Iterator[list[Any]]:
     root = get_dispatcher()
@@ -287,6 +352,20 @@ class TestEvents:
         start, end = events[:2]
         assert (start.query, start.top_n, start.model_name, len(start.nodes)) == (QUERY, 2, "lexical", 4)
         assert state(end.nodes) == state(found)
+
+    async def test_the_end_says_who_answered_and_what_it_took(self, events: list[Any], spec: Any) -> None:
+        legacy = Legacy()
+        postprocessor = RerankPostprocessor(
+            reranker={**spec, "base_url": "http://127.0.0.1:9"}, callback_manager=CallbackManager([legacy])
+        )
+        await both(postprocessor, candidates())
+        expected = {"rerank_model": "passthrough", "rerank_degraded": True, "rerank_usage": {"requests": 2}}
+        for end in events[1::2]:
+            assert end.tags == {"reranker": postprocessor._resolved().scorer.label, **expected}
+            assert SECRET not in repr(end.tags)
+        assert [payload[EventPayload.ADDITIONAL_KWARGS] for when, _, payload in legacy.told if when == "end"] == [
+            expected
+        ] * 2
 
     @pytest.mark.parametrize(
         ("reranker", "top_n"), [("lexical", 4), ({"use": "lexical", "top_n": 3}, 3)], ids=["all", "the spec's"]
