@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -23,6 +22,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("rerank_plugins.langchain", extra="langchain", package="langchain-core") from error
 
+from ._langchain_candidates import warn_few, with_count
 from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
 from .reranker import RerankResponse
 from .telemetry import inside
@@ -171,16 +171,18 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
     retriever: RetrieverLike
     """Gives the candidates."""
     fetch_k: int | None = Field(default=None, ge=1)
-    """How many candidates to rerank; `None` is as many as `retriever` gives. It is passed as `k` to a retriever whose
-    sync and async methods take that argument (a vector store's do), else set as its field `k` on a copy (BM25 and
-    others); one that has neither gives what it gives. In all cases only the first `fetch_k` are reranked."""
+    """How many candidates to rerank; `None` is as many as `retriever` gives. Every retriever inside `retriever` is asked
+    for so many, through wrappers (`with_config`, `with_retry`, `with_fallbacks`, `bind`, `configurable_fields`) and
+    compositions (an ensemble, parent documents, several queries): on copies, by `search_kwargs`, by a field such as `k`
+    or `top_k`, or by the argument `k`. Where one cannot be asked, and fewer came, one warning says how many. Only the
+    first `fetch_k` are reranked."""
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, top_n: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        retriever, arguments = self._asking(kwargs)
-        candidates = retriever.invoke(query, config={"callbacks": _child(run_manager)}, **arguments)
-        documents = checked(candidates, Document, INSTEAD)[: self.fetch_k]
+        retriever, few = self._inner(kwargs, is_async=False)
+        candidates = retriever.invoke(query, config={"callbacks": _child(run_manager)}, **kwargs)
+        documents = self._candidates(candidates, few, kwargs)
         with inside(run_manager.run_id, run_manager.handlers):
             answer, response = self._reranked(documents, query, top_n)
         run_manager.metadata.update(run_metadata(response))  # the dictionary that tracers hold for this run
@@ -189,29 +191,36 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, top_n: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        retriever, arguments = self._asking(kwargs)
-        candidates = await retriever.ainvoke(query, config={"callbacks": _child(run_manager)}, **arguments)
-        documents = checked(candidates, Document, INSTEAD)[: self.fetch_k]
+        retriever, few = self._inner(kwargs, is_async=True)
+        candidates = await retriever.ainvoke(query, config={"callbacks": _child(run_manager)}, **kwargs)
+        documents = self._candidates(candidates, few, kwargs)
         with inside(run_manager.run_id, run_manager.handlers):
             answer, response = await self._areranked(documents, query, top_n)
         run_manager.metadata.update(run_metadata(response))
         return answer
 
-    def _asking(self, kwargs: dict[str, Any]) -> tuple[RetrieverLike, dict[str, Any]]:
-        """Return whom to ask, and with which arguments, so that `fetch_k` candidates come."""
+    def _inner(self, kwargs: dict[str, Any], *, is_async: bool) -> tuple[RetrieverLike, list[str]]:
+        """Return the retriever to call, and a list of what may keep it below `fetch_k`.
+
+        Raises:
+            ConfigError: The call names a reranker, which the inner retriever would ignore.
+        """
         if "reranker" in kwargs:
             raise ConfigError(
                 "A call takes no reranker argument. To switch per call, use configurable_alternatives, or "
                 "configurable_fields together with allowed_rerankers."
             )
-        retriever = self.retriever
-        if self.fetch_k is None or not isinstance(retriever, BaseRetriever):
-            return retriever, kwargs
-        if _takes_k(retriever._get_relevant_documents) and _takes_k(retriever._aget_relevant_documents):
-            return retriever, {"k": self.fetch_k, **kwargs}
-        if "k" in type(retriever).model_fields:
-            retriever = retriever.model_copy(update={"k": self.fetch_k})
-        return retriever, kwargs
+        few: list[str] = []
+        if self.fetch_k is None:
+            return self.retriever, few
+        return with_count(self.retriever, self.fetch_k, few, is_async=is_async), few
+
+    def _candidates(self, candidates: Any, few: list[str], kwargs: dict[str, Any]) -> list[Document]:
+        documents = checked(candidates, Document, INSTEAD)
+        # None at all is no match rather than a limit, and a call that brings its own k wants no more.
+        if self.fetch_k is not None and few and 0 < len(documents) < self.fetch_k and "k" not in kwargs:
+            warn_few(self.retriever, self.fetch_k, len(documents), few)
+        return documents[: self.fetch_k]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         """Return what tracers see in the run's metadata when it starts."""
@@ -230,11 +239,6 @@ def _inside(callbacks: Callbacks | None) -> AbstractContextManager[object]:
     if isinstance(callbacks, BaseCallbackManager):
         return inside(callbacks.parent_run_id, callbacks.handlers)
     return nullcontext()  # a mere list of handlers belongs to no run
-
-
-def _takes_k(method: Any) -> bool:
-    parameters = inspect.signature(method).parameters
-    return "k" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _read(documents: Sequence[Document]) -> tuple[list[str], list[float | None]]:

@@ -34,7 +34,8 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},
     "rows": {"core"},
     "adapting": {"config", "core", "reranker", "spec"},
-    "langchain": {"adapting", "config", "core", "reranker", "spec", "telemetry"},  # its spans
+    "_langchain_candidates": set(),
+    "langchain": {"_langchain_candidates", "adapting", "config", "core", "reranker", "spec", "telemetry"},  # its spans
     "llama_index": {"adapting", "config", "core", "reranker", "spec"},
     "lancedb": {"adapting", "core", "reranker"},
     "evaluation": {"config", "core", "registry", "reranker", "rows", "spec"},
@@ -58,7 +59,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
 }
 SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "families", "recipes"}
 """The presets, which are made from the engines' backends, and their data."""
-ADAPTERS = ("adapting", "lancedb", "langchain", "llama_index")
+ADAPTERS = ("_langchain_candidates", "adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""
 LONGEST = 400
