@@ -7,12 +7,13 @@ slices: it handles at most `SLICE` characters per call into a regular expression
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from .loop import Workers, check_cancelled
+from .types import RerankRequest
 
-__all__ = ["INLINE", "SLICE", "check_cancelled", "run_text_work"]
+__all__ = ["INLINE", "SLICE", "characters", "check_cancelled", "cuts", "run_on_text_thread", "run_text_work", "slices"]
 
 T = TypeVar("T")
 
@@ -39,4 +40,45 @@ async def run_text_work(size: int, work: Callable[..., T], *arguments: object) -
     """
     if size <= INLINE:
         return work(*arguments)
+    return await run_on_text_thread(work, *arguments)
+
+
+async def run_on_text_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Return `work(*arguments)`, computed on a worker thread whatever its size: it may have to load a tokenizer first.
+
+    Raises:
+        TransientError: No thread can be started.
+    """
     return await _workers.run(work, *arguments)
+
+
+def characters(request: RerankRequest) -> int:
+    """Return how many characters the query, the instruction and the documents of `request` have together."""
+    return len(request.query) + len(request.instruction or "") + sum(map(len, request.documents))
+
+
+def cuts(text: str, size: int = SLICE) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of consecutive slices that cover `text`; call `check_cancelled` before each.
+
+    A slice has at most `size` characters. It ends before a blank or a line break where its second half has one, so that
+    words, and the tokens of a tokenizer, stay whole. An empty text has no slice.
+    """
+    start, length = 0, len(text)
+    while start < length:
+        check_cancelled()
+        end = start + size
+        if end < length:
+            half = start + size // 2
+            end = max(text.rfind(" ", half, end), text.rfind("\n", half, end))
+            if end <= start:
+                end = start + size
+        else:
+            end = length
+        yield start, end
+        start = end
+
+
+def slices(text: str, size: int = SLICE) -> Iterator[str]:
+    """Yield the texts between `cuts`."""
+    for start, end in cuts(text, size):
+        yield text[start:end]

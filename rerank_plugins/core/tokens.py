@@ -1,26 +1,30 @@
 """How many tokens a text may have, from both sides, where the vendor's tokenizer is not at hand.
 
 No tokenizer in use makes more than one token of one UTF-8 byte, so the byte length is a bound that costs nothing to
-compute; `estimate` is finer, and is asked only where that bound does not settle the matter.
+compute; `estimate` is finer, and is computed only where that bound does not settle the matter.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+
+from .text_work import SLICE, slices
 
 __all__ = ["bound", "estimate"]
 
-# Runs of text that tokenizers treat alike. A run that mixes digits and letters (base64, hex, hashes) is near one token a
-# character (peers.md B15); ordinary words are not. The look ahead is bounded, so that the time is linear.
+# Runs of text that tokenizers treat alike, single blanks left out. A run that mixes digits and letters (base64, hex,
+# hashes) is near one token a character; ordinary words are not. Every repetition is possessive, or nothing has to match
+# after it, so no run is read more than twice: the time is linear.
 _RUNS = re.compile(
-    r"(?P<word>[A-Za-z]++(?![0-9]))"
-    r"|(?P<code>(?=[A-Za-z+/=_-]{0,64}[0-9])[A-Za-z0-9]+(?:[+/=_-][A-Za-z0-9]+)*)"
-    r"|(?P<space>\s+)"
-    r"|(?P<mark>[!-/:-@\[-`{-~]+)"
-    r"|(?P<letter>[\u00a0-\u1fff]+)"
-    r"|(?P<ideograph>[\u2e80-\u33ff\u4dc0-\uabff\uf900-\ufaff]+)"
-    r"|(?P<hangul>[\uac00-\ud7ff]+)"
-    r"|(?P<other>.)",
+    r"[A-Za-z]++(?![0-9])"  # a word
+    r"|[A-Za-z0-9]++(?:[+/=_-][A-Za-z0-9]++)*+"  # with a digit in it
+    r"|\s\s+|[^\S ]"
+    r"|[!-/:-@\[-`{-~]+"
+    r"|[\u00a0-\u1fff]+"
+    r"|[\u2e80-\u33ff\u4dc0-\uabff\uf900-\ufaff]+"
+    r"|[\uac00-\ud7ff]+"
+    r"|[^ ]",
     re.DOTALL,
 )
 _LONGEST_WORD = 20
@@ -28,41 +32,57 @@ _LONGEST_WORD = 20
 
 def bound(text: str) -> int:
     """Return a number of tokens that no tokenizer exceeds: the bytes of the text in UTF-8, and two marks around it."""
-    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) + 2
+    if text.isascii():
+        return len(text) + 2
+    if len(text) <= SLICE:
+        return len(text.encode("utf-8", "surrogatepass")) + 2
+    return sum(len(each.encode("utf-8", "surrogatepass")) for each in slices(text)) + 2
 
 
-def estimate(text: str) -> tuple[int, int]:
+def estimate(text: str, enough: int | None = None) -> tuple[int, int]:
     """Return how many tokens `text` has at least and at most, for the vocabularies in use (30,000 to 260,000 entries).
 
     A guess on the safe side, not a promise: `tests/test_tokens.py` holds it against real tokenizers on prose, code,
-    CJK and base64.
+    CJK and base64. Linear in the text; it reads it slice by slice and calls `check_cancelled`.
+
+    Args:
+        text: Of any length.
+        enough: For callers that only ask whether the number is above this one: reading stops where the lower estimate
+            is. Both numbers are then above it, and count only what was read.
     """
-    low, high = 0.0, 2.0
-    for run in _RUNS.finditer(text):
-        size = run.end() - run.start()
-        match run.lastgroup:
-            case "word":
-                # Common words are one token each, rare ones break every third letter, what is no word at all sooner.
-                low += size / 12
-                ordinary = size <= _LONGEST_WORD and run.group()[1:].islower()
-                high += 1 + size * (0.34 if ordinary else 0.7)
-            case "code":
-                low += size / 10
-                high += size
-            case "space":
-                high += run.group().count("\n") + (size > 1) + size / 16
-            case "mark":  # a rule of a hundred "=" can be one token
-                high += size
-            case "letter":
-                low += size / 10
-                high += size * 1.5
-            case "ideograph":
-                low += size / 3
-                high += size * 2
-            case "hangul":  # BERT's tokenizers take the syllables apart
-                low += size / 3
-                high += size * 3
-            case _:
-                high += size * 4
-    # No tokenizer in use joins what white space separates.
-    return max(int(low), len(text.split())), min(int(high) + 1, bound(text))
+    low, high, words, within = 0.0, 2.0, 0, False
+    for each in slices(text):
+        # Texts repeat their words: the most of the time is spent in C, in `findall` and `Counter`.
+        for run, times in Counter(_RUNS.findall(each)).items():
+            least, most = _cost(run)
+            low += times * least
+            high += times * most
+        high += each.count(" ") / 16
+        # No tokenizer in use joins what white space separates. A word that the slices part counts once.
+        words += len(each.split()) - (within and not each[0].isspace())
+        within = not each[-1].isspace()
+        if enough is not None and max(int(low), words) > enough:
+            return max(int(low), words), int(high) + 1
+    return max(int(low), words), min(int(high) + 1, bound(text))
+
+
+def _cost(run: str) -> tuple[float, float]:
+    """Return the tokens of one run of `_RUNS`, at least and at most; the blanks in it are not counted."""
+    size, first = len(run), run[0]
+    if first.isascii() and first.isalnum():
+        if not run.isalpha():
+            return size / 10, size
+        # Common words are one token each, rare ones break every third letter, what is no word at all sooner.
+        ordinary = size <= _LONGEST_WORD and run[1:].islower()
+        return size / 12, 1 + size * (0.34 if ordinary else 0.7)
+    if first.isspace():
+        return 0.0, run.count("\n") + (size > 1) + (size - run.count(" ")) / 16
+    if first.isascii() and first.isprintable():  # marks: a rule of a hundred "=" can be one token
+        return 0.0, size
+    if "\u00a0" <= first <= "\u1fff":
+        return size / 10, size * 1.5
+    if "\uac00" <= first <= "\ud7ff":  # hangul: BERT's tokenizers take the syllables apart
+        return size / 3, size * 3
+    if "\u2e80" <= first <= "\u33ff" or "\u4dc0" <= first <= "\uabff" or "\uf900" <= first <= "\ufaff":
+        return size / 3, size * 2
+    return 0.0, size * 4

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import check_cancelled, run_on_text_thread, run_text_work
 from ..core.types import RerankRequest, Scores, Span
 from .pieces import pieces
 from .truncate import MARKS, length, room_beside
@@ -18,6 +18,18 @@ Aggregate = Literal["max", "mean_top_k", "first_plus_max"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 TOP_K = 3
 _LEAST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Parted:
+    """The documents of one call in pieces."""
+
+    pieces: tuple[str, ...]
+    """What is scored, nothing twice."""
+    borders: Sequence[Sequence[tuple[int, int]]]
+    """For each document the (start, end) characters of its pieces."""
+    places: Sequence[Sequence[int]]
+    """For each document where its pieces stand in `pieces`."""
 
 
 class Chunk(Wrapper):
@@ -45,34 +57,35 @@ class Chunk(Wrapper):
         self.piece_tokens = tokens
         self.overlap = overlap
         self.aggregate = aggregate
-        self._workers = Workers(1, "rerank-chunk")
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every piece in one call to the inner scorer, which splits it where it has to, and join."""
-        # On a thread: to cut a text of 20,000 words into tokens takes a fifth of a second, and the event loop is the caller's.
-        parted = await self._workers.run(self._parted, request)
-        if all(len(each) == 1 for each in parted):
+        parted = await run_on_text_thread(self._parted, request)
+        if parted is None:
             return await self.inner.ascore(request)
-        whole = zip(request.documents, parted, strict=True)
-        texts = [[text[start:end] if len(each) > 1 else text for start, end in each] for text, each in whole]
-        # Documents share boilerplate: what is the same is scored once, here as everywhere.
-        places: dict[str, int] = {}
-        for each in texts:
-            for piece in each:
-                places.setdefault(piece, len(places))
-        asked = replace(request, documents=tuple(places), fields=None, retrieval_scores=None, positions=None)
+        asked = replace(request, documents=parted.pieces, fields=None, retrieval_scores=None, positions=None)
         scores = await self.inner.ascore(asked)
-        return self._joined(scores, texts, parted, places)
+        return await run_text_work(sum(map(len, parted.places)), self._joined, scores, request.documents, parted)
 
-    async def aclose(self) -> None:
-        """Close the inner scorer, and let the thread end."""
-        self._workers.close()
-        await super().aclose()
+    def _parted(self, request: RerankRequest) -> _Parted | None:
+        """Part the documents; `None` where none of them is too long."""
+        borders = self._borders(request)
+        if borders is None or all(
+            mine == [(0, len(text))] for text, mine in zip(request.documents, borders, strict=True)
+        ):
+            return None
+        # Documents share boilerplate: what is the same is scored once, here as everywhere.
+        known: dict[str, int] = {}
+        places = [
+            [known.setdefault(text[start:end], len(known)) for start, end in mine]
+            for text, mine in zip(request.documents, borders, strict=True)
+        ]
+        return _Parted(tuple(known), borders, places)
 
-    def _parted(self, request: RerankRequest) -> list[list[tuple[int, int]]]:
+    def _borders(self, request: RerankRequest) -> list[list[tuple[int, int]]] | None:
         size = self._size(request)
         if size is None:
-            return [[(0, len(text))] for text in request.documents]
+            return None
         # Meant for longer pieces than this model reads, an overlap would make a step of a token, and hundreds of times the cost.
         most = size - 1 if size == self.piece_tokens else size // 2
         overlap = min(size // 8 if self.overlap is None else self.overlap, most)
@@ -85,26 +98,20 @@ class Chunk(Wrapper):
         room = max(room_beside(limits, length(self, request.query)) - MARKS, _LEAST)
         return room if self.piece_tokens is None else min(room, self.piece_tokens)
 
-    def _joined(
-        self,
-        scores: Scores,
-        texts: Sequence[Sequence[str]],
-        parted: Sequence[Sequence[tuple[int, int]]],
-        places: Mapping[str, int],
-    ) -> Scores:
+    def _joined(self, scores: Scores, documents: Sequence[str], parted: _Parted) -> Scores:
         values: list[float] = []
         spans: list[tuple[Span, ...]] = []
         truncated: list[bool] = []
         relevances = scores.relevances()
-        for mine, borders in zip(texts, parted, strict=True):
-            at = [places[piece] for piece in mine]
+        for text, borders, at in zip(documents, parted.borders, parted.places, strict=True):
+            check_cancelled()
             raw = [value for each in at if (value := scores.values[each]) is not None]
             best = max(range(len(raw)), key=raw.__getitem__)
             values.append(_aggregate(raw, self.aggregate))
             truncated.append(scores.truncated is not None and any(scores.truncated[each] for each in at))
             inner = scores.spans[at[best]] if scores.spans is not None else ()
             start, end = borders[best]
-            if inner or len(mine) == 1:
+            if inner or (start, end) == (0, len(text)):
                 # The backend's own spans are finer; they are of the piece.
                 spans.append(tuple(Span(start + each.start, start + each.end, each.score) for each in inner))
             else:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import DeadlineExceeded, RateLimited
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import characters, run_text_work
 from ..core.tokens import estimate
 from ..core.types import RerankRequest, Scores
 from .deadline import passed, seconds_left
@@ -226,9 +227,7 @@ class Limit(Wrapper):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask when it is this request's turn."""
         window = _windows.of(self.account)
-        tokens = _tokens(request) if self.tokens_per_minute is not None else 0
-        ticket = _Ticket(tokens, self.requests_per_minute, self.tokens_per_minute)
-        await self._entered(window, ticket)
+        ticket = await self._entered(window, request)
         counted = None
         try:
             scores = await self.inner.ascore(request)
@@ -240,9 +239,13 @@ class Limit(Wrapper):
         finally:
             window.leave(ticket, counted)
 
-    async def _entered(self, window: _Window, ticket: _Ticket) -> None:
+    async def _entered(self, window: _Window, request: RerankRequest) -> _Ticket:
         try:
+            counts = self.tokens_per_minute is not None
+            tokens = await run_text_work(characters(request), _tokens, request) if counts else 0
+            ticket = _Ticket(tokens, self.requests_per_minute, self.tokens_per_minute)
             await window.enter(ticket)
+            return ticket
         except asyncio.CancelledError as error:
             if not passed():
                 raise
@@ -262,6 +265,6 @@ class Limit(Wrapper):
 
 
 def _tokens(request: RerankRequest) -> int:
-    """Return what a request counts at most: the query once a document, and the documents."""
+    """Return what a request counts at most: the query once for each document, and the documents."""
     query = estimate(request.query)[1] + estimate(request.instruction or "")[1]
     return query * len(request.documents) + sum(estimate(text)[1] for text in request.documents)

@@ -10,6 +10,7 @@ from operator import add
 
 from ..core.errors import InputError
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import characters, run_text_work, slices
 from ..core.together import together
 from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
@@ -19,7 +20,9 @@ __all__ = ["Split", "parts"]
 _ENVELOPE = 512
 """Bytes of a body beside its texts: names of fields, the model's name, options."""
 _ESCAPED = 6
-"""Bytes of one byte of text in JSON at the worst: NUL is \\u0000."""
+"""Bytes of one byte of text in JSON at the worst: NUL is \\u0000. A character that is wider in UTF-8 is not escaped."""
+_WIDEST = 4
+"""Bytes of one character in UTF-8 at the worst, and so tokens."""
 
 
 def parts(request: RerankRequest, capabilities: Capabilities) -> list[range]:
@@ -51,11 +54,24 @@ def parts(request: RerankRequest, capabilities: Capabilities) -> list[range]:
     return found
 
 
-def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | None, int | None]:
-    """Return the tokens and the bytes that one part may hold, `None` where they cannot matter."""
+def _surely_within(request: RerankRequest, capabilities: Capabilities) -> bool:
+    """Return whether all fits into one part, by tokens and bytes, whatever the characters are; reads no text."""
     tokens, size = capabilities.max_total_tokens, capabilities.max_bytes
     if tokens is None and size is None:
+        return True
+    count, everything = len(request.documents), characters(request)
+    repeated = (len(request.query) + len(request.instruction or "")) * (count - 1)
+    marks = 2 * 3 * count  # of `bound`: two a text
+    return (tokens is None or _WIDEST * (everything + repeated) + marks <= tokens) and (
+        size is None or _ESCAPED * everything + 3 * (count + 2) + _ENVELOPE <= size
+    )
+
+
+def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | None, int | None]:
+    """Return the tokens and the bytes that one part may hold, `None` where they cannot matter."""
+    if _surely_within(request, capabilities):
         return None, None
+    tokens, size = capabilities.max_total_tokens, capabilities.max_bytes
     query = bound(request.query) + bound(request.instruction or "")  # some vendors read it as part of the query
     everything = sum(map(bound, request.documents))
     if tokens is not None and query * len(request.documents) + everything <= tokens:
@@ -69,19 +85,22 @@ def _budget(request: RerankRequest, capabilities: Capabilities) -> tuple[int | N
 
 def _costs(request: RerankRequest, capabilities: Capabilities) -> Iterator[tuple[int, int]]:
     """Yield each document's share of a call, in tokens (the query counts once a document) and in bytes."""
-    query = estimate(request.query)[1] + estimate(request.instruction or "")[1]
+    enough = capabilities.max_query_tokens
+    query = estimate(request.query, enough)[1] + estimate(request.instruction or "", enough)[1]
     if capabilities.max_query_tokens is not None:
         query = min(query, capabilities.max_query_tokens)
     for document in request.documents:
-        in_tokens = query + estimate(document)[1]
+        # The vendor cuts what is longer, so there is no need to read further.
+        in_tokens = query + estimate(document, capabilities.max_tokens)[1]
         if capabilities.max_tokens is not None:
-            in_tokens = min(in_tokens, capabilities.max_tokens)  # the vendor cuts what is longer
+            in_tokens = min(in_tokens, capabilities.max_tokens)
         yield in_tokens, _in_json(document) if capabilities.max_bytes is not None else 0
 
 
 def _in_json(text: str) -> int:
     """Return the bytes that a text takes in a body: quotes and control characters are longer there."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1
+    written = (json.dumps(each, ensure_ascii=False) for each in slices(text))
+    return sum(len(each.encode("utf-8", "surrogatepass")) - 2 for each in written) + 3
 
 
 class Split(Wrapper):
@@ -99,7 +118,9 @@ class Split(Wrapper):
             InputError: A listwise backend was given more than it takes at once: its scores only mean something
                 within one call, so it is never split.
         """
-        found = parts(request, self.capabilities)
+        limits = self.capabilities
+        size = 0 if _surely_within(request, limits) else characters(request)
+        found = await run_text_work(size, parts, request, limits)
         if len(found) == 1:
             return await self.inner.ascore(request)
         if self.capabilities.listwise:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from ..core.errors import InputError
-from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import characters, run_on_text_thread, run_text_work
 from ..core.tokens import bound, estimate
 from ..core.types import Capabilities, RerankRequest, Scores
 
@@ -35,7 +35,6 @@ class Truncate(Wrapper):
         """Wrap `inner`."""
         super().__init__(inner)
         self.mode = mode
-        self._workers = Workers(1, "rerank-truncate")
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score what fits, and mark what did not."""
@@ -45,18 +44,9 @@ class Truncate(Wrapper):
             scores = await self.inner.ascore(request)
             if scores.truncated is not None:
                 return scores
-            query, most = estimate(request.query)[0], self.capabilities.max_query_tokens
-            if most is not None and query > most:
-                # The vendor cuts the query: no document was compared with all of it.
-                return replace(scores, truncated=(True,) * len(request.documents))
-            room = room_beside(self.capabilities, query - MARKS)
-            long = [text for text in request.documents if bound(text) > room]
-            if not long:
-                return scores
-            cut_there = await self._workers.run(lambda: {text for text in long if estimate(text)[0] > room})
-            flags = tuple(text in cut_there for text in request.documents)
-            return replace(scores, truncated=flags) if cut_there else scores
-        cut = await self._workers.run(self._all_fitted, request)
+            flags = await run_text_work(characters(request), _cut_by_vendor, request, self.capabilities)
+            return replace(scores, truncated=flags) if any(flags) else scores
+        cut = await run_on_text_thread(self._all_fitted, request)
         changed = tuple(short is not text for short, text in zip(cut, request.documents, strict=True))
         if not any(changed):
             return await self.inner.ascore(request)
@@ -64,13 +54,7 @@ class Truncate(Wrapper):
         flags = tuple(a or b for a, b in zip(changed, scores.truncated or (False,) * len(cut), strict=True))
         return replace(scores, truncated=flags)
 
-    async def aclose(self) -> None:
-        """Close the inner scorer, and let the thread end."""
-        self._workers.close()
-        await super().aclose()
-
     def _all_fitted(self, request: RerankRequest) -> list[str]:
-        # On a thread, as what estimates above: long texts take their time, and the event loop is the caller's.
         room = room_beside(self.capabilities, length(self, request.query))
         return [self._fitted(text, room, request.position(index)) for index, text in enumerate(request.documents)]
 
@@ -87,6 +71,16 @@ class Truncate(Wrapper):
                 f"{max(room, 0)} beside this query. Split it, or set `long_documents` to 'truncate' or 'head_tail'."
             )
         return _ends(text, offsets, max(room - 3, 2), length)
+
+
+def _cut_by_vendor(request: RerankRequest, capabilities: Capabilities) -> tuple[bool, ...]:
+    """Return which documents have more tokens than the vendor reads, even by the lower estimate."""
+    query, most = estimate(request.query)[0], capabilities.max_query_tokens
+    if most is not None and query > most:
+        # The vendor cuts the query: no document was compared with all of it.
+        return (True,) * len(request.documents)
+    room = room_beside(capabilities, query - MARKS)
+    return tuple(bound(text) > room and estimate(text, max(room, 0))[0] > room for text in request.documents)
 
 
 def room_beside(capabilities: Capabilities, query: int) -> int:
