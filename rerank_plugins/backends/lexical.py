@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..core.scorer import LocalBackend
+from ..core.text_work import slices
 from ..core.types import Capabilities
 
 __all__ = ["Lexical", "asked_words", "words"]
@@ -47,7 +48,7 @@ def asked_words(query: str) -> list[str]:
     Among the candidates of one query a stop word can be as rare as a word that matters, so its idf does not tell. Worth
     0.026 of nDCG@10 on the mean of the four collections.
     """
-    found = _split(query)
+    found = [word for each in slices(query) for word in _split(each)]
     return list(map(_stem, [word for word in found if word not in _STOP] or found))
 
 
@@ -93,9 +94,13 @@ class Lexical(LocalBackend):
         counts = []
         lengths = []
         for document in documents:
-            found = words(document)
-            lengths.append(len(found))
-            counts.append(Counter(word for word in found if word in asked))
+            length, count = 0, Counter[str]()
+            for each in slices(document):
+                found = words(each)
+                length += len(found)
+                count.update(word for word in found if word in asked)
+            lengths.append(length)
+            counts.append(count)
         total = len(documents)
         mean = sum(lengths) / total or 1.0
         holding = Counter(word for count in counts for word in count)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from ..core.errors import ConfigError
+from ..core.text_work import SLICE, check_cancelled, cuts
 from .limits import json_of
 from .special import demoted, plain_words, spelled, unspelled
 
@@ -20,6 +22,8 @@ __all__ = ["Encoded", "Encoder"]
 _log = logging.getLogger("rerank_plugins")
 _CHARACTERS_PER_TOKEN = 12
 _MARGIN = 64
+_TOGETHER = 4 * SLICE
+"""Characters of the texts that are tokenized in one call, without the interpreter lock, before a deadline is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,31 @@ class _Template:
     @property
     def size(self) -> int:
         return sum(map(len, self.runs))
+
+
+class _Offsets(Sequence[tuple[int, int]]):
+    """The characters of the tokens of a very long text: in one array, since millions of tuples take long to make and to free."""
+
+    def __init__(self, places: array[int]) -> None:
+        """Take start and end of every token in turn."""
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places) // 2
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        return self._places[2 * place], self._places[2 * place + 1]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        places = iter(self._places)
+        return zip(places, places, strict=True)
 
 
 class Encoder:
@@ -123,16 +152,32 @@ class Encoder:
         """Whether the tokenizer sets something between a query and a document."""
         return bool(self._pair.runs[1])
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return the (start, end) characters of each token of `text`, without special tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return the (start, end) characters of each token of `text`, without special tokens.
+
+        A text above `SLICE` characters is tokenized slice by slice. Slices end before white space where they can; at a
+        border without any, a token or two may be others than those of the whole text.
+        """
+        if len(text) <= SLICE:
+            check_cancelled()
+            return self._spans(text)
+        places = array("Q")
+        for start, end in cuts(text):
+            places.extend(start + place for span in self._spans(text[start:end]) for place in span)
+        return _Offsets(places)
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        # `encode` keeps the interpreter lock, for seconds in a long text; `encode_batch` gives it back (tokenizers 0.22).
+        spans: list[tuple[int, int]] = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].offsets
+        return spans
 
     def beginning(self, text: str, most: int) -> tuple[str, int, bool]:
         """Return `text` cut to `most` tokens, how many tokens are left of it, and whether it was cut."""
-        start = text[: most * _CHARACTERS_PER_TOKEN + 1_000]
-        offsets = self.offsets(start)
-        if len(start) < len(text) and len(offsets) < most + _MARGIN:  # long runs of blanks, say: it is read whole
-            offsets = self.offsets(text)
+        size = most * _CHARACTERS_PER_TOKEN + 1_000
+        offsets = self.offsets(text[:size])
+        while size < len(text) and len(offsets) < most + _MARGIN:  # long runs of blanks, say
+            size *= 4
+            offsets = self.offsets(text[:size])
         if len(offsets) <= most:
             return text, len(offsets), False
         return text[: offsets[most - 1][1]], most, True
@@ -173,22 +218,38 @@ class Encoder:
 
     def texts(self, texts: Sequence[str], room: int) -> list[list[int]]:
         """Return the ids of each text, no special tokens; of a very long one only its beginning that fills `room` and more."""
-        most = room * _CHARACTERS_PER_TOKEN + 1_000
-        found = self._batch([text[:most] for text in texts])
-        # Beginnings that gave too few tokens (long runs of blanks, say) are read whole.
-        again = [
+        size = room * _CHARACTERS_PER_TOKEN + 1_000
+        found = self._batch([text[:size] for text in texts])
+        while again := [
             position
             for position, text in enumerate(texts)
-            if len(text) > most and len(found[position]) < room + _MARGIN
-        ]
-        for position, ids in zip(again, self._batch([texts[position] for position in again]), strict=True):
-            found[position] = ids
+            if len(text) > size and len(found[position]) < room + _MARGIN
+        ]:  # beginnings that gave too few tokens: long runs of blanks, say
+            size *= 4
+            for position, ids in zip(again, self._batch([texts[position][:size] for position in again]), strict=True):
+                found[position] = ids
         return found
 
-    def _batch(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return [each.ids for each in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    def _batch(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for group in _grouped(texts):
+            check_cancelled()
+            found += (each.ids for each in self._tokenizer.encode_batch_fast(group, add_special_tokens=False))
+        return found
+
+
+def _grouped(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield consecutive texts of `_TOGETHER` characters together, or one that is longer."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        if group and size + len(text) > _TOGETHER:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
 
 
 def _opened(file: str, marks: Sequence[str]) -> Tokenizer:

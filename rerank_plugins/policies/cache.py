@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from ..core.fork import Lock
 from ..core.journal import note
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import characters, run_text_work, slices
 from ..core.types import Attempt, RerankRequest, Scores, Span, Usage
 
 __all__ = ["Cache", "Store"]
@@ -64,7 +65,7 @@ class Cache(Wrapper):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Return what is known and ask for the rest."""
-        names = _names(self.identity, request)
+        names = await run_text_work(characters(request), _names, self.identity, request)
         model, reason, found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
         missing = [position for position, entry in enumerate(found) if entry is None]
         hits = len(found) - len(missing)
@@ -136,16 +137,15 @@ def _names(identity: str, request: RerankRequest) -> list[bytes]:
     asked = json.dumps([identity, request.instruction, request.query]).encode()
     question = hashlib.blake2b(asked, digest_size=32).digest()
     fields = request.fields or (None,) * len(request.documents)
-    return [
+    names = []
+    for text, mapping in zip(request.documents, fields, strict=True):
         # A mapping is another input than the text that it looks like.
-        hashlib.blake2b(
-            text.encode("utf-8", "surrogatepass"),
-            key=question,
-            digest_size=16,
-            person=b"text" if mapping is None else b"fields",
-        ).digest()
-        for text, mapping in zip(request.documents, fields, strict=True)
-    ]
+        person = b"text" if mapping is None else b"fields"
+        name = hashlib.blake2b(key=question, digest_size=16, person=person)
+        for each in slices(text):
+            name.update(each.encode("utf-8", "surrogatepass"))
+        names.append(name.digest())
+    return names
 
 
 def _list_name(names: Sequence[bytes]) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
+from ..core.text_work import SLICE, check_cancelled, slices
 from ..core.types import RerankRequest, Scores
 
 __all__ = ["LAMBDA", "TOP_N", "Diversify", "term_overlap"]
@@ -24,11 +25,16 @@ def term_overlap(one: str, other: str) -> float:
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.casefold()))
+    found = set[str]()
+    for each in slices(text):
+        found.update(_WORD.findall(each.casefold()))
+    return frozenset(found)
 
 
 def _overlap(mine: frozenset[str], theirs: frozenset[str]) -> float:
-    both = len(mine & theirs)
+    few, many = sorted((mine, theirs), key=len)
+    # An intersection in C would hold the interpreter lock as long as it takes.
+    both = len(few & many) if len(few) <= SLICE else sum(word in many for word in few)
     return both / (len(mine) + len(theirs) - both) if mine or theirs else 1.0
 
 
@@ -87,6 +93,7 @@ class Diversify(Wrapper):
             del worth[found]
             if len(chosen) < self.top_n:
                 for each in worth:
+                    check_cancelled()
                     nearest[each] = max(nearest[each], alike(found, each))
         return chosen
 
