@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.backends.lexical import Lexical, asked_words, words
+from rerank_plugins.core.text_work import SLICE
 
 K1, B = 1.2, 0.75
 
@@ -112,3 +113,17 @@ def test_it_has_no_models_and_no_options():
         load_reranker("lexical:bm25")
     with pytest.raises(ConfigError, match="no option of lexical 'k1'"):
         load_reranker({"use": "lexical", "lexical": {"k1": 2.0}})
+
+
+def test_a_very_long_document_has_the_words_of_its_slices():
+    long = "the red tea and a cup of it, " * 10_000
+    assert len(long) > 4 * SLICE
+    query = "red tea"
+    mine, other = scores(query, long, "a dog ran")
+    counts = {"red": 10_000, "tea": 10_000}
+    length, mean = 8 * 10_000, (8 * 10_000 + 3) / 2
+    weight = math.log(1 + (2 * 2 - 1 + 0.5) / (1 + 0.5))
+    parts = (weight * tf * (K1 + 1) / (tf + K1 * (1 - B + B * length / mean)) for tf in counts.values())
+    assert mine == pytest.approx(sum(parts) / ((K1 + 1) * 2 * weight), abs=1e-12)
+    assert other == 0.0
+    assert asked_words(long) == asked_words(long[:29]) * 10_000

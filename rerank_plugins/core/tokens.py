@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import repeat
 
 from .text_work import SLICE, slices
 
@@ -28,6 +29,8 @@ _RUNS = re.compile(
     re.DOTALL,
 )
 _LONGEST_WORD = 20
+_FEW = 64
+"""Runs up to which counting the equal ones takes longer than it saves."""
 
 
 def bound(text: str) -> int:
@@ -52,8 +55,9 @@ def estimate(text: str, enough: int | None = None) -> tuple[int, int]:
     """
     low, high, words, within = 0.0, 2.0, 0, False
     for each in slices(text):
-        # Texts repeat their words: the most of the time is spent in C, in `findall` and `Counter`.
-        for run, times in Counter(_RUNS.findall(each)).items():
+        runs = _RUNS.findall(each)
+        # Long texts repeat their words: then most of the time is spent in C, in `findall` and `Counter`.
+        for run, times in Counter(runs).items() if len(runs) > _FEW else zip(runs, repeat(1), strict=False):
             least, most = _cost(run)
             low += times * least
             high += times * most
@@ -76,7 +80,9 @@ def _cost(run: str) -> tuple[float, float]:
         ordinary = size <= _LONGEST_WORD and run[1:].islower()
         return size / 12, 1 + size * (0.34 if ordinary else 0.7)
     if first.isspace():
-        return 0.0, run.count("\n") + (size > 1) + (size - run.count(" ")) / 16
+        blanks, lines = run.count(" "), run.count("\n")
+        unusual = size - blanks - lines - run.count("\t") - run.count("\r")  # such as U+2003: as many as its bytes
+        return 0.0, lines + (size > 1) + (size - blanks) / 16 + 3 * unusual
     if first.isascii() and first.isprintable():  # marks: a rule of a hundred "=" can be one token
         return 0.0, size
     if "\u00a0" <= first <= "\u1fff":

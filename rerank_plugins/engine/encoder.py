@@ -22,6 +22,8 @@ __all__ = ["Encoded", "Encoder"]
 _log = logging.getLogger("rerank_plugins")
 _CHARACTERS_PER_TOKEN = 12
 _MARGIN = 64
+_AT_ONCE = SLICE // 4
+"""Characters of a very long text that are tokenized in one call, whose tokens become Python's objects with the interpreter lock held."""
 _TOGETHER = 4 * SLICE
 """Characters of the texts that are tokenized in one call, without the interpreter lock, before a deadline is looked at."""
 
@@ -162,7 +164,7 @@ class Encoder:
             check_cancelled()
             return self._spans(text)
         places = array("Q")
-        for start, end in cuts(text):
+        for start, end in cuts(text, _AT_ONCE):
             places.extend(start + place for span in self._spans(text[start:end]) for place in span)
         return _Offsets(places)
 

@@ -101,4 +101,4 @@ def _estimated(text: str) -> Iterator[tuple[int, int, int]]:
 
 def _visible(text: str, start: int, end: int) -> bool:
     """Return whether there is more than white space between two places."""
-    return any(not text[first : first + 1_024].isspace() for first in range(start, end, 1_024))
+    return any(not text[first : min(first + 1_024, end)].isspace() for first in range(start, end, 1_024))

@@ -6,9 +6,11 @@ import json
 
 import pytest
 from language_models import gemma_like, qwen_like
+from models import wordpiece
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordLevel
 
+from rerank_plugins.core.text_work import SLICE
 from rerank_plugins.engine.encoder import Encoder
 from rerank_plugins.engine.prompts import Prompts
 from rerank_plugins.engine.templates import TEMPLATES
@@ -108,3 +110,53 @@ def test_two_files_that_disagree_on_lower_case_are_told(told, warned, tmp_path, 
     ids = Encoder(tmp_path / "tokenizer.json").singles(["Tides"], 16)[0].ids
     assert ids == [2]
     assert ("sets text in lower case: yes" in caplog.text) == warned
+
+
+def saved(make, folder):
+    """Return the encoder of a tokenizer, whether it is made in memory or saves itself."""
+    if make in (gemma_like, qwen_like, wordpiece):
+        make(folder)
+    else:
+        make().save(str(folder / "tokenizer.json"))
+    return Encoder(folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize("make", [unigram, merging, words, wordpiece, gemma_like, qwen_like])
+def test_a_very_long_text_has_the_tokens_that_it_has_as_a_whole(make, tmp_path):
+    encoder = saved(make, tmp_path)
+    text = "a moon and the b tides, " * (3 * SLICE // 24) + "a b"
+    assert len(text) > 2 * SLICE
+    whole = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    whole.no_truncation()
+    expected = whole.encode(text, add_special_tokens=False).offsets
+    found = encoder.offsets(text)
+    assert len(found) == len(expected)
+    assert list(found) == expected
+    assert found[-1] == expected[-1]
+    assert found[:3] == expected[:3]
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+@pytest.mark.parametrize("make", [wordpiece, gemma_like, qwen_like])
+@pytest.mark.parametrize("text", ["a" * 300_000, "moon" + " " * 300_000 + "tides", "\n" * 300_000, "潮汐" * 150_000])
+def test_a_text_without_places_to_cut_is_covered_too(make, text, tmp_path):
+    encoder = saved(make, tmp_path)
+    offsets = list(encoder.offsets(text))
+    assert offsets == sorted(offsets)
+    assert all(0 <= start <= end <= len(text) for start, end in offsets)
+    assert (offsets[-1][1] if offsets else 0) >= len(text.rstrip())
+    cut, count, was_cut = encoder.beginning(text, 10)
+    assert count <= 10
+    assert text.startswith(cut)
+    assert was_cut == (len(offsets) > 10)
+    (ids,) = encoder.texts([text], 10)
+    assert len(ids) >= min(10, len(offsets)) or make is wordpiece  # to which a word of any length is one unknown token
+
+
+def test_many_texts_go_in_groups_and_come_back_in_order(tmp_path):
+    encoder = saved(words, tmp_path)
+    texts = ["a " * number for number in range(1_200)]
+    assert sum(map(len, texts)) > 4 * SLICE
+    assert [len(ids) for ids in encoder.texts(texts, 2_000)] == list(range(1_200))
+    assert encoder.texts([], 10) == []

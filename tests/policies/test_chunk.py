@@ -10,9 +10,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import Scripted
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.core import Capabilities, RerankRequest
 from rerank_plugins.core.tokens import estimate
+from rerank_plugins.policies.chunk import Chunk
 from rerank_plugins.policies.pieces import pieces
 from rerank_plugins.testing.cohere_like import CohereLike
 
@@ -243,3 +246,41 @@ def test_pieces_end_with_sentences():
     for start, end in pieces(text, tokens, 40, 0)[:-1]:
         assert text[start:end].endswith(".")
         assert text[start].isupper()
+
+
+@pytest.mark.parametrize(
+    "text", ["word" + " " * 200_000, " " * 200_000 + "word", "word." + "\n" * 200_000, ".'" * 100_000]
+)
+def test_long_rows_of_blanks_take_linear_time(text: str):
+    """A quadratic one would take minutes, in one call that holds the interpreter lock."""
+    (first, *_), blanks = pieces(text, None, 16, 2), len(text) - len(text.strip())
+    assert blanks == 0 or text[slice(*first)].strip() == text.strip()
+
+
+@pytest.mark.parametrize("blanks", [" " * 90, "\n" * 90, " \t\n" * 30])
+def test_a_piece_of_nothing_but_white_space_is_left_out(blanks: str):
+    """Some tokenizers (Qwen's, Gemma's) have tokens for white space."""
+    text = f"{blanks}one two{blanks}three four{blanks}"
+    found = pieces(text, [(place, place + 1) for place in range(len(text))], 20, 4)
+    assert all(text[start:end].strip() for start, end in found)
+    assert {word for start, end in found for word in text[start:end].split()} >= {"one", "four"}
+
+
+class BlankTokens(Scripted):
+    """Every character is a token, and the fewer letters, the better."""
+
+    def tokens(self, text: str) -> list[tuple[int, int]]:
+        return [(place, place + 1) for place in range(len(text))]
+
+
+async def test_what_is_left_of_a_document_of_blanks_is_its_one_piece():
+    backend = BlankTokens(capabilities=Capabilities(max_tokens=40))
+    text = "the moon" + " " * 500
+    answer = await Chunk(backend).ascore(RerankRequest(query="moon", documents=(text, "the sea")))
+    ((_, asked),) = backend.asked
+    assert [each.strip() for each in asked.documents] == ["the moon", "the sea"]
+    assert len(asked.documents[0]) <= 40
+    assert answer.truncated == (False, False)
+    ((span,), no_span) = answer.spans
+    assert text[span.start : span.end] == asked.documents[0]
+    assert no_span == ()
