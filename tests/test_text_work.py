@@ -231,9 +231,11 @@ SHAPES = {
 
 @pytest.mark.alone
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [1, 8])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ["embedded", "onnx", "lexical", "tei"])
+@pytest.mark.parametrize(
+    ("name", "megabytes"),
+    [*((name, size) for name in ("embedded", "onnx", "lexical") for size in (1, 8)), ("tei", 1)],
+)
 async def test_a_very_long_document_does_not_hold_the_event_loop(
     name: str, shape: str, megabytes: int, cross_encoder_folder: Path
 ) -> None:

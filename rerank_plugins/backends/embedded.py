@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+from ..core.text_work import check_cancelled
 from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.encoder import Encoded
 from ..engine.evidence import Asked, Background, Mix, Passage
@@ -131,6 +132,7 @@ class Embedded(OnnxBackend):
         rows = model.encoder.singles(texts, self.document_tokens)
         passages = (Passage.of(row.ids, table.vectors(row.ids), background, truncated=row.truncated) for row in rows)
         for index, passage in enumerate(passages):
+            check_cancelled()
             values[index] = asked.score(passage)
             truncated[index] |= passage.truncated
 

@@ -41,7 +41,9 @@ def pieces(text: str, tokens: Sequence[tuple[int, int]] | None, size: int, overl
         starts.append(start)
         ends.append(end)
         total.append(total[-1] + cost)
-    if total[-1] <= size:
+    # The cost of a unit holds the white space before it; what stands after the last one counts too.
+    after = estimate(text[ends[-1] :])[1] - 2 if tokens is None and ends else 0
+    if not ends or total[-1] + after <= size:
         return whole
     borders = array("Q", _sentence_ends(text))
     found = [
