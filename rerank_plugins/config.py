@@ -42,7 +42,7 @@ from .policies.several import Several
 from .policies.split import Split
 from .registry import backend_class, entries, unknown
 from .reranker import Reranker, check_threshold
-from .spec import canonical, holds_client, parse, profiles, spelled_out, without_keys
+from .spec import canonical, check_encodable, holds_client, parse, profiles, spelled_out, without_keys
 from .values import choice, known, seconds, text
 
 __all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
@@ -56,6 +56,7 @@ OPTIONS = (
     "top_n",
     "instruction",
     "score_threshold",
+    "fields",
     "retry",
     "deadline",
     "fallback",
@@ -138,6 +139,7 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
         instruction=reranker.instruction,
         spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
         counters=reranker.counters,
+        fields=reranker.fields,
     )
 
 
@@ -164,6 +166,8 @@ def identity(reranker: Reranker) -> dict[str, Any]:
 
 
 def _build(settings: Mapping[str, Any]) -> Reranker:
+    # Not the instruction: it is treated as the text of a query.
+    check_encodable({key: value for key, value in settings.items() if key != "instruction"}, "")
     scorer = _scorer(settings)
     threshold = settings.get("score_threshold")
     if threshold is not None:
@@ -173,6 +177,7 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
         top_n=settings.get("top_n"),
         score_threshold=threshold,
         instruction=text(settings.get("instruction"), "instruction"),
+        fields=settings.get("fields"),
         spec=None if holds_client(settings) else without_keys(settings),
     )
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .core.counters import Counters
-from .core.errors import ConfigError, InputError
+from .core.deadline import counting, within
+from .core.errors import ConfigError, DeadlineExceeded, InputError
 from .core.journal import gathering
 from .core.loop import run_sync
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
+from .core.text_work import INLINE, run_text_work, size_of
 from .core.types import Attempt, Capabilities, RerankRequest, Scores
-from .fields import as_json, as_text, sendable
+from .documents import Batch, as_list, snapshot, unread_request, unread_results
+from .fields import check_names
 from .telemetry import watching
 
 __all__ = ["RerankResponse", "RerankResult", "Reranker"]
 
-BLANK = "blank: there is no text to score"
+_ITEMS_PER_RESULT = 8
+"""A result takes as long as about so many items of other work on text."""
 
 
 class Reranker:
@@ -35,6 +39,7 @@ class Reranker:
         instruction: str | None = None,
         spec: Mapping[str, Any] | None = None,
         counters: Counters | None = None,
+        fields: Sequence[str] | None = None,
     ) -> None:
         """Own `scorer`.
 
@@ -45,13 +50,15 @@ class Reranker:
             instruction: What relevant means, for calls that bring none of their own.
             spec: The plain data this was built from, without keys; what a pickle holds.
             counters: Where calls are counted; its own unless a copy shares another's.
+            fields: Of documents that are mappings, the fields that are read, in this order; `None` is all.
 
         Raises:
-            ConfigError: `top_n` is below 1, or a threshold over scores that have no scale.
+            ConfigError: `top_n` is below 1, `fields` is no list of names, or a threshold over scores that have no scale.
         """
         try:
-            check_top_n(top_n)
-        except InputError as error:
+            top_n = check_top_n(top_n)
+            self.fields = check_names(fields)
+        except (InputError, ValueError) as error:
             raise ConfigError(str(error)) from error
         check_threshold(score_threshold, scorer.capabilities, scorer.label)
         self.scorer = scorer
@@ -64,35 +71,39 @@ class Reranker:
     def rerank(
         self,
         query: str,
-        documents: Sequence[Any],
+        documents: Iterable[Any],
         top_n: int | None = None,
         instruction: str | None = None,
-        retrieval_scores: Sequence[float] | None = None,
+        retrieval_scores: Iterable[float] | None = None,
     ) -> RerankResponse:
         """Score `documents` against `query` and return them best first. Works inside a running event loop too.
 
         Args:
             query: What is asked; not blank.
-            documents: Texts, or mappings of fields; any number, blanks and repeats included.
+            documents: Strings, or mappings of fields; any number, blanks and repeats included. Any iterable that has an
+                order: a list, a generator, a column of a table. Of a mapping all text and number fields are read, or those
+                of the option `fields`; a list of more than 16 numbers is not, and the result's `reason` says so. If one text
+                field is left, its value alone is sent, else the fields as YAML.
             top_n: How many results to give, at least 1; `None` is the reranker's own, and without one all.
             instruction: What relevant means here, for models that follow such a text.
             retrieval_scores: The retriever's score of each document, for scorers that use it.
 
         Raises:
-            InputError: A blank query, `top_n` below 1, a document that is neither text nor mapping, an instruction
-                that the backend cannot follow. Nothing is sent.
+            InputError: A blank query, `top_n` below 1, documents without an order (a set, a table), a document that is
+                neither text nor mapping, an instruction that the backend cannot follow. Nothing is sent.
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
+        documents = snapshot(documents)
         return run_sync(self.arerank(query, documents, top_n, instruction, retrieval_scores))
 
     async def arerank(
         self,
         query: str,
-        documents: Sequence[Any],
+        documents: Iterable[Any],
         top_n: int | None = None,
         instruction: str | None = None,
-        retrieval_scores: Sequence[float] | None = None,
+        retrieval_scores: Iterable[float] | None = None,
     ) -> RerankResponse:
         """Do what `rerank` does, on the caller's event loop, which it never blocks."""
         with watching(self.scorer.label) as call, gathering(call) as attempts:
@@ -108,24 +119,24 @@ class Reranker:
     async def _answer(
         self,
         query: str,
-        documents: Sequence[Any],
+        documents: Iterable[Any],
         top_n: int | None,
         instruction: str | None,
-        retrieval_scores: Sequence[float] | None,
+        retrieval_scores: Iterable[float] | None,
         attempts: Sequence[Attempt],
     ) -> RerankResponse:
         started = time.perf_counter()
-        top_n = self.top_n if top_n is None else top_n
-        check_top_n(top_n)
+        top_n = check_top_n(self.top_n if top_n is None else top_n)
         instruction = self.instruction if instruction is None else instruction
-        batch = _Batch(query, documents, instruction or None, retrieval_scores)
-        if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
-            raise InputError(
-                f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
-                "backend that follows one."
-            )
-        scores = await self._scores(batch.request)
-        results = batch.results(scores)
+        listed = as_list(documents)
+        with counting(self.scorer.deadline):
+            try:
+                batch = await self._read(query, listed, instruction or None, snapshot(retrieval_scores))
+            except DeadlineExceeded:
+                scores, results = await self._unread(listed)
+            else:
+                scores = await self._scores(batch.request)
+                results = await run_text_work(len(listed) * _ITEMS_PER_RESULT, batch.results, scores)
         if self.score_threshold is not None and not scores.degraded:
             least = self.score_threshold
             results = [each for each in results if each.relevance_score is not None and each.relevance_score >= least]
@@ -139,8 +150,32 @@ class Reranker:
             attempts=tuple(attempts),
             latency_ms=(time.perf_counter() - started) * 1000.0,
         )
-        self.counters.answered(response, len(batch.documents))
+        self.counters.answered(response, len(listed))
         return response
+
+    async def _read(
+        self, query: str, documents: list[Any], instruction: str | None, retrieval_scores: Iterable[float] | None
+    ) -> Batch:
+        """Read the input, on a worker thread where it is large, and within the deadline."""
+        size = size_of([query, instruction, documents], INLINE)
+        work = run_text_work(size, Batch, query, documents, instruction, retrieval_scores, self.fields)
+        batch = await within(self.scorer.deadline, work, self.scorer.label)
+        if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
+            raise InputError(
+                f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
+                "backend that follows one."
+            )
+        return batch
+
+    async def _unread(self, documents: list[Any]) -> tuple[Scores, list[RerankResult]]:
+        """Return the answer of a stand-in to documents that nobody had the time to read: the order given.
+
+        Raises:
+            DeadlineExceeded: The spec names no such stand-in.
+        """
+        with counting(-1.0):  # passed for certain, so that no backend is asked about text that is not there
+            scores = await self.scorer.ascore(unread_request(documents))
+        return scores, unread_results(documents)
 
     async def _scores(self, request: RerankRequest) -> Scores:
         if not request.documents:
@@ -215,110 +250,21 @@ class Reranker:
         return load_reranker, (dict(self.spec),)
 
 
-class _Batch:
-    """The caller's documents, and the request that is made of them: no blanks, nothing twice."""
+def check_top_n(top_n: Any) -> int | None:
+    """Return `top_n` as an `int` (NumPy's integers are none), or `None`.
 
-    def __init__(
-        self,
-        query: str,
-        documents: Sequence[Any],
-        instruction: str | None,
-        retrieval_scores: Sequence[float] | None,
-    ) -> None:
-        if not isinstance(query, str):
-            raise InputError(f"The query has to be a text, and this is a {type(query).__name__}.")
-        if not query.strip():
-            raise InputError("The query is blank: there is nothing to compare the documents with.")
-        if instruction is not None and not isinstance(instruction, str):
-            raise InputError(f"The instruction has to be a text, and this is a {type(instruction).__name__}.")
-        if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
-            raise InputError(f"documents has to be a list of texts or mappings, not one {type(documents).__name__}.")
-        self.documents = list(documents)
-        retrieved = None if retrieval_scores is None else _numbers(retrieval_scores, len(self.documents))
-        slots: dict[str, int] = {}
-        self.slots: list[int | None] = []
-        """For each of the caller's documents its place in the request; `None` for a blank one."""
-        first: list[int] = []
-        for index, document in enumerate(self.documents):
-            text = _text(document, index)
-            if not text.strip():
-                self.slots.append(None)
-                continue
-            slot = slots.setdefault(text, len(slots))
-            if slot == len(first):
-                first.append(index)
-            self.slots.append(slot)
-        fields = None
-        if any(isinstance(self.documents[index], Mapping) for index in first):
-            given = (self.documents[index] for index in first)
-            fields = tuple(as_json(each) if isinstance(each, Mapping) else None for each in given)
-        self.request = RerankRequest(
-            query=sendable(query),
-            documents=tuple(slots),
-            instruction=instruction,
-            retrieval_scores=None if retrieved is None else tuple(retrieved[index] for index in first),
-            fields=fields,
-            positions=tuple(first) if len(first) != len(self.documents) else None,
-        )
-
-    def results(self, scores: Scores) -> list[RerankResult]:
-        """Return every document, best first, ties in the order given, blanks last."""
-        ranks = scores.ranks()
-        # Stable: ties, repeats of one text among them, stay as they were given.
-        kept = [(index, slot) for index, slot in enumerate(self.slots) if slot is not None]
-        kept.sort(key=lambda pair: ranks[pair[1]])
-        relevances = scores.relevances()
-        truncated, spans, reasons = scores.truncated, scores.spans, scores.reasons
-        scored = [
-            RerankResult(
-                index=index,
-                document=self.documents[index],
-                relevance_score=relevances[slot],
-                raw_score=scores.values[slot],
-                truncated=bool(truncated and truncated[slot]),
-                spans=spans[slot] if spans else (),
-                reason=reasons[slot] if reasons else None,
-            )
-            for index, slot in kept
-        ]
-        blanks = [
-            RerankResult(
-                index=index, document=self.documents[index], relevance_score=None, raw_score=None, reason=BLANK
-            )
-            for index, slot in enumerate(self.slots)
-            if slot is None
-        ]
-        return scored + blanks
-
-
-def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
-    try:
-        numbers = [float(each) for each in retrieval_scores]
-    except (TypeError, ValueError) as error:
-        raise InputError("retrieval_scores has to be a list of numbers, one for each document.") from error
-    if not all(map(math.isfinite, numbers)):
-        raise InputError("retrieval_scores has a number that is not finite: leave them out, or give real scores.")
-    if len(numbers) != count:
-        raise InputError(f"{len(numbers)} retrieval_scores were given for {count} documents: one for each is needed.")
-    return numbers
-
-
-def _text(document: Any, index: int) -> str:
-    if isinstance(document, str):
-        return sendable(document)
-    if isinstance(document, Mapping):
-        return as_text(document, index)
-    raise InputError(
-        f"Document {index} is a {type(document).__name__}: documents are texts or mappings of fields. "
-        "Leave it out, or turn it into a text."
-    )
-
-
-def check_top_n(top_n: int | None) -> None:
+    Raises:
+        InputError: It is no integer of at least 1.
+    """
     if top_n is None:
-        return
-    if isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1:
-        raise InputError(f"top_n has to be a whole number of at least 1, or None for all; {top_n!r} is not.")
+        return None
+    try:
+        count = operator.index(top_n)
+    except TypeError:
+        count = 0
+    if isinstance(top_n, bool) or count < 1:
+        raise InputError(f"top_n must be an integer of at least 1, or None for all; got {top_n!r}.")
+    return count
 
 
 def check_threshold(threshold: float | None, capabilities: Capabilities, label: str) -> None:

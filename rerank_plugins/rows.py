@@ -14,7 +14,6 @@ from .core.errors import InputError
 __all__ = ["Row", "read"]
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
-TEXT_FIELD = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def read(file: str, *, jsonl: bool = False, field: str | None = None) -> Iterato
     Args:
         file: A path, or `-` for standard input; in UTF-8.
         jsonl: Each line is a JSON string or object; always so for `.jsonl` and `.ndjson`.
-        field: The field of an object that is its text; without one `text`, and an object that has none is a mapping.
+        field: The field of an object that is its text; without one the object is a mapping, read as any other.
 
     Raises:
         InputError: The file cannot be read, or a line of it (the message says which, and never what it holds).
@@ -78,10 +77,9 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _document(value: Any, field: str | None, where: str) -> Any:
-    """Return what is reranked of a row: its text, or all of its fields."""
-    if not isinstance(value, dict) or (field is None and TEXT_FIELD not in value):
+    """Return what is reranked of a row: the text of one field, or the mapping, of which the reranker reads all fields."""
+    if not isinstance(value, dict) or field is None:
         return value
-    field = TEXT_FIELD if field is None else field
     if field not in value:
         raise InputError(f"{where} has no field {field!r}: it has {', '.join(map(repr, value)) or 'none at all'}.")
     if not isinstance(value[field], str):

@@ -15,9 +15,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .core.errors import ConfigError
 from .core.secret import Secret
+from .core.text import sendable
 from .registry import entries, unknown
 
-__all__ = ["canonical", "guarded", "holds_client", "parse", "profiles", "spelled_out", "without_keys"]
+__all__ = [
+    "canonical",
+    "check_encodable",
+    "guarded",
+    "holds_client",
+    "parse",
+    "profiles",
+    "spelled_out",
+    "without_keys",
+]
 
 SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
@@ -176,6 +186,23 @@ def _inside(value: Any, change: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_inside(each, change) for each in value]
     return value
+
+
+def check_encodable(value: Any, path: str) -> None:
+    """Refuse strings that UTF-8 cannot encode, wherever they stand: they would fail every request.
+
+    Raises:
+        ConfigError: It names the option.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_encodable(item, f"{path}.{key}" if path else str(key))
+            check_encodable(str(key), path or "spec")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_encodable(item, path)
+    elif isinstance(value, str) and sendable(value) != value:
+        raise ConfigError(f"{path} holds a lone surrogate, which UTF-8 cannot encode. Write the text without it.")
 
 
 def canonical(spec: Mapping[str, Any]) -> str:

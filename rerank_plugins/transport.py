@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from .core.errors import ConfigError, TransientError
+from .core.json_text import encoded
 from .core.loop import PerLoop, Workers
+from .core.text_work import INLINE, run_text_work, size_of
 from .core.wire import HTTPResponse
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ class HTTPXTransport:
 
         Raises:
             TransientError: No connection, or one that broke.
-            ConfigError: The address or a header cannot be used at all.
+            ConfigError: The address, a header or a value of the body cannot be used at all.
         """
         await _prepared()
         import httpx
 
         client = await self._clients.get()
-        content = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        content = await run_text_work(size_of(payload, INLINE), encoded, payload)
         sent = {"content-type": "application/json", "accept": "application/json", **headers}
         for name, value in sent.items():
             # Checked here, since the client would repeat the value, and so a key, in its error and its log.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from .core.errors import ConfigError
 from .registry import unknown
 
 __all__ = ["choice", "count", "known", "number", "seconds", "text"]
+
+_LARGEST = sys.float_info.max
 
 
 def known(value: Mapping[str, Any], name: str, valid: tuple[str, ...]) -> dict[str, Any]:
@@ -34,9 +37,9 @@ def count(value: Any, name: str) -> int:
 
 
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:
-    """Return a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        told = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    """Return a finite number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= min(high, _LARGEST):
+        told = f"of at least {low:g}, and finite" if high == float("inf") else f"from {low:g} to {high:g}"
         raise ConfigError(f"{name} is a number {told}, and {value!r} is not.")
     return float(value)
 

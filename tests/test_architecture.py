@@ -27,8 +27,16 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "registry": {"core"},
     "spec": {"core", "registry"},
     "telemetry": {"__init__", "core"},  # the version
-    "fields": {"core"},
-    "reranker": {"core", "config", "fields", "telemetry"},  # config only to say in a pickle who makes it anew
+    "yaml_text": {"core"},
+    "fields": {"core", "yaml_text"},
+    "documents": {"core", "fields"},
+    "reranker": {
+        "core",
+        "config",
+        "documents",
+        "fields",
+        "telemetry",
+    },  # config only to say in a pickle who makes it anew
     "values": {"core", "registry"},
     "forms": {"__init__", "calibration", "core", "policies", "spec", "values"},  # the version
     "config": {"core", "forms", "policies", "registry", "reranker", "spec", "transport", "values"},

@@ -108,15 +108,18 @@ def test_jsonl_in(tmp_path, capsys):
     file.write_text("\n\n".join(map(json.dumps, rows)), "utf-8")
     assert main(["rerank", "cat", str(file), "-r", "lexical", "--json"]) == 0
     found = jsonl(capsys)
-    assert [row["line"] for row in found] == [3, 5, 1]
-    assert [row["document"] for row in found] == [rows[1], rows[2], rows[0]]  # the row as it was read, its id too
+    assert [row["line"] for row in found] == [5, 3, 1]  # of objects all fields are read
+    assert [row["document"] for row in found] == [rows[2], rows[1], rows[0]]  # the row as it was read, its id too
 
 
 def test_field_is_the_text(tmp_path, capsys):
     file = tmp_path / "hits.ndjson"
     file.write_text('{"text": "cat", "body": "dog"}\n{"text": "dog", "body": "cat"}\n', "utf-8")
     assert main(["rerank", "cat", str(file), "-r", "lexical", "--json"]) == 0
-    assert [row["index"] for row in jsonl(capsys)] == [0, 1]
+    first, second = jsonl(capsys)
+    assert first["raw_score"] == second["raw_score"] > 0  # all fields are read, as from Python
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--json", "--fields", "body"]) == 0
+    assert [row["index"] for row in jsonl(capsys)] == [1, 0]
     assert main(["rerank", "cat", str(file), "-r", "lexical", "--json", "--field", "body"]) == 0
     assert [row["index"] for row in jsonl(capsys)] == [1, 0]
 
@@ -225,7 +228,6 @@ def test_wrong_use_is_two(argv, told, cats, monkeypatch, capsys):
         (b'"ok"\n{"text": "cut\n', "line 2 is not JSON"),
         (b'"ok"\n\n[1, 2]\n', "line 3 is neither"),
         (b'"ok"\nnull\n', "line 2 is neither"),
-        (b'{"text": 5}\n', "line 1: the field 'text' is no text"),
         (b'"ok"\n"\xff\xfe"\n', "line 2 is not UTF-8 (byte 0xff)"),
         (b"[" * 100_000, "line 1 is not JSON"),
     ],
@@ -237,6 +239,20 @@ def test_wrong_lines_are_named(content, told, tmp_path, capsys):
     error = complaint(capsys)
     assert f"{file}, {told}" in error
     assert "cut" not in error  # what a document says is never shown
+
+
+def test_a_field_that_is_no_text_is_named(tmp_path, capsys):
+    file = tmp_path / "hits.jsonl"
+    file.write_text('{"text": 5}\n', "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical", "--field", "text"]) == 2
+    assert f"{file}, line 1: the field 'text' is no text" in complaint(capsys)
+
+
+def test_a_field_that_is_not_read_stands_behind_the_document(tmp_path, capsys):
+    file = tmp_path / "hits.jsonl"
+    file.write_text(json.dumps({"text": "cat", "vector": [0.5] * 20}) + "\n", "utf-8")
+    assert main(["rerank", "cat", str(file), "-r", "lexical"]) == 0
+    assert "(fields not read: vector (20 numbers))" in capsys.readouterr().out
 
 
 def test_a_missing_field_names_those_there_are(tmp_path, capsys):

@@ -152,13 +152,14 @@ class Cohere(SDKBackend):
         except _Answer as answer:
             reply = parse_json(answer.reply, backend=self.label)
         # From a client of the user's it is the SDK's object, built unchecked: whatever JSON came is in it.
-        count = len(request.documents)
+        values, reply_order = aligned(read(_pairs, reply, self.label), request, self.label)
         return Scores(
-            values=aligned(read(_pairs, reply, self.label), count, self.label),
+            values=values,
+            reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
             usage=_usage(reply),
-            spans=_spans(_get(reply, "results"), count) if "relevant_spans" in self._options else None,
+            spans=_spans(_get(reply, "results"), len(values)) if "relevant_spans" in self._options else None,
         )
 
     def translate(self, error: Exception) -> Exception:

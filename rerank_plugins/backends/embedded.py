@@ -117,7 +117,7 @@ class Embedded(OnnxBackend):
         else:
             await self._encode(model, query_row, texts, values, truncated)
         return Scores(
-            values=checked(values, len(texts), self.label),
+            values=checked(values, request, self.label),
             model=self.label,
             capabilities=self.capabilities,
             truncated=tuple(truncated),

@@ -79,7 +79,7 @@ class Onnx(OnnxBackend):
         await model.map(rows, self.batch_tokens, keep)
         truncated = tuple(row.truncated for row in rows)
         return Scores(
-            values=checked(values, len(rows), self.label),
+            values=checked(values, request, self.label),
             model=self.label,
             capabilities=self.capabilities,
             truncated=truncated,

@@ -115,7 +115,6 @@ class Voyage(SDKBackend):
         """
         own = self._given is None
         sender = self._sender() if own else _unhurried(client)
-        count = len(request.documents)
         with _using(client if own else await self._clients.get()):
             answer = await self.run(
                 sender.rerank,
@@ -124,8 +123,10 @@ class Voyage(SDKBackend):
                 model=self.model,
                 truncation=True,
             )
+        values, reply_order = aligned(read(_pairs, answer, self.label), request, self.label)
         return Scores(
-            values=aligned(read(_pairs, answer, self.label), count, self.label),
+            values=values,
+            reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
             usage=Usage(input_tokens=whole_number(getattr(answer, "total_tokens", None))),

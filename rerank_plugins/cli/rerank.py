@@ -29,14 +29,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jsonl", action="store_true", help="read JSONL whatever the file is called")
     parser.add_argument(
-        "--field", metavar="NAME", help="the field of a JSONL object that is the document; default: 'text', else all"
+        "--field", metavar="NAME", help="the field of a JSONL object that is the document; default: all of its fields"
+    )
+    parser.add_argument(
+        "--fields",
+        metavar="NAMES",
+        type=lambda names: [name.strip() for name in names.split(",")],
+        help="the fields of JSONL objects that are read, in this order, with commas between them; default: all",
     )
     parser.add_argument("--format", choices=("table", "jsonl"), default="table", help="of the output; default: table")
     parser.add_argument("--json", dest="format", action="store_const", const="jsonl", help="same as --format jsonl")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = {name: getattr(arguments, name) for name in ("top_n", "instruction", "score_threshold")}
+    given = {name: getattr(arguments, name) for name in ("top_n", "instruction", "score_threshold", "fields")}
     with named(arguments, {name: value for name, value in given.items() if value is not None}) as reranker:
         rows = [row for file in arguments.files for row in read(file, jsonl=arguments.jsonl, field=arguments.field)]
         if not rows:
@@ -63,10 +69,11 @@ def _table(response: RerankResponse, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _snippet(result: RerankResult) -> str:
-    if result.reason is not None:
-        return f"({result.reason})"
-    document = result.document
-    return document if isinstance(document, str) else json_text(document)
+    document = result.document if isinstance(result.document, str) else json_text(result.document)
+    if result.reason is None:
+        return document
+    # A document that has a score may have a reason too: which of its fields were not read.
+    return f"({result.reason})" if result.raw_score is None else f"{document} ({result.reason})"
 
 
 def _jsonl(response: RerankResponse, rows: Sequence[Row]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from .noting import note, noting
 from .price import Price
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
+from .text_work import run_text_work
 from .types import RerankRequest, Scores, Span, Usage, aligned, checked
 from .wire import HTTPResponse, Transport, error_for, join_url, parse_json, whole_number
 
@@ -171,14 +172,18 @@ class HostedBackend(Remote):
         if not 200 <= reply.status < 300:
             told = self._explanation(reply)
             raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses)
+        return await run_text_work(len(reply.body), self._scores, reply, request)
+
+    def _scores(self, reply: HTTPResponse, request: RerankRequest) -> Scores:
         body = parse_json(reply, backend=self.label)
-        count = len(request.documents)
+        values, reply_order = aligned(read(self.decode, body, self.label), request, self.label)
         return Scores(
-            values=aligned(read(self.decode, body, self.label), count, self.label),
+            values=values,
+            reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
             usage=self._price.of_usage(self.usage(body, reply.headers)),
-            spans=self.spans(body, count),
+            spans=self.spans(body, len(values)),
         )
 
     async def _post(self, url: str, payload: Mapping[str, Any]) -> HTTPResponse:
@@ -270,7 +275,7 @@ class SDKBackend(Remote):
         with noting():
             try:
                 scores: Scores = await self._in_time(lambda: self.ask(client, request))
-                values = checked(scores.values, len(request.documents), self.label)
+                values = checked(scores.values, request, self.label)
                 return replace(scores, values=values, usage=self._price.of_usage(scores.usage))
             except RerankError:
                 raise

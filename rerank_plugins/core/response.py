@@ -28,7 +28,7 @@ class RerankResult:
     spans: tuple[Span, ...] = ()
     """Its best passages, where the backend tells."""
     reason: str | None = None
-    """Why it has no score."""
+    """Why it has no score, or which fields of a mapping were not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,8 @@ class Scorer(ABC):
     """Whether it watches the deadline of the call itself (a fallback does, so that its last entry can still answer)."""
     instant: bool = False
     """Whether it answers at once and cannot fail: a fallback then asks it even when no time is left."""
+    deadline: float | None = None
+    """Seconds that it gives a whole call. `Reranker` starts that clock before it reads the documents."""
 
     @property
     @abstractmethod
@@ -72,6 +74,7 @@ class Wrapper(Scorer):
         self.capabilities = inner.capabilities
         self.instant = inner.instant
         self.keeps_deadline = inner.keeps_deadline
+        self.deadline = inner.deadline
 
     @property
     def label(self) -> str:
@@ -174,16 +177,16 @@ class LocalBackend(Backend):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Run `score` on the backend's worker thread and check what it gives."""
         try:
-            values = await self._workers.run(self._checked, request.query, request.documents)
+            values = await self._workers.run(self._checked, request)
         except RerankError:
             raise
         except Exception as error:
             raise failed(self.label, error) from error
         return Scores(values=values, model=self.label, capabilities=self.capabilities)
 
-    def _checked(self, query: str, documents: Sequence[str]) -> tuple[float, ...]:
+    def _checked(self, request: RerankRequest) -> tuple[float, ...]:
         # On the worker too: what `score` gives may be computed only as it is read (a generator, a map).
-        return checked(self.score(query, documents), len(documents), self.label)
+        return checked(self.score(request.query, request.documents), request, self.label)
 
     async def aclose(self) -> None:
         """Let the worker thread end."""

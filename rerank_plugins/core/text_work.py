@@ -7,13 +7,25 @@ slices: it handles at most `SLICE` characters per call into a regular expression
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from .loop import Workers, check_cancelled
 from .types import RerankRequest
 
-__all__ = ["INLINE", "SLICE", "characters", "check_cancelled", "cuts", "run_on_text_thread", "run_text_work", "slices"]
+__all__ = [
+    "INLINE",
+    "SLICE",
+    "characters",
+    "check_cancelled",
+    "cuts",
+    "run_on_text_thread",
+    "run_text_work",
+    "size_of",
+    "slices",
+]
 
 T = TypeVar("T")
 
@@ -25,6 +37,28 @@ SLICE = 65_536
 # Python work is bound by the interpreter lock, so more threads would not be faster. Several are there so that one very
 # long text does not make all other calls of the process wait for it.
 _workers = Workers(4, "rerank-plugins-text")
+
+
+def size_of(value: object, enough: int) -> int:
+    """Return about how many characters and items `value` holds: strings, lists and mappings of them, however deep.
+
+    It stops at `enough`, which it may exceed, so that it costs little for any input.
+    """
+    pending, size = [value], 0
+    while pending and size <= enough:
+        part = pending.pop()
+        if isinstance(part, str):
+            size += len(part) + 1
+        elif isinstance(part, Mapping):
+            size += len(part) + 1
+            pending.extend(itertools.islice(part.items(), enough))
+        elif isinstance(part, list | tuple | AbstractSet):
+            size += len(part) + 1
+            pending.extend(itertools.islice(part, enough))
+        else:
+            items = getattr(part, "size", 1)  # of an array of NumPy's
+            size += items if isinstance(items, int) else 1
+    return size
 
 
 async def run_text_work(size: int, work: Callable[..., T], *arguments: object) -> T:
@@ -60,8 +94,9 @@ def characters(request: RerankRequest) -> int:
 def cuts(text: str, size: int = SLICE) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of consecutive slices that cover `text`; call `check_cancelled` before each.
 
-    A slice has at most `size` characters. It ends before a blank or a line break where its second half has one, so that
-    words, and the tokens of a tokenizer, stay whole. An empty text has no slice.
+    A slice has at most `size` characters, one more where a pair of surrogates would be torn apart. It ends before a
+    blank or a line break where its second half has one, so that words, and the tokens of a tokenizer, stay whole. An
+    empty text has no slice.
     """
     start, length = 0, len(text)
     while start < length:
@@ -72,6 +107,8 @@ def cuts(text: str, size: int = SLICE) -> Iterator[tuple[int, int]]:
             end = max(text.rfind(" ", half, end), text.rfind("\n", half, end))
             if end <= start:
                 end = start + size
+                if "\ud800" <= text[end - 1] <= "\udbff":  # two surrogates of one character stay together
+                    end += 1
         else:
             end = length
         yield start, end

@@ -177,6 +177,9 @@ class Scores:
     """The best passages of each document, where the backend tells."""
     order: tuple[int, ...] | None = None
     """Every document, best first, where that is not simply the order of the values (a cascade, diversity)."""
+    reply_order: tuple[int, ...] | None = None
+    """Every document in the order of the backend's reply, where one reply covered all of them: it decides between equal
+    values. `None`: those stay in the order given."""
     reasons: tuple[str | None, ...] | None = None
     """Why a document has no value."""
     degraded: bool = False
@@ -191,10 +194,17 @@ class Scores:
             return tuple(place[position] for position in range(len(self.values)))
         return tuple(math.inf if value is None else -value for value in self.values)
 
+    def sort_keys(self) -> list[tuple[float, int]]:
+        """Return a sort key for each document: its rank, then its place in the reply where that is known."""
+        places = [0] * len(self.values)
+        for place, position in enumerate(self.reply_order or ()):
+            places[position] = place
+        return list(zip(self.ranks(), places, strict=True))
+
     def best_first(self) -> list[int]:
-        """Return every position, best first; ties, and what has no value, as they were given."""
-        ranks = self.ranks()
-        return sorted(range(len(ranks)), key=ranks.__getitem__)
+        """Return every position, best first; equal values in the order of the reply, else as they were given."""
+        keys = self.sort_keys()
+        return sorted(range(len(keys)), key=keys.__getitem__)
 
     def relevances(self) -> tuple[float | None, ...]:
         """Return the `relevance_score` of each document, in [0, 1]; `None` where there is no value.
@@ -208,43 +218,48 @@ class Scores:
         return tuple(None if value is None else 1.0 - rank[value] / len(better) for value in self.values)
 
 
-def checked(values: Iterable[Any], count: int, backend: str) -> tuple[float, ...]:
-    """Return `values` as floats: exactly `count`, each finite.
+def checked(values: Iterable[Any], request: RerankRequest, backend: str) -> tuple[float, ...]:
+    """Return `values` as floats: exactly one for each document of `request`, each finite.
 
     Raises:
-        BadResponse: Another number of values, or one that is no finite number.
+        BadResponse: Another number of values, or one that is no finite number. It names the index in the caller's list.
     """
+    count = len(request.documents)
     if not isinstance(values, Iterable):
         raise BadResponse(
             f"{backend} gave {type(values).__name__} for {count} documents; a list of scores belongs there.",
             backend=backend,
         )
-    told = list(values)
-    if len(told) != count:
-        raise BadResponse(f"{backend} gave {len(told)} scores for {count} documents.", backend=backend)
-    return tuple(_finite(value, position, backend) for position, value in enumerate(told))
+    scores = list(values)
+    if len(scores) != count:
+        raise BadResponse(f"{backend} gave {len(scores)} scores for {count} documents.", backend=backend)
+    return tuple(_finite(value, request.position(index), backend) for index, value in enumerate(scores))
 
 
-def aligned(pairs: Iterable[tuple[Any, Any]], count: int, backend: str) -> tuple[float, ...]:
-    """Return the scores of `(index, score)` pairs, in any order, as a tuple in the order of the documents.
+def aligned(
+    pairs: Iterable[tuple[Any, Any]], request: RerankRequest, backend: str
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return the scores of `(index, score)` pairs in the order of the documents, and the indexes in the order of the pairs.
 
     Raises:
-        BadResponse: An index twice, missing or out of range, or a score that is no finite number.
+        BadResponse: An index twice, missing or out of range, or a score that is no finite number. A document that was
+            sent is named by its index in the caller's list.
     """
-    found: list[float | None] = [None] * count
+    count = len(request.documents)
+    scores: dict[int, float] = {}
     for index, value in pairs:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
             raise BadResponse(f"{backend} scored a document {index!r} that it was not sent.", backend=backend)
-        if found[index] is not None:
-            raise BadResponse(f"{backend} scored document {index} twice.", backend=backend)
-        found[index] = _finite(value, index, backend)
-    missing = [index for index, value in enumerate(found) if value is None]
+        if index in scores:
+            raise BadResponse(f"{backend} scored document {request.position(index)} twice.", backend=backend)
+        scores[index] = _finite(value, request.position(index), backend)
+    missing = [request.position(index) for index in range(count) if index not in scores]
     if missing:
         raise BadResponse(
             f"{backend} gave no score for {len(missing)} of {count} documents (the first is {missing[0]}).",
             backend=backend,
         )
-    return tuple(value for value in found if value is not None)
+    return tuple(scores[index] for index in range(count)), tuple(scores)
 
 
 def _finite(value: Any, position: int, backend: str) -> float:

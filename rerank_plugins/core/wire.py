@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError
+from .text_work import SLICE, check_cancelled
 
 __all__ = [
     "HTTPResponse",
@@ -168,7 +169,10 @@ def parse_json(response: HTTPResponse, *, backend: str) -> Any:
         BadResponse: The body is something else (an HTML page, a cut text).
     """
     try:
-        return json.loads(response.body)
+        if len(response.body) <= SLICE:
+            return json.loads(response.body)
+        # The parser keeps the interpreter lock except where it calls back: for each object and number here.
+        return json.loads(response.body, object_hook=_object, parse_float=_float, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         start = response.body[:60].decode("utf-8", "replace")
         raise BadResponse(
@@ -177,6 +181,19 @@ def parse_json(response: HTTPResponse, *, backend: str) -> Any:
             backend=backend,
             status=response.status,
         ) from error
+
+
+def _object(value: dict[str, Any]) -> dict[str, Any]:
+    check_cancelled()
+    return value
+
+
+def _float(text: str) -> float:
+    return float(text)
+
+
+def _integer(text: str) -> int:
+    return int(text)
 
 
 def whole_number(value: Any) -> int | None:

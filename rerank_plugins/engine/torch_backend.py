@@ -143,7 +143,7 @@ class TorchBackend(Backend, Generic[M]):
         async with models[0].turns.one():
             values, truncated, reason = await self.scored(models, request)
         return Scores(
-            values=checked(values, len(request.documents), self.label),
+            values=checked(values, request, self.label),
             model=self.label,
             capabilities=self.capabilities,
             truncated=tuple(truncated),

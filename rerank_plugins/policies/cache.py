@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -12,15 +13,18 @@ from typing import Any, NamedTuple, Protocol
 from ..core.fork import Lock
 from ..core.journal import note
 from ..core.scorer import Scorer, Wrapper
-from ..core.text_work import characters, run_text_work, slices
+from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
 from ..core.types import Attempt, RerankRequest, Scores, Span, Usage
 
 __all__ = ["Cache", "Store"]
 
 _NOTHING_SENT = Usage(requests=0, input_tokens=0, search_units=0.0, cost_usd=0.0)
 
-_Entry = tuple[float | None, bool | None, tuple[Span, ...]]
-"""Raw score, whether the document was cut (`None`: the backend did not say), its spans."""
+_Entry = tuple[float | None, bool | None, tuple[Span, ...], tuple[str, int] | None]
+"""Raw score, whether the document was cut (`None`: the backend did not say), its spans, and which reply it stood in at which
+place, where one reply covered its whole request: that decides between equal scores."""
+_ITEMS_PER_ENTRY = 16
+"""An entry of JSON takes as long as about so many items of other work on text."""
 
 
 class _Known(NamedTuple):
@@ -65,7 +69,8 @@ class Cache(Wrapper):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Return what is known and ask for the rest."""
-        names = await run_text_work(characters(request), _names, self.identity, request)
+        size = size_of([request.query, request.documents], INLINE)
+        names = await run_text_work(size, _names, self.identity, request)
         model, reason, found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
         missing = [position for position, entry in enumerate(found) if entry is None]
         hits = len(found) - len(missing)
@@ -76,12 +81,14 @@ class Cache(Wrapper):
             note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(found)} documents"))
         if not missing:
             known = self._scores([entry for entry in found if entry is not None], _NOTHING_SENT)
-            return replace(known, model=model, reason=reason)
+            return replace(known, model=model, reason=reason, reply_order=_reply_order(found))
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
         # A policy or a backend of somebody else's may let another answer.
         if not scores.degraded and scores.model == self.label and self._means_the_same(scores):
-            self._keep([names[position] for position in missing], _Known(scores.model, scores.reason, tuple(fresh)))
+            await self._keep(
+                [names[position] for position in missing], _Known(scores.model, scores.reason, tuple(fresh))
+            )
         if not hits:
             return scores
         arrived = iter(fresh)
@@ -93,31 +100,30 @@ class Cache(Wrapper):
         return (mine.scale, mine.offset, mine.divisor) == (theirs.scale, theirs.offset, theirs.divisor)
 
     def _scores(self, entries: Sequence[_Entry], usage: Usage) -> Scores:
-        cuts = [cut for _, cut, _ in entries]
+        cuts = [cut for _, cut, _, _ in entries]
         return Scores(
-            values=tuple(value for value, _, _ in entries),
+            values=tuple(value for value, _, _, _ in entries),
             model=self.label,
             capabilities=self.capabilities,
             usage=usage,
             truncated=None if all(cut is None for cut in cuts) else tuple(map(bool, cuts)),
-            spans=tuple(spans for _, _, spans in entries),
+            spans=tuple(spans for _, _, spans, _ in entries),
         )
 
     async def _each(self, names: Sequence[bytes]) -> tuple[str, None, list[_Entry | None]]:
-        known = [_read(text, 1) for text in await self.store.get(names)]
+        texts = await self.store.get(names)
+        known = await run_text_work(len(texts) * _ITEMS_PER_ENTRY, _read_each, texts)
         model = next((each.model for each in known if each is not None), self.label)
         return model, None, [None if each is None else each.entries[0] for each in known]
 
     async def _whole(self, names: Sequence[bytes]) -> tuple[str, str | None, Sequence[_Entry | None]]:
         (text,) = await self.store.get([_list_name(names)])
-        return _read(text, len(names)) or (self.label, None, [None] * len(names))
+        known = await run_text_work(len(names) * _ITEMS_PER_ENTRY, _read, text, len(names))
+        return known or (self.label, None, [None] * len(names))
 
-    def _keep(self, names: Sequence[bytes], known: _Known) -> None:
-        if self.capabilities.listwise:
-            self.store.put({_list_name(names): _told(known)})
-        else:
-            each = (_told(_Known(known.model, None, (entry,))) for entry in known.entries)
-            self.store.put(dict(zip(names, each, strict=True)))
+    async def _keep(self, names: Sequence[bytes], known: _Known) -> None:
+        work = _told_whole if self.capabilities.listwise else _told_each
+        self.store.put(await run_text_work(len(names) * _ITEMS_PER_ENTRY, work, names, known))
 
     def own_state(self) -> Mapping[str, Any]:
         """Tell how much it spares; documents, since the process began."""
@@ -134,16 +140,20 @@ class Cache(Wrapper):
 
 
 def _names(identity: str, request: RerankRequest) -> list[bytes]:
-    asked = json.dumps([identity, request.instruction, request.query]).encode()
-    question = hashlib.blake2b(asked, digest_size=32).digest()
+    hashed = hashlib.blake2b(digest_size=32)
+    for told in (identity, request.instruction, request.query):
+        hashed.update(b"none" if told is None else f"{len(told)}:".encode())  # so that no text runs into the next
+        for part in slices(told or ""):
+            hashed.update(part.encode("utf-8", "surrogatepass"))
+    question = hashed.digest()
     fields = request.fields or (None,) * len(request.documents)
     names = []
     for text, mapping in zip(request.documents, fields, strict=True):
         # A mapping is another input than the text that it looks like.
         person = b"text" if mapping is None else b"fields"
         name = hashlib.blake2b(key=question, digest_size=16, person=person)
-        for each in slices(text):
-            name.update(each.encode("utf-8", "surrogatepass"))
+        for part in slices(text):
+            name.update(part.encode("utf-8", "surrogatepass"))
         names.append(name.digest())
     return names
 
@@ -155,22 +165,60 @@ def _list_name(names: Sequence[bytes]) -> bytes:
 def _entries(scores: Scores) -> list[_Entry]:
     count = len(scores.values)
     truncated, spans = scores.truncated or (None,) * count, scores.spans or ((),) * count
-    return list(zip(scores.values, truncated, spans, strict=True))
+    places: list[tuple[str, int] | None] = [None] * count
+    if scores.reply_order is not None:
+        reply = secrets.token_hex(8)
+        for place, position in enumerate(scores.reply_order):
+            places[position] = reply, place
+    return list(zip(scores.values, truncated, spans, places, strict=True))
+
+
+def _reply_order(entries: Sequence[_Entry | None]) -> tuple[int, ...] | None:
+    """Return the order of the one reply that all entries stood in, or `None`."""
+    places = [entry[3] for entry in entries if entry is not None and entry[3] is not None]
+    if len(places) < len(entries) or len({reply for reply, _ in places}) != 1:
+        return None
+    return tuple(sorted(range(len(places)), key=lambda position: places[position][1]))
+
+
+def _told_whole(names: Sequence[bytes], known: _Known) -> dict[bytes, str]:
+    return {_list_name(names): _told(known)}
+
+
+def _told_each(names: Sequence[bytes], known: _Known) -> dict[bytes, str]:
+    return {name: _told(_Known(known.model, None, (entry,))) for name, entry in zip(names, known.entries, strict=True)}
 
 
 def _told(known: _Known) -> str:
-    rows = [[value, cut, [[span.start, span.end, span.score] for span in spans]] for value, cut, spans in known.entries]
+    check_cancelled()
+    rows = [
+        [value, cut, [[span.start, span.end, span.score] for span in spans], place]
+        for value, cut, spans, place in known.entries
+    ]
     return json.dumps([known.model, known.reason, rows])
+
+
+def _read_each(texts: Sequence[str | None]) -> list[_Known | None]:
+    return [_read(text, 1) for text in texts]
 
 
 def _read(text: str | None, count: int) -> _Known | None:
     """Return what is known of so many documents; what a damaged file holds in its place is not known."""
+    check_cancelled()
     if text is None:
         return None
     try:
         model, reason, rows = json.loads(text)
-        entries = tuple((value, cut, tuple(Span(*each) for each in spans)) for value, cut, spans in rows)
-        whole = all(value is None or math.isfinite(value) for value, _, _ in entries)
-    except (ValueError, TypeError, RecursionError):
+        entries = tuple(
+            (
+                value,
+                cut,
+                tuple(Span(*each) for each in spans),
+                None if place is None else (str(place[0]), int(place[1])),
+            )
+            for value, cut, spans, place in rows
+        )
+        whole = all(value is None or math.isfinite(value) for value, _, _, _ in entries)
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
     return _Known(model, reason, entries) if whole and isinstance(model, str) and len(entries) == count else None

@@ -88,4 +88,5 @@ def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int], cut: 
         spans=over(scores.spans, ()),
         reasons=over(scores.reasons or (None,) * len(positions), spared),
         order=(*(positions[each] for each in scores.best_first()), *tail),
+        reply_order=None,
     )

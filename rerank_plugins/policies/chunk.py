@@ -118,7 +118,13 @@ class Chunk(Wrapper):
                 told = raw[best] if scores.capabilities.scale == "ordinal" else relevances[at[best]]
                 spans.append((Span(start, end, told if told is not None else raw[best]),))
         return replace(
-            scores, values=tuple(values), truncated=tuple(truncated), spans=tuple(spans), order=None, reasons=None
+            scores,
+            values=tuple(values),
+            truncated=tuple(truncated),
+            spans=tuple(spans),
+            order=None,
+            reply_order=None,  # it was of the pieces
+            reasons=None,
         )
 
 

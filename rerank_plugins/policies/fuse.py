@@ -46,7 +46,7 @@ class Fuse(Several):
             scorers: At least one; with `retrieval` False at least two.
             retrieval: Whether the retriever's order (or its scores) is one of the lists.
             method: `rrf` or `weighted`.
-            weights: One for each list, the retriever's last; equal unless given.
+            weights: One for each list, the retriever's last, finite and not all 0; equal unless given.
             k: Of `rrf`: how little the first ranks stand out.
         """
         scaled = not retrieval and all(each.capabilities.scale != "ordinal" for each in scorers)
@@ -55,7 +55,8 @@ class Fuse(Several):
         self.method = method
         lists = len(scorers) + retrieval
         given = list(weights) if weights is not None else [1.0] * lists
-        self.weights = [each / sum(given) for each in given]
+        scaled_weights = [each / max(given) for each in given]  # the sum of very large numbers would be infinite
+        self.weights = [each / sum(scaled_weights) for each in scaled_weights]
         self.k = k
 
     @property
@@ -113,6 +114,8 @@ def _stretched(request: RerankRequest) -> list[float]:
     scores = request.retrieval_scores
     if scores is None:
         return _or_ranks([None] * len(request.documents))
+    if math.isinf(max(scores) - min(scores)):
+        scores = tuple(score / 2.0 for score in scores)
     low, high = min(scores), max(scores)
     return [(each - low) / (high - low) if high > low else 1.0 for each in scores]
 

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
+from ..core.text import is_blank
 from ..core.text_work import check_cancelled, cuts
 from ..core.tokens import bound, estimate
 
@@ -49,7 +50,7 @@ def pieces(text: str, tokens: Sequence[tuple[int, int]] | None, size: int, overl
     found = [
         (start, end)
         for start, end in _parted(starts, ends, total, borders, size, overlap)
-        if _visible(text, start, end)
+        if not is_blank(text[start:end])
     ]
     return found or whole
 
@@ -99,8 +100,3 @@ def _estimated(text: str) -> Iterator[tuple[int, int, int]]:
                 cost = costs[unit] = estimate(unit)[1] - 2
             yield start, end, cost
             before = end
-
-
-def _visible(text: str, start: int, end: int) -> bool:
-    """Return whether there is more than white space between two places."""
-    return any(not text[first : min(first + 1_024, end)].isspace() for first in range(start, end, 1_024))

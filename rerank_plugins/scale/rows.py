@@ -94,7 +94,7 @@ def _documents(row: Mapping[str, Any], columns: Columns) -> list[Any]:
         documents = listed()  # numpy's array, as which a list comes out of many a stage of Ray Data
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
         raise InputError(f"{columns.documents!r} holds no list but {type(documents).__name__}.")
-    # A Parquet file gives every object all fields, those that it never had as null.
+    # A Parquet file gives every object all fields, those that it never had as null: in the answer they are left out.
     return [
         {name: value for name, value in each.items() if value is not None} if isinstance(each, Mapping) else each
         for each in documents

@@ -52,7 +52,9 @@ class CohereBody(_Body):
     query: Annotated[Text, Field(description="What is asked.")]
     documents: Annotated[
         list[str | dict[str, Any]],
-        Field(description="Texts, or objects: the field `text`, those of `rank_fields`, or all."),
+        Field(
+            description="Texts, or objects, of which all text and number fields are read, or those of `rank_fields`."
+        ),
     ]
     model: Annotated[str | None, Field(description="What this server serves, or nothing.")] = None
     top_n: Annotated[Count | None, Field(description="How many results to give; all without it.")] = None
@@ -191,8 +193,9 @@ def _document(document: str | dict[str, Any], rank_fields: list[str] | None) -> 
     if isinstance(document, str):
         return document
     if rank_fields is not None:
-        return {name: document[name] for name in rank_fields if name in document}
-    return document["text"] if isinstance(document.get("text"), str) else document
+        document = {name: document[name] for name in rank_fields if name in document}
+    # An object of one text is that text, so that `max_tokens_per_doc` can cut it. All other objects the reranker reads.
+    return next((text for text in document.values() if len(document) == 1 and isinstance(text, str)), document)
 
 
 def _shown(document: str | dict[str, Any]) -> dict[str, Any]:

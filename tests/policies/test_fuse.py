@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 from scripted import REQUEST, Scripted
 from virtual_time import virtually
@@ -149,9 +152,38 @@ def test_a_threshold_over_ranks_is_refused():
         ({"with": "retrieval", "weights": [1]}, "a list of 2 numbers"),
         ({"with": "retrieval", "weights": [0, 0]}, "all 0"),
         ({"with": "retrieval", "weights": [1, -1]}, "at least 0"),
+        ({"with": "retrieval", "weights": [float("inf"), 1]}, "at least 0, and finite"),
+        ({"with": "retrieval", "weights": [float("nan"), 1]}, "at least 0, and finite"),
+        ({"with": "retrieval", "weights": [10**400, 1]}, "at least 0, and finite"),
+        ({"with": "retrieval", "k": float("inf")}, "at least 0, and finite"),
         ({"with": "retrieval", "method": "weighted", "k": 60}, "belongs to the method 'rrf'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(fuse, told: str):
     with pytest.raises(ConfigError, match=told):
         load_reranker({"use": "lexical", "fuse": fuse})
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+@pytest.mark.parametrize("weights", [None, [1e308, 1e308], [5e-324, 5e-324]])
+def test_numbers_at_the_ends_of_floats_give_finite_scores_in_the_right_order(method, weights):
+    request = RerankRequest(query="q", documents=("a", "b", "c"), retrieval_scores=(-1e308, 0.0, 1e308))
+    found = fused(Fuse([Says(0.1, 0.1, 0.1)], retrieval=True, method=method, weights=weights), request)
+    assert all(map(math.isfinite, found))
+    assert found == sorted(found)
+    assert len(set(found)) == 3
+    if method == "weighted":
+        assert found == pytest.approx([0.05, 0.3, 0.55])
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+def test_a_permutation_of_equal_texts_changes_no_order(method):
+    texts, scores = ["tides", "the moon", "tides", "a sea"], [0.1, 0.5, 0.9, 0.7]
+    orders = set()
+    with load_reranker({"use": "lexical", "fuse": {"with": "retrieval", "method": method}}) as reranker:
+        for order in itertools.permutations(range(4)):
+            response = reranker.rerank(
+                "rivers", [texts[each] for each in order], retrieval_scores=[scores[each] for each in order]
+            )
+            orders.add(tuple(result.document for result in response))
+    assert orders == {("tides", "tides", "a sea", "the moon")}

@@ -198,7 +198,7 @@ def test_mixedbread_gets_fields_that_json_has_no_word_for_as_text(server: Any) -
     ask(
         server,
         "mixedbread",
-        documents=[{"title": "Tides \ud800", "on": dt.date(2026, 11, 25), "x": float("nan")}],
+        documents=[{"title": "Tides \ud800", "on": dt.date(2026, 11, 25), "x": float("inf")}],
     )
     assert server.requests[0].body["input"] == [{"title": "Tides \ufffd", "on": "2026-11-25", "x": None}]
 

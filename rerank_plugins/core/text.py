@@ -1,0 +1,63 @@
+"""What text can be sent, and what text is blank. Linear, and in slices: callers run it on a worker thread for long texts."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+from .text_work import slices
+
+__all__ = ["is_blank", "sendable"]
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+"""General categories of control, format and separator characters."""
+_IGNORABLE = (
+    (0x034F, 0x034F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0xE0000, 0xE0FFF),
+)
+"""Default_Ignorable_Code_Point of Unicode 17 where the general category is another one (fillers, variation selectors,
+reserved): https://www.unicode.org/Public/17.0.0/ucd/DerivedCoreProperties.txt. Other unassigned code points count as
+visible, since a later Unicode version may have given them to a script."""
+_FIRST = 256
+"""Characters that are looked at before the rest: nearly every text shows something in them."""
+
+
+def is_blank(text: str) -> bool:
+    """Return whether `text` shows nothing: it has only control, format, separator and default-ignorable characters."""
+    if any(map(_visible, text[:_FIRST])):
+        return False
+    return not any(_visible(character) for part in slices(text) for character in set(part))
+
+
+@functools.lru_cache(maxsize=1024)
+def _visible(character: str) -> bool:
+    if unicodedata.category(character) in _INVISIBLE:
+        return False
+    return not any(first <= ord(character) <= last for first, last in _IGNORABLE)
+
+
+def sendable(text: str) -> str:
+    """Return `text` with every lone surrogate replaced by U+FFFD: UTF-8, and so every wire and tokenizer, refuses them.
+
+    An instance of a subclass of `str` (NumPy's, an enumeration of strings) becomes a plain string.
+    """
+    if type(text) is not str:
+        text = str.__str__(text)
+    if text.isascii() or all(map(_encodable, slices(text))):
+        return text
+    return "".join(part.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for part in slices(text))
+
+
+def _encodable(part: str) -> bool:
+    try:
+        part.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

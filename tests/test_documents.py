@@ -1,0 +1,536 @@
+"""What a caller may pass as documents, how mappings are read, and what is blank."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from rerank_plugins import ConfigError, DeadlineExceeded, InputError, Reranker, load_reranker
+from rerank_plugins.core import BadResponse, Capabilities, LocalBackend, Scorer, Scores
+from rerank_plugins.core.loop import check_cancelled
+from rerank_plugins.core.text import is_blank, sendable
+from rerank_plugins.core.text_work import SLICE
+from rerank_plugins.core.types import RerankRequest, aligned, checked
+from rerank_plugins.core.wire import HTTPResponse, parse_json
+from rerank_plugins.fields import LONGEST_NUMBERS, read
+from rerank_plugins.policies.deadline import Deadline
+
+
+class ByLength(Scorer):
+    """A document's score is its length; remembers every request."""
+
+    label = "by length"
+    capabilities = Capabilities(scale="logit", instructions=True)
+
+    def __init__(self) -> None:
+        self.requests: list[RerankRequest] = []
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        self.requests.append(request)
+        values = tuple(float(len(document)) for document in request.documents)
+        return Scores(values=values, model=self.label, capabilities=self.capabilities)
+
+
+def sent(document: Any, fields: list[str] | None = None) -> str:
+    scorer = ByLength()
+    Reranker(scorer, fields=fields).rerank("query", [document])
+    return scorer.requests[0].documents[0]
+
+
+# --- iterables ---
+
+TEXTS = ["a", "aaa", "aa"]
+COLUMN = {"text": TEXTS, "title": ["x", "y", "z"]}
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        TEXTS,
+        tuple(TEXTS),
+        deque(TEXTS),
+        dict.fromkeys(TEXTS).keys(),
+        dict(enumerate(TEXTS)).values(),
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object),
+        pd.Series(TEXTS),
+        pd.DataFrame(COLUMN)["text"],
+        pd.Index(TEXTS),
+        pa.array(TEXTS),
+        pa.table(COLUMN)["text"],
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_anything_that_has_an_order_is_a_list_of_documents(documents):
+    scorer = ByLength()
+    response = Reranker(scorer).rerank("query", documents)
+    assert [result.index for result in response] == [1, 2, 0]
+    assert [type(text) for text in scorer.requests[0].documents] == [str, str, str]
+
+
+@pytest.mark.parametrize("make", [iter, lambda texts: map(str, texts), lambda texts: (text for text in texts)])
+async def test_iterators_are_read_once(make):
+    reranker = Reranker(ByLength())
+    assert [result.index for result in reranker.rerank("query", make(TEXTS))] == [1, 2, 0]
+    assert [result.index for result in await reranker.arerank("query", make(TEXTS))] == [1, 2, 0]
+
+
+def test_a_cursor_is_read_on_the_thread_of_the_caller():
+    with sqlite3.connect(":memory:") as connection:
+        rows = connection.execute("select 'a' union all select 'aa'")
+        assert len(Reranker(ByLength()).rerank("query", (text for (text,) in rows))) == 2
+
+
+class DataFrame:
+    """In place of polars, which the tests do not install: it is recognised by its package and class alone."""
+
+    __module__ = "polars.dataframe.frame"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text"])
+
+
+@pytest.mark.parametrize(
+    ("documents", "advice"),
+    [
+        (pd.DataFrame(COLUMN), r'not a DataFrame.*df\["text"\].*df.to_dict\("records"\)'),
+        (DataFrame(), r'not a DataFrame.*df\["text"\].*df.to_dicts\(\)'),
+        (pa.table(COLUMN), r'not a Table.*table\["text"\].*table.to_pylist\(\)'),
+        (pa.RecordBatch.from_pydict(COLUMN), r"not a RecordBatch.*batch.to_pylist\(\)"),
+        ({"a", "b"}, "not a set: a set has no order.*Pass a list"),
+        (frozenset({"a"}), "not a frozenset: a set has no order"),
+        (np.array([["a", "b"]]), "not a ndarray of 2 dimensions"),
+        (np.array("a"), "not a ndarray of 0 dimensions"),
+        (torch.zeros(2, 2), "not a Tensor of 2 dimensions"),
+        (Document(page_content="a"), "not one LangChain Document: pass document.page_content.*RerankCompressor"),
+        (TextNode(text="a"), r"not one LlamaIndex TextNode: pass node.get_content\(\).*RerankPostprocessor"),
+        ({"text": "a"}, "not one dict"),
+        ("a", "not one str"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_has_no_order_is_refused_by_name(documents, advice):
+    scorer = ByLength()
+    with pytest.raises(InputError, match=advice):
+        Reranker(scorer).rerank("query", documents)
+    assert scorer.requests == []
+
+
+async def test_an_async_generator_is_refused_by_name():
+    async def documents():
+        yield "a"
+
+    with pytest.raises(InputError, match="not one async_generator: collect it first"):
+        await Reranker(ByLength()).arerank("query", documents())
+
+
+@pytest.mark.parametrize(
+    ("document", "advice"),
+    [
+        (
+            Document(page_content="a"),
+            "Document 1 is a Document of LangChain.*Pass document.page_content, or.*RerankCompressor",
+        ),
+        (
+            TextNode(text="a"),
+            r"Document 1 is a TextNode of LlamaIndex.*Pass node.get_content\(\), or.*RerankPostprocessor",
+        ),
+        (NodeWithScore(node=TextNode(text="a")), "Document 1 is a NodeWithScore of LlamaIndex.*RerankPostprocessor"),
+        (torch.zeros(1), "Document 1 is a Tensor"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_objects_of_the_frameworks_are_refused_with_the_way_out(document, advice):
+    with pytest.raises(InputError, match=advice):
+        Reranker(ByLength()).rerank("query", ["a", document])
+
+
+# --- mappings ---
+
+
+def test_an_embedding_is_left_out_and_said():
+    scorer = ByLength()
+    documents = [{"vector": [0.1] * 1536, "text": "a red car"}, {"vector": [0.1] * 1536, "text": "blue", "price": 5}]
+    first, second = sorted(Reranker(scorer).rerank("query", documents), key=lambda result: result.index)
+    assert scorer.requests[0].documents == ("a red car", "text: blue\nprice: 5\n")
+    assert scorer.requests[0].fields == (None, {"text": "blue", "price": 5})
+    assert first.reason == second.reason == "fields not read: vector (1536 numbers)"
+    assert first.raw_score is not None
+    assert first.document is documents[0]
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        [0.5] * 17,
+        (1,) * 17,
+        np.zeros(17, np.float32),
+        list(np.zeros(17, np.float32)),
+        np.zeros((4, 5)),
+        [[0.1] * 9, [0.2] * 9],
+        [np.zeros(9), np.zeros(9)],
+        torch.zeros(17),
+        {number / 3 for number in range(17)},
+        b"bytes",
+        bytearray(b"bytes"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_says_nothing_to_a_model_is_left_out(vector):
+    for document in (
+        {"v": vector, "text": "car"},
+        {"text": "car", "meta": {"v": vector}},
+        {"text": "car", "v": [vector]},
+    ):
+        scorer = ByLength()
+        (result,) = Reranker(scorer).rerank("query", [document])
+        assert scorer.requests[0].documents == ("car",)
+        assert result.reason.startswith("fields not read: ")
+
+
+def test_short_lists_of_numbers_and_lists_of_texts_are_read():
+    assert sent({"a": [1] * LONGEST_NUMBERS, "b": np.array([1.5, 2.0])}).count("\n- ") == LONGEST_NUMBERS + 2
+    assert sent({"tags": ["x"] * 40, "t": "y"}).count("\n- ") == 40
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"text": "a: car"}, "a: car"),
+        ({"text": "car", "title": None}, "car"),
+        ({"text": "car", "title": " \u200b"}, "car"),
+        ({"text": "car", "title": float("nan")}, "car"),
+        ({"text": "car", "title": pd.NA, "at": pd.NaT}, "car"),
+        ({"text": "car", "id": 7}, "text: car\nid: 7\n"),
+        ({"id": 7, "text": "car"}, "id: 7\ntext: car\n"),
+        ({"price": 5}, "price: 5\n"),
+        ({"tags": ["a"]}, "tags:\n- a\n"),
+        ({"at": pd.Timestamp("2026-11-05 12:30")}, "at: 2026-11-05 12:30:00\n"),
+        ({"seen": np.bool_(True), "n": np.int64(3)}, "seen: true\nn: 3\n"),
+        ({"names": {"b", "a"}}, "names:\n- a\n- b\n"),
+    ],
+)
+def test_one_text_field_is_sent_alone_and_others_as_yaml(document, text):
+    assert sent(document) == text
+
+
+def test_rows_of_a_table_with_missing_values_and_vectors():
+    table = pd.DataFrame({"text": ["car", "bike"], "title": ["A", None], "vector": [np.zeros(64), np.zeros(64)]})
+    scorer = ByLength()
+    Reranker(scorer).rerank("query", table.to_dict("records"))
+    assert scorer.requests[0].documents == ("text: car\ntitle: A\n", "bike")
+
+
+def test_the_option_fields_narrows_and_orders():
+    document = {"id": 7, "body": "car", "title": "A", "vector": [0.1] * 99}
+    assert sent(document, ["body"]) == "car"
+    assert sent(document, ["title", "body"]) == "title: A\nbody: car\n"
+    assert sent(document, ["body", "missing"]) == "car"
+    scorer = ByLength()
+    unnamed, named = Reranker(scorer, fields=["body", "vector"]).rerank("query", [document, "text"])
+    assert (unnamed.reason, named.reason) == (None, "fields not read: vector (99 numbers)")
+
+
+def test_a_document_without_the_named_fields_is_last_and_a_slip_is_refused():
+    reranker = Reranker(ByLength(), fields=["body"])
+    found, other = reranker.rerank("query", [{"title": "A"}, {"body": "car"}])
+    assert (found.index, other.raw_score, other.reason[:5]) == (1, None, "blank")
+    with pytest.raises(InputError, match=r"No document has one of the fields 'body'.*the first mapping has 'title'"):
+        reranker.rerank("query", ["text", {"title": "A"}])
+
+
+def test_fields_in_a_spec_and_in_a_copy():
+    with load_reranker({"use": "lexical", "fields": ["body"], "fallback": ["passthrough"]}) as reranker:
+        documents = [{"title": "car"}, {"title": "bike", "body": "car"}]
+        assert [result.index for result in reranker.rerank("car", documents)] == [1, 0]
+        assert reranker.spec["fields"] == ["body"]
+
+
+@pytest.mark.parametrize("fields", ["body", [], [5], ["a", "a"], [""], {"body": 1}])
+def test_fields_must_be_names(fields):
+    with pytest.raises(ConfigError, match="fields must be a list of different field names"):
+        load_reranker({"use": "lexical", "fields": fields})
+
+
+def test_an_integer_of_thousands_of_digits_is_an_input_error():
+    with pytest.raises(InputError, match="an integer of thousands of digits"):
+        sent({"n": 10**5000})
+
+
+def test_no_field_is_lost_without_a_word():
+    fields = read({"a": "x", "b": [1] * 20, "c": b"x", **{f"v{n}": [1] * 20 for n in range(9)}}, 0)
+    assert fields.left_out == (
+        "fields not read: b (20 numbers), c (bytes), v0 (20 numbers), v1 (20 numbers), v2 (20 numbers) and 6 more"
+    )
+
+
+# --- blank ---
+
+INVISIBLE = [
+    "\u200b",
+    "\ufeff",
+    "\u00ad",
+    "\0",
+    "\u034f",
+    "\u115f",
+    "\u3164",
+    "\ufe0f",
+    "\U000e0041",
+    "\u2028",
+    "\u2066",
+    " ",
+]
+
+
+@pytest.mark.parametrize("text", [*INVISIBLE, "".join(INVISIBLE), "\u200b" * 100_000], ids=ascii)
+def test_what_shows_nothing_is_blank(text):
+    scorer = ByLength()
+    first, last = Reranker(scorer).rerank("query", [text[:1000], "a"])
+    assert (first.index, last.index, last.reason) == (1, 0, "blank: there is no text to score")
+    assert scorer.requests[0].documents == ("a",)
+    assert is_blank(text)
+    assert not is_blank(text + "a")
+    with pytest.raises(InputError, match="query is blank"):
+        Reranker(scorer).rerank(text, ["a"])
+
+
+@pytest.mark.parametrize("text", ["a", "क", "😀", "\ufffd", "\ue000", "\u2800", "\u0301", "।"])
+def test_what_shows_something_is_not_blank(text):
+    assert not is_blank(text)
+    assert not is_blank("\u200b" * 1000 + text)
+
+
+@given(st.text(st.characters(), max_size=30), st.integers(1, 4))
+def test_slices_of_surrogates_stay_together(text, size):
+    import rerank_plugins.core.text as module
+
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.slices, "__defaults__", (size,))
+        found = sendable(text)
+    assert found == (whole if any("\ud800" <= character <= "\udfff" for character in text) else text)
+
+
+# --- instruction, scores, top_n ---
+
+
+def test_a_lone_surrogate_in_an_instruction_is_treated_as_in_documents():
+    scorer = ByLength()
+    Reranker(scorer, instruction="a\ud800").rerank("query", ["x"])
+    Reranker(scorer).rerank("query", ["x"], instruction="b\udc00")
+    assert [request.instruction for request in scorer.requests] == ["a\ufffd", "b\ufffd"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"use": "http:m\ud800", "base_url": "http://127.0.0.1:1"},
+        {"use": "http", "base_url": "http://127.0.0.1:1", "http": {"body": {"a": ["\ud800"]}}},
+        {"use": "http", "base_url": "http://127.0.0.1:1", "http": {"headers": {"x\ud800": "a"}}},
+        {"use": "cohere:m\ud800", "api_key": "a key of no use"},
+    ],
+    ids=ascii,
+)
+def test_a_lone_surrogate_in_a_spec_is_a_config_error(spec):
+    with pytest.raises(ConfigError, match="lone surrogate"):
+        load_reranker(spec)
+
+
+def test_a_retrieval_score_too_large_for_a_float_is_an_input_error():
+    with pytest.raises(InputError, match="retrieval_scores has to be a list of numbers"):
+        Reranker(ByLength()).rerank("query", ["a"], retrieval_scores=[10**400])
+
+
+def test_the_best_retrieval_score_of_equal_texts_counts():
+    scorer = ByLength()
+    Reranker(scorer).rerank("query", ["x", "yy", "x"], retrieval_scores=[0.1, 0.5, 0.9])
+    assert scorer.requests[0].retrieval_scores == (0.9, 0.5)
+
+
+def test_top_n_may_be_an_integer_of_numpys():
+    reranker = Reranker(ByLength(), top_n=np.int64(2))
+    assert type(reranker.top_n) is int
+    assert len(reranker.rerank("query", TEXTS)) == 2
+    assert len(reranker.rerank("query", TEXTS, top_n=np.int64(1))) == 1
+    with pytest.raises(InputError, match=r"at least 1, or None for all; got np.int64\(0\)"):
+        reranker.rerank("query", TEXTS, top_n=np.int64(0))
+
+
+# --- errors name the caller's index ---
+
+
+class Bad(LocalBackend):
+    def score(self, query, documents):
+        return [float("nan") if document == "bad" else 1.0 for document in documents]
+
+
+def test_a_bad_score_names_the_index_of_the_caller():
+    with pytest.raises(BadResponse, match="nan as the score of document 4"):
+        Reranker(Bad()).rerank("query", ["", "x", "x", " ", "bad"])
+
+
+def test_a_bad_reply_names_the_index_of_the_caller():
+    request = RerankRequest(query="query", documents=("x", "bad"), positions=(1, 4))
+    with pytest.raises(BadResponse, match="document 4 twice"):
+        aligned([(1, 1.0), (1, 1.0)], request, "vendor")
+    with pytest.raises(BadResponse, match=r"no score for 1 of 2 documents \(the first is 4\)"):
+        aligned([(0, 1.0)], request, "vendor")
+    with pytest.raises(BadResponse, match="inf as the score of document 4"):
+        aligned([(0, 1.0), (1, float("inf"))], request, "vendor")
+    with pytest.raises(BadResponse, match="str as the score of document 1"):
+        checked(["high", 1.0], request, "vendor")
+
+
+# --- large inputs ---
+
+LARGE = 8_000_000
+
+
+async def longest_hold(work: Any) -> float:
+    """Return the longest time for which `work` held the event loop, in seconds."""
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - began - 0.001)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    try:
+        await work
+    finally:
+        watcher.cancel()
+    return longest
+
+
+ADVERSARIAL: dict[str, Any] = {
+    "one text": ["a word or two\n" * (LARGE // 14), "b"],
+    "not blank at the end": ["\u200b" * (LARGE // 4) + "a"],
+    "a surrogate at the end": ["é" * (LARGE // 2) + "\ud800"],
+    "one mapping of text": [{"a": "it's: a word\n\n" * (LARGE // 14), "b": 1}],
+    "one mapping of escapes": [{"a": "\t" * (LARGE // 4), "b": 1}],
+    "one mapping of digits": [{"a": "1" * LARGE, "b": 1}],
+    "one mapping of line feeds": [{"a": "\n" * LARGE + "x", "b": 1}],
+    "one nested mapping": [{"a": [{"b": ["word " * 200] * 80}] * 100}],
+    "one mapping of fields": [{f"field {number}": "word" for number in range(400_000)}],
+    "mappings": [{"title": "word", "body": "word " * 160, "n": number} for number in range(10_000)],
+    "ten thousand documents": [f"document {number} " * 50 for number in range(10_000)],
+    "numbers": [{"v": [float(number) for number in range(1_000_000)], "a": "b"}],
+}
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.parametrize("documents", ADVERSARIAL.values(), ids=ADVERSARIAL)
+async def test_large_inputs_do_not_hold_the_event_loop(documents):
+    reranker = Reranker(ByLength())
+    assert await longest_hold(reranker.arerank("query", documents)) < 0.05
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("stand_in", [False, True])
+async def test_the_deadline_covers_the_reading_of_the_documents(stand_in):
+    spec: dict[str, Any] = {"use": "lexical", "deadline": 0.2, **({"fallback": ["passthrough"]} if stand_in else {})}
+    documents = [{"a": "\t" * (2 * LARGE), "b": 1}, "b"]
+    with load_reranker(spec) as reranker:
+        began = time.perf_counter()
+        if stand_in:
+            response = await reranker.arerank("query", documents)
+            assert response.degraded
+            assert [(result.index, result.raw_score) for result in response] == [(0, None), (1, None)]
+        else:
+            with pytest.raises(DeadlineExceeded, match=r"within 0.2 s.*Raise `deadline`"):
+                await reranker.arerank("query", documents)
+        assert time.perf_counter() - began < 0.5
+
+
+async def test_reading_stops_when_the_deadline_has_passed(monkeypatch):
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def endless(*arguments: Any) -> Any:
+        try:
+            while True:
+                check_cancelled()
+        finally:
+            loop.call_soon_threadsafe(stopped.set)
+
+    monkeypatch.setattr("rerank_plugins.documents.is_blank", endless)
+    scorer = ByLength()
+    with pytest.raises(DeadlineExceeded, match=r"within 0.05 s"):
+        await Reranker(Deadline(scorer, 0.05)).arerank("query", ["word " * 10_000])
+    await asyncio.wait_for(stopped.wait(), 30)
+    assert scorer.requests == []
+
+
+async def test_a_deadline_that_has_passed_asks_nobody_but_the_stand_in(monkeypatch):
+    def endless(*arguments: Any) -> Any:
+        while True:
+            check_cancelled()
+
+    monkeypatch.setattr("rerank_plugins.documents.is_blank", endless)
+    spec = {"use": "lexical", "deadline": 0.05, "fallback": ["embedded", "passthrough"], "diversify": True}
+    with load_reranker(spec) as reranker:
+        response = await reranker.arerank("query", ["word " * 10_000, "b"], top_n=1)
+    assert (response.model, response.degraded, len(response)) == ("passthrough", True, 1)
+    assert "was not asked: the deadline had passed" in response.reason
+
+
+async def test_what_is_left_of_the_deadline_is_the_scorers():
+    from rerank_plugins.core.deadline import seconds_left
+
+    left = []
+
+    class Looks(ByLength):
+        async def ascore(self, request):
+            left.append(seconds_left())
+            return await super().ascore(request)
+
+    await Reranker(Deadline(Looks(), 30.0)).arerank("query", ["word " * 200_000])
+    assert 0 < left[0] < 30.0
+    assert seconds_left() is None
+
+
+# --- ties ---
+
+
+class Replies(ByLength):
+    """All documents tie; the reply had them in another order."""
+
+    async def ascore(self, request):
+        scores = await super().ascore(request)
+        count = len(scores.values)
+        return replace(scores, values=(1.0,) * count, reply_order=tuple(reversed(range(count))))
+
+
+def test_ties_keep_the_order_of_the_reply_and_repeats_that_of_the_input():
+    response = Reranker(Replies()).rerank("query", ["a", "b", "", "a", "c"])
+    assert [result.index for result in response] == [4, 1, 0, 3, 2]
+
+
+def test_what_a_large_reply_says_is_what_a_small_one_says():
+    value = {"results": [{"index": index, "score": index / 7, "text": "é\n"} for index in range(3000)], "n": -1e-7}
+    body = json.dumps(value).encode()
+    assert len(body) > SLICE
+    assert parse_json(HTTPResponse(200, body), backend="vendor") == value
+    with pytest.raises(BadResponse, match="not JSON"):
+        parse_json(HTTPResponse(200, body[:-1]), backend="vendor")
