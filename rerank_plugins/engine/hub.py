@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, RerankError, TransientError
+from .hub_answers import checked_answers, refuse_commit, refuse_names
 from .hub_errors import told
 from .record import Record, locked
 
@@ -179,8 +180,9 @@ class Repository:
             try:
                 found = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
                 # A mirror may tell another commit than was asked for; the recorded one is the model.
-                return record.commit if record else str(found.sha), [e.rfilename for e in found.siblings or ()], True
-            except RevisionNotFoundError:
+                commit = record.commit if record else refuse_commit(str(found.sha), self.name)
+                return commit, refuse_names([e.rfilename for e in found.siblings or ()], self.name), True
+            except (RevisionNotFoundError, ConfigError):
                 raise
             except Exception as refused:  # or unreachable: what is in the cache serves, as the hub's own client has it
                 error = refused
@@ -200,7 +202,8 @@ class Repository:
         from huggingface_hub import hf_hub_download
 
         # The largest last: what is wrong with a repository shows before the wait.
-        found = [Path(hf_hub_download(self.name, name, revision=commit)) for name in reversed(wanted)]
+        with checked_answers(self.name):
+            found = [Path(hf_hub_download(self.name, name, revision=commit)) for name in reversed(wanted)]
         top = found[-1]
         for _ in Path(wanted[0]).parts:
             top = top.parent

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from .hub_answers import is_commit, stays_inside
 
 __all__ = ["Record", "locked"]
 
@@ -40,6 +41,10 @@ class Record:
             found = cls(**json.loads(file.read_text("utf-8")))
             if [type(each) for each in (found.commit, found.all, found.files, found.seen)] != [str, list, dict, dict]:
                 raise TypeError("it is no record")
+            if not is_commit(found.commit) or not all(
+                isinstance(each, str) and stays_inside(each) for each in found.all
+            ):
+                raise ValueError("it leads out of the hub's cache")
             return found
         except (FileNotFoundError, NotADirectoryError):
             return None
