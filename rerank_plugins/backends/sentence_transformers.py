@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest
+from ..engine.checkpoint import check
 from ..engine.digest import digest
 from ..engine.logits import logits
 from ..engine.torch_backend import TorchBackend
-from ..engine.torch_load import check
 from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
+from .checkpoint import architecture, has_files, refuse_code
 from .limits import json_of
 from .packed import NAME, KeysAndValues, Packed, register
-from .torch_load import OnDevice, device_of, dtype_of, has_files, quiet
+from .torch_load import OnDevice, device_of, dtype_of, pretrained, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -75,11 +76,6 @@ class CausalNetwork(Trunk):
             return [float(value) for value in values.cpu()]
 
 
-def architecture(folder: Path) -> str:
-    """Return the class that a folder's config.json names first; empty where it names none."""
-    return str((json_of(folder / "config.json").get("architectures") or [""])[0])
-
-
 def check(folder: Path, wanted: str, family: str) -> None:
     """Look at a folder's files without loading any.
 
@@ -87,6 +83,7 @@ def check(folder: Path, wanted: str, family: str) -> None:
         ConfigError: It is no folder, or lacks a file, or its config.json names another class than `wanted`.
     """
     has_files(folder)
+    refuse_code(folder)
     if (found := architecture(folder)) != wanted:
         raise ConfigError(
             f"{folder} is a {found or 'model of no named architecture'}, and {family} is for a {wanted}: its prompt and "
@@ -147,23 +144,15 @@ def trunk(folder: Path, placement: Placement, kind: Any) -> tuple[torch.device, 
     register()
     try:
         with quiet():
-            module, told = kind.from_pretrained(
-                folder,
-                dtype=dtype,
-                attn_implementation=NAME,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # the libraries raise whatever they like
+            module, lacking = pretrained(kind, folder, dtype, attention=NAME)
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # the libraries raise whatever they like; code that exits ends no host
         raise ConfigError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}): fetch it again, or name another model."
         ) from error
-    # transformers fills what is missing with random numbers, and says so only in its log.
-    lacking = sorted({*told["missing_keys"], *(str(each) for each in told.get("mismatched_keys", ()))})
     if lacking:
         raise ConfigError(
             f"The weights in {folder} lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}: fetch it again."
         )
-    return device, dtype, module.eval()
+    return device, dtype, module

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..core.errors import ConfigError
 from ..core.text_work import SLICE, check_cancelled, cuts
+from .files import MOST_TOKENIZER, read_text
 from .limits import json_of
 from .special import demoted, plain_words, spelled, unspelled
 
@@ -88,14 +89,14 @@ class Encoder:
         Raises:
             ConfigError: It is not there, or is no tokenizer.
         """
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         self.path = path
         told = json_of(path.with_name("tokenizer_config.json"))
         takes = told.get("model_input_names")
         self._typed = not isinstance(takes, list) or "token_type_ids" in takes
         try:
-            file = path.read_text("utf-8")
+            file = read_text(path, MOST_TOKENIZER)
             self._tokenizer = _opened(file, marks)
             if words := plain_words(self._tokenizer):
                 file = demoted(file, words)
@@ -105,7 +106,11 @@ class Encoder:
             if spelled(self._tokenizer, self._special):
                 del self._tokenizer  # one of 250,000 words takes 200 MB: not two at a time
                 self._tokenizer = _opened(unspelled(file, self._special), (*marks, *self._special))
-        except Exception as error:  # tokenizers raises bare Exception for everything
+        except (ConfigError, KeyboardInterrupt):
+            raise
+        except (
+            BaseException
+        ) as error:  # tokenizers raises bare Exception for everything, and Rust's panics are not even that
             raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
         self._warn_of_case(told)
 

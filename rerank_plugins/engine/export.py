@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError, MissingExtra
 from ..core.loop import run_sync
+from .checkpoint import has_weights, modular, no_chat, refuse_code
 from .encoder import Encoded, Encoder
+from .files import MOST_SETTINGS, only_regular, read_text
 from .first_token import first_token_only
 from .hub import SMALL_FILES
 from .onnx_model import loaded
-from .torch_load import has_weights, modular, modules, no_chat, quiet
+from .torch_load import modules, pretrained, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +97,9 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
             raise ConfigError(
                 f"{checkpoint} holds no tokenizer.json, nor a vocabulary to make one from: fetch it again."
             )
-        AutoTokenizer.from_pretrained(checkpoint, local_files_only=True).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False).save_pretrained(
+            folder
+        )
     for name in SMALL_FILES:
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
             shutil.copyfile(checkpoint / name, folder / name)
@@ -127,11 +131,13 @@ def export(checkpoint: Path, folder: Path) -> Agreement:
 def _config(checkpoint: Path) -> dict[str, Any]:
     """Read `config.json`, and refuse what cannot be exported faithfully before anything heavy is loaded."""
     try:
-        config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config: dict[str, Any] = json.loads(read_text(checkpoint / "config.json", MOST_SETTINGS))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
+    only_regular(checkpoint)
+    refuse_code(checkpoint)
     has_weights(checkpoint)
     no_chat(checkpoint)
     if modular(checkpoint):
@@ -162,20 +168,14 @@ def _of_one_file(checkpoint: Path) -> _Source:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    except Exception as error:  # whatever transformers raises for a broken folder
+        model, absent = pretrained(AutoModelForSequenceClassification, checkpoint, torch.float32, attention="eager")
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever transformers raises for a broken folder
         raise ConfigError(f"{checkpoint} cannot be loaded by transformers ({error}): fetch it again.") from error
-    if absent := sorted(told["missing_keys"]):
+    if absent:
         raise ConfigError(f"{checkpoint} lacks weights ({', '.join(absent[:3])}): it is not trained as a reranker.")
-    return _Source(model.eval(), model.config, lambda given: model(**given).logits)
+    return _Source(model, model.config, lambda given: model(**given).logits)
 
 
 def _of_modules(checkpoint: Path) -> _Source:
@@ -183,9 +183,9 @@ def _of_modules(checkpoint: Path) -> _Source:
 
     try:
         found = modules(checkpoint, torch.device("cpu"), torch.float32, attention="eager")
-    except (ConfigError, ImportError):
+    except (ConfigError, ImportError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever sentence-transformers raises for a broken folder
+    except BaseException as error:  # whatever sentence-transformers raises for a broken folder
         raise ConfigError(
             f"{checkpoint} cannot be loaded by sentence-transformers ({error}): fetch it again."
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from .files import MOST_SETTINGS, read_text
 
 __all__ = ["Limits", "json_of", "saved"]
 
@@ -88,9 +89,9 @@ def json_of(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or is no JSON.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path, MOST_SETTINGS))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): fetch the model again.") from error
     return found if isinstance(found, dict) else {}

@@ -11,6 +11,7 @@ from typing import ClassVar
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from .digest import digest
+from .files import only_regular
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
 from .options import devices, offered, size
 from .runtimes import choose
@@ -54,6 +55,8 @@ class OnnxBackend(Backend):
         self._runtime, self._dtype = self.asked(
             max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=dtype
         )
+        if folder.is_dir():
+            only_regular(folder)
         model_file(folder)
         if not (folder / "tokenizer.json").is_file():
             raise ConfigError(

@@ -96,7 +96,9 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
                 raise
             with _without_links(file, outside) as real:
                 made = opened(real)
-    except Exception as error:  # the runtimes' errors share no base class
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
     give_back_memory()
     return made

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
-from .limits import json_of, saved
+from .checkpoint import check, headless, modular, parts, refuse_code, wants_code
+from .limits import json_of
+from .sizes import refuse_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,19 +22,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Network",
     "OnDevice",
-    "check",
     "device_of",
     "dtype_of",
-    "has_files",
-    "has_weights",
     "load",
-    "modular",
     "modules",
-    "no_chat",
+    "pretrained",
     "quiet",
 ]
 
-_CLASSIFIER = "ForSequenceClassification"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -90,131 +87,6 @@ class Network(OnDevice):
             return found
 
 
-def check(folder: Path, *, remote_code: bool = False) -> None:
-    """Look at a folder's files without loading any.
-
-    Raises:
-        ConfigError: It holds no cross-encoder that can be run: no such folder, no tokenizer, no safetensors, no head;
-            or its code, though trusted, lies in another repository.
-    """
-    has_files(folder)
-    architecture = _architecture(folder)
-    if architecture.endswith("ForCausalLM"):
-        raise ConfigError(
-            f"{folder} is a {architecture}, which scores by the words it would write: name it by its family (qwen3, "
-            "mxbai, zerank, bge), whose prompt it needs, or as causal-lm with a template."
-        )
-    if remote_code:
-        _refuse_code_from_elsewhere(folder)
-    no_chat(folder)
-    if remote_code or modular(folder) or architecture.endswith(_CLASSIFIER):
-        return
-    if "auto_map" in json_of(folder / "config.json"):
-        raise _wants_code(folder)
-    raise _headless(folder, f"its config.json names {architecture or 'no architecture'}")
-
-
-def _architecture(folder: Path) -> str:
-    return str((json_of(folder / "config.json").get("architectures") or [""])[0])
-
-
-def _refuse_code_from_elsewhere(folder: Path) -> None:
-    """Refuse code that a checkpoint takes from another repository, which is whatever that one's branch holds by then."""
-    for file in ("config.json", "tokenizer_config.json"):
-        named = json_of(folder / file).get("auto_map") or {}
-        for each in named.values() if isinstance(named, dict) else [named]:
-            for name in each if isinstance(each, list) else [each]:
-                if "--" in str(name):
-                    raise ConfigError(
-                        f"{folder} takes its code from another repository ({str(name).partition('--')[0]}), at no commit "
-                        "that a revision pins: it is not run. Use an ONNX file (onnx:…), or a copy with the code in it."
-                    )
-
-
-def no_chat(folder: Path) -> None:
-    """Refuse a classifier that was trained on a chat: the pair alone is another text, and its score would mean nothing.
-
-    Raises:
-        ConfigError: Its tokenizer has a chat template, which sentence-transformers would fill with query and document.
-    """
-    theirs, its_transformer = saved(folder)
-    if theirs and "message" not in (its_transformer.get("modality_config") or ()):
-        return  # so it was saved to read pairs, whatever its tokenizer could do
-    if (folder / "chat_template.jinja").is_file() or json_of(folder / "tokenizer_config.json").get("chat_template"):
-        raise ConfigError(
-            f"{folder} puts query and document into a chat template, and only pairs are classified here: take the language "
-            "model that it was made from (causal-lm, or its family), or serve it and name the server (vllm, tei)."
-        )
-
-
-def has_files(folder: Path) -> None:
-    """Refuse a folder that lacks what every model here is loaded from.
-
-    Raises:
-        ConfigError: No such folder, no config.json, no tokenizer.json, no safetensors.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}: name a folder with config.json, tokenizer.json and weights.")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} holds no {name}: a model needs it beside its weights.")
-    has_weights(folder)
-
-
-def has_weights(folder: Path) -> None:
-    """Refuse a folder without safetensors.
-
-    Raises:
-        ConfigError: There are none.
-    """
-    if not any(folder.glob("*.safetensors")):
-        if any(folder.glob("**/*.onnx")):
-            raise ConfigError(f"{folder} holds an ONNX file and no safetensors: use onnx:{folder}.")
-        raise ConfigError(
-            f"{folder} holds no safetensors weights. Pickled ones (pytorch_model.bin) can run code and are not read: "
-            "save the model again with transformers' save_pretrained."
-        )
-
-
-def modular(folder: Path) -> bool:
-    """Tell whether sentence-transformers' modules come after the transformer (Ettin: pooling, then dense layers).
-
-    Raises:
-        ConfigError: They are not its own, or do not end in a score.
-    """
-    file = folder / "modules.json"
-    if not file.is_file():
-        return False
-    if not saved(folder)[0] and _architecture(folder).endswith(_CLASSIFIER):
-        return False  # left over from the embedding model that became a classifier: sentence-transformers passes over it too
-    import json
-
-    try:
-        modules = [(str(each["type"]), folder / each["path"]) for each in json.loads(file.read_text("utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{file} cannot be read ({error!r}): fetch the model again.") from error
-    for kind, part in modules:
-        if not kind.startswith("sentence_transformers."):
-            raise ConfigError(f"{file} names {kind}, code that is not sentence-transformers' own: it is not run.")
-        if (part / "pytorch_model.bin").is_file() and not (part / "model.safetensors").is_file() and part != folder:
-            raise ConfigError(f"{part} holds pickled weights, which can run code and are not read: save it anew.")
-    if len(modules) > 1:
-        _ends_in_a_score(folder, *modules[-1])
-    return len(modules) > 1
-
-
-def _ends_in_a_score(folder: Path, kind: str, part: Path) -> None:
-    """Refuse what sentence-transformers would take for an embedding model, and give a head of random numbers."""
-    kind = kind.rpartition(".")[2]
-    if kind != "Dense":
-        raise _headless(folder, f"the last of its modules is {kind} (an embedding model?)")
-    if (gives := json_of(part / "config.json").get("module_output_name")) != "scores":
-        raise _headless(folder, f"the last of its modules gives {gives or 'an embedding'} and no scores")
-    name = "config_sentence_transformers.json"
-    if (told := json_of(folder / name).get("model_type")) != "CrossEncoder":
-        raise _headless(folder, f"its {name} tells of {told or 'no model_type'} and not of a CrossEncoder")
-
-
 def load(folder: Path, placement: Placement) -> Network:
     """Load a model onto its device.
 
@@ -226,80 +98,125 @@ def load(folder: Path, placement: Placement) -> Network:
     check(folder, remote_code=placement.remote_code)
     device = device_of(placement.device)
     dtype = dtype_of(placement.dtype, device)
-    parts = modular(folder)
+    several = modular(folder)
     with quiet():
         try:
-            module = (modules if parts else _classifier)(folder, device, dtype, placement.remote_code)
-        except ConfigError:
+            module = (modules if several else _classifier)(folder, device, dtype, placement.remote_code)
+        except (ConfigError, KeyboardInterrupt):
             raise
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"{folder} does not fit on {device}: {error}. Choose another device or dtype.") from error
-        except Exception as error:  # the libraries raise whatever they like
+        except BaseException as error:  # the libraries raise whatever they like; code that exits ends no host
             if "trust_remote_code" in str(error):
-                raise _wants_code(folder) from error
+                raise wants_code(folder) from error
             raise ConfigError(
                 f"{folder} cannot be loaded ({type(error).__name__}: {error}): fetch it again, or name another model."
             ) from error
-    return Network(module, device, dtype, modular=parts)
+    return Network(module, device, dtype, modular=several)
 
 
 def _classifier(folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool) -> Any:
     from transformers import AutoModelForSequenceClassification
 
-    module, told = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        trust_remote_code=remote_code,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    # transformers fills what is missing with random numbers, and says so only in its log.
-    lacking = sorted({*told["missing_keys"], *(str(each) for each in told.get("mismatched_keys", ()))})
+    module, lacking = pretrained(AutoModelForSequenceClassification, folder, dtype, remote_code=remote_code)
     if lacking:
-        raise _headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
-    return module.eval().to(device)
+        raise _lacks(folder, lacking)
+    return module.to(device)
 
 
 def modules(
     folder: Path, device: torch.device, dtype: torch.dtype, remote_code: bool = False, *, attention: str | None = None
 ) -> Any:
-    """Load a transformer with sentence-transformers' modules after it; of `attention` None is what transformers likes best.
+    """Load a transformer with sentence-transformers' modules after it.
+
+    Their classes come from a table here, and the transformer from `pretrained`: sentence-transformers' own loader imports
+    and calls what a folder's files name (activations, methods of the model), and loads a tokenizer that nobody uses.
 
     Raises:
         ConfigError: Its files do not hold all of it.
     """
-    from sentence_transformers import CrossEncoder
+    import sentence_transformers  # noqa: F401 (the package that an error names where it is not installed)
+    import torch
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Normalize, Pooling
+    from transformers import AutoModel, AutoModelForTextEncoding
 
-    found = CrossEncoder(
-        str(folder),
-        device=str(device),
-        local_files_only=True,
-        trust_remote_code=remote_code,
-        model_kwargs={"dtype": dtype, "use_safetensors": True, "attn_implementation": attention},
+    encoder_of_two = bool(json_of(folder / "config.json").get("is_encoder_decoder"))
+    kind = AutoModelForTextEncoding if encoder_of_two else AutoModel
+    backbone, lacking = pretrained(kind, folder, dtype, remote_code=remote_code, attention=attention)
+    # A pooler is asked by no module: they read the tokens.
+    lacking = [name for name in lacking if not name.startswith("pooler.")]
+    if lacking:
+        raise _lacks(folder, lacking)
+    classes: dict[str, Any] = {each.__name__: each for each in (Dense, Dropout, LayerNorm, Normalize, Pooling)}
+    after = []
+    for part in parts(folder):
+        if part.kind == "Dense":
+            _refuse_activation(folder / part.path / "config.json")
+        after.append(
+            classes[part.kind].load(str(folder), subfolder=part.path, local_files_only=True, trust_remote_code=False)
+        )
+
+    class Modular(torch.nn.Module):
+        """Features in, features with the modules' outputs out, as sentence-transformers passes them on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformers_model = backbone
+            self.after = torch.nn.ModuleList(after).to(dtype)  # the backbone has it, but for buffers that stay exact
+
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            states = self.transformers_model(**features, return_dict=True).last_hidden_state
+            features = {**features, "token_embeddings": states}
+            for module in self.after:
+                features = module(features)
+            return features
+
+    return Modular().eval().to(device)
+
+
+def _refuse_activation(file: Path) -> None:
+    """Refuse what the table of names in `checkpoint` lets pass and torch does not have as an activation."""
+    import torch
+
+    named = json_of(file).get("activation_function")
+    found = None if named is None else getattr(torch.nn, str(named).rpartition(".")[2], None)
+    inside = getattr(found, "__module__", "")
+    if named is not None and inside != "torch.nn.modules.activation" and found is not torch.nn.Identity:
+        raise ConfigError(f"{file} names {named!r} as its activation, which is not one of torch.nn: it is not run.")
+
+
+def pretrained(
+    kind: Any, folder: Path, dtype: torch.dtype, *, remote_code: bool = False, attention: str | None = None
+) -> tuple[Any, list[str]]:
+    """Return what `kind.from_pretrained` reads, on the CPU and in evaluation mode, and the names of weights it lacks.
+
+    `attention` None is what transformers likes best, whatever the folder says: it may name a repository of kernels.
+
+    Raises:
+        ConfigError: The folder's settings choose code, or declare sizes that its weights do not have.
+    """
+    from transformers import AutoConfig
+
+    if not remote_code:
+        refuse_code(folder)
+    refuse_sizes(folder)
+    shared: dict[str, Any] = {"local_files_only": True, "trust_remote_code": remote_code}
+    config = (getattr(kind, "config_class", None) or AutoConfig).from_pretrained(folder, **shared)
+    config._attn_implementation = None
+    config._experts_implementation = None
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    module, told = kind.from_pretrained(
+        folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **chosen, **shared
     )
-    if lacking := _lacking(found.transformers_model, folder):
-        raise _headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
-    return found.eval()
+    # transformers fills what is missing with random numbers, and says so only in its log.
+    return module.eval(), sorted({*told["missing_keys"], *(str(each) for each in told.get("mismatched_keys", ()))})
 
 
-def _lacking(backbone: Any, folder: Path) -> list[str]:
-    """Return the weights under the modules that no file holds: sentence-transformers leaves them random and says nothing."""
-    from safetensors import safe_open
-
-    stored = set[str]()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
-                parts = name.split(".")  # a file may have them below "model." or "bert."
-                stored.update(".".join(parts[start:]) for start in range(len(parts)))
-    if not any(name for name in backbone.state_dict() if name not in stored):
-        return []
-    # Older names are told by transformers itself. A pooler is asked by no module: they read the tokens.
-    _, told = type(backbone).from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
-    return sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
+def _lacks(folder: Path, lacking: list[str]) -> ConfigError:
+    return headless(folder, f"its weights lack {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
 
 
 def device_of(asked: str | None) -> torch.device:
@@ -362,17 +279,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
-
-
-def _headless(folder: Path, why: str) -> ConfigError:
-    return ConfigError(
-        f"{folder} has no trained classification head ({why}), so its scores would be random. "
-        "Name a model that was trained to rerank."
-    )
-
-
-def _wants_code(folder: Path) -> ConfigError:
-    return ConfigError(
-        f"{folder} needs code of its own to run, which is not trusted. Use a checkpoint of a native architecture or its "
-        "ONNX file (onnx:…); or name the model by its hub name and set trust_remote_code with a 40-digit revision."
-    )

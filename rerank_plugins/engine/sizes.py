@@ -1,0 +1,71 @@
+"""Sizes that a model's config.json declares, held against its weights: a wrong one would take the memory or the day."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ..core.errors import ConfigError
+from .limits import json_of
+
+__all__ = ["refuse_sizes"]
+
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
+_WIDTHS = (
+    "hidden_size",
+    "intermediate_size",
+    "vocab_size",
+    "d_model",
+    "dim",
+    "n_embd",
+    "embedding_size",
+    "type_vocab_size",
+)
+_POSITIONS = ("max_position_embeddings", "n_positions")
+_FEW_LAYERS = 1000
+"""So many are built in seconds, and ALBERT's layers may share one set of weights."""
+_MOST_POSITIONS = 2**27
+"""Models fill tables of so many numbers; the longest context in use is 2**23."""
+
+
+def refuse_sizes(folder: Path) -> None:
+    """Refuse a config.json that declares a network of another size than the folder's weights.
+
+    A network is built before its weights are read: 10 million layers take hours, and a weight that no file holds is filled
+    with random numbers. A layer has at least one tensor, and a width is at most the number of all weights.
+
+    Raises:
+        ConfigError: It declares more, or a weights file cannot be read.
+    """
+    tensors, numbers = _stored(folder)
+    config = json_of(folder / "config.json")
+    settings = [config, *(each for each in config.values() if isinstance(each, dict))]
+    bounds = (
+        *((name, max(tensors, _FEW_LAYERS)) for name in _LAYERS),
+        *((name, numbers) for name in _WIDTHS),
+        *((name, _MOST_POSITIONS) for name in _POSITIONS),
+    )
+    for each in settings:
+        for name, most in bounds:
+            value = each.get(name)
+            if isinstance(value, int) and value > most:
+                raise ConfigError(
+                    f"config.json in {folder} declares {name} {value:,}, which its weights ({tensors:,} tensors of "
+                    f"{numbers:,} numbers) cannot have: fetch the model again."
+                )
+
+
+def _stored(folder: Path) -> tuple[int, int]:
+    """Return how many tensors the weights at the top of a folder hold, and how many numbers in all."""
+    from safetensors import safe_open
+
+    tensors = numbers = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "np") as opened:
+                for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+                    tensors += 1
+                    numbers += math.prod(opened.get_slice(name).get_shape())
+        except Exception as error:  # safetensors raises its own and others
+            raise ConfigError(f"{file} cannot be read as safetensors ({error}): fetch it again.") from error
+    return tensors, numbers
