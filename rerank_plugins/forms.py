@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .calibration.file import read
-from .calibration.identity import difference, identity
+from .calibration.identity import difference, identity, pending
 from .core.errors import ConfigError
 from .core.scorer import Backend, Scorer
 from .policies.breaker import FAILURES, RESET_S, Breaker
@@ -79,15 +80,16 @@ def cached(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, 
     kind = choice(given.get("kind", "memory"), "cache.kind", ("memory", "disk"))
     most = count(given.get("max_entries", CACHE_ENTRIES), "cache.max_entries")
     ttl = None if given.get("ttl_s") is None else seconds(given["ttl_s"], "cache.ttl_s")
+    identify = partial(_identity, backend, settings)
     if kind == "disk":
         if holds_client(settings.get(backend.name)):
             raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
         from .policies.disk import DiskStore  # SQLite
 
-        return Cache(scorer, DiskStore(_cache_path(given.get("path")), most, ttl), _identity(backend, settings))
+        return Cache(scorer, DiskStore(_cache_path(given.get("path")), most, ttl), identify)
     if given.get("path") is not None:
         raise ConfigError("cache.path is for cache.kind 'disk': a memory cache has no file.")
-    return Cache(scorer, MemoryStore(most, ttl), _identity(backend, settings))
+    return Cache(scorer, MemoryStore(most, ttl), identify)
 
 
 def _cache_path(value: Any) -> Path:
@@ -101,11 +103,11 @@ def _cache_path(value: Any) -> Path:
         raise ConfigError(f"cache.path: this user's home folder is not known ({error}) Name a file.") from error
 
 
-def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
-    """Return what, beside the texts, a score may depend on: every option but those of the way there."""
+async def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
+    """Return what, beside the texts, a score may depend on: every option but those of the way there, and the model's files."""
     options = _options(backend, settings)
     told = {key: each for key, each in options.items() if key not in (*HOSTED_OPTIONS, "local_files_only")}
-    return json.dumps([__version__, backend.fingerprint, told], sort_keys=True, default=str)
+    return json.dumps([__version__, await backend.afingerprint(), told], sort_keys=True, default=str)
 
 
 def _options(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,16 +126,18 @@ def calibrated(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[s
         raise ConfigError(f"{backend.label} only orders documents: there are no scores to calibrate. Leave it out.")
     found = read(value)
 
-    def check(*, loaded: bool = True) -> None:
-        what = difference(found.of, identified(backend, settings), loaded=loaded)
+    def check() -> bool:
+        now = identified(backend, settings)
+        what = difference(found.of, now)
         if what is not None:
             of = ":".join(dict.fromkeys(str(each) for each in (found.of["backend"], found.of["model"]) if each))
             raise ConfigError(
                 f"The calibration {value} was fitted to the scores of {of}, and this is {backend.label}: {what}. Leave "
                 "`calibration` out, or make one for this reranker with `rerank-plugins calibrate`."
             )
+        return not pending(found.of, now)
 
-    check(loaded=False)
+    check()
     return Calibrate(scorer, found.curve, check)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from ..engine.onnx_model import OnnxModel
 
 __all__ = ["Onnx"]
+
+_LEAST = 16
+"""Tokens that a pair of texts needs."""
+_log = logging.getLogger("rerank_plugins")
 
 
 class Onnx(OnnxBackend):
@@ -55,7 +60,23 @@ class Onnx(OnnxBackend):
             runtime=runtime,
             dtype=dtype,
         )
+        self._warned = False
         self.capabilities = Capabilities(scale="logit", max_tokens=self.onnx_model.limits.longest(max_tokens))
+
+    def _warn_of_length(self, length: int) -> None:
+        if length < _LEAST:
+            raise ConfigError(
+                f"{self.folder} takes exactly {length} tokens, which hold no pair of texts: export it for any length."
+            )
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "%s takes exactly %s tokens, and its settings say %s: longer texts are cut there. Set max_tokens to %s.",
+                self.folder,
+                length,
+                self.capabilities.max_tokens,
+                length,
+            )
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every pair; `truncated` tells which documents were cut."""
@@ -68,6 +89,10 @@ class Onnx(OnnxBackend):
         encoder = await model.workers.run(lambda: model.encoder)
         if not encoder.joins_pairs:
             raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
+        session = await model.workers.run(lambda: model.session)
+        if session.length is not None and session.length < longest:
+            longest = session.length
+            self._warn_of_length(longest)
         query = model.limits.prompt + request.query
         rows = await model.workers.run(partial(encoder.pairs, query, request.documents, longest))
         values: list[float] = [0.0] * len(rows)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest
 from ..engine.checkpoint import check
-from ..engine.digest import digest
 from ..engine.logits import logits
 from ..engine.torch_backend import TorchBackend
 from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
@@ -61,11 +60,6 @@ class SentenceTransformers(TorchBackend[TorchModel]):
         )
         check(self.folder, remote_code=trust_remote_code)
         self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
-
-    @property
-    def revision(self) -> str:
-        """A hash of the weights."""
-        return digest(self.weights)
 
     async def scored(self, models: list[TorchModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
         """Score every pair."""

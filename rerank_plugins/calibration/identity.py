@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.scorer import Backend
 
-__all__ = ["difference", "identity"]
+__all__ = ["difference", "identity", "pending"]
 
 KNOWN_LATER = ("revision", "runtime", "dtype")
 """What a model on a hub tells only when it has been fetched and loaded."""
@@ -52,19 +52,26 @@ def identity(backend: Backend, options: Mapping[str, Any], long_documents: Any) 
     }
 
 
-def difference(fitted: Mapping[str, Any], found: Mapping[str, Any], *, loaded: bool) -> str | None:
+def difference(fitted: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
     """Return what differs between two identities, in words; `None` if nothing does.
+
+    What is not known of one of them is not held against it; see `pending`.
 
     Args:
         fitted: Of the scores that a curve was fitted to.
         found: Of the reranker that is to use it.
-        loaded: Whether its model has been loaded; before that, what is not known yet is not held against it.
     """
     for key in fitted:
         theirs, mine = fitted[key], found.get(key)
-        if theirs != mine and (loaded or mine is not None or key not in KNOWN_LATER):
+        unknown = key in KNOWN_LATER and None in (theirs, mine)
+        if theirs != mine and not unknown:
             return f"its {key} is {_told(theirs)}, and here it is {_told(mine)}"
     return None
+
+
+def pending(fitted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Tell whether something is not known yet: a cache can answer before the model is loaded, and its dtype known."""
+    return any(fitted.get(key) is not None and found.get(key) is None for key in KNOWN_LATER)
 
 
 def _told(value: Any) -> str:

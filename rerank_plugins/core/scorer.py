@@ -145,6 +145,13 @@ class Backend(Scorer):
         """What a score depends on beside the texts and the options of the spec: the model's files, say."""
         return self.label
 
+    async def afingerprint(self) -> str:
+        """Return `fingerprint` once the model's files are on this machine; fetches them where they are not.
+
+        It loads no model. Until the files are there, `fingerprint` cannot tell one commit of a hub's model from another.
+        """
+        return self.fingerprint
+
     @property
     def revision(self) -> str | None:
         """What tells the model's weights from others of its name, on every machine; `None`: not known, or not yet."""

@@ -218,6 +218,16 @@ class Scores:
         return tuple(None if value is None else 1.0 - rank[value] / len(better) for value in self.values)
 
 
+def is_score(value: object) -> bool:
+    """Tell whether a value that was read from a file can be a score: a finite float, or an integer that fits into one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of 400 digits
+        return False
+
+
 def checked(values: Iterable[Any], request: RerankRequest, backend: str) -> tuple[float, ...]:
     """Return `values` as floats: exactly one for each document of `request`, each finite.
 

@@ -91,6 +91,10 @@ class ByName(Backend):
         """The engine's."""
         return self._inner.fingerprint if self._inner else super().fingerprint
 
+    async def afingerprint(self) -> str:
+        """The engine's, once the folder is there."""
+        return await (await self._found()).afingerprint()
+
     @property
     def revision(self) -> str | None:
         """The engine's."""

@@ -56,7 +56,10 @@ class Limits:
         prompts = theirs.get("prompts")
         prompt = prompts.get(theirs.get("default_prompt_name")) if isinstance(prompts, dict) else None
         return cls(
-            min(sizes, default=512), pad if isinstance(pad, int) else 0, most, prompt if isinstance(prompt, str) else ""
+            min(sizes, default=512),
+            pad if isinstance(pad, int) and pad >= 0 else 0,
+            most,
+            prompt if isinstance(prompt, str) else "",
         )
 
     def longest(self, asked: int | None) -> int:

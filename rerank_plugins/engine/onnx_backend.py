@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
-from .digest import digest
+from .digest import digest, reading
 from .files import only_regular
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
 from .options import devices, offered, size
@@ -96,15 +96,17 @@ class OnnxBackend(Backend):
 
     @property
     def fingerprint(self) -> str:
-        """The label, and size and age of the model's file: another model may come to stand in the same folder."""
-        told = model_file(self.folder).stat()
-        return f"{self.label} {told.st_size} {told.st_mtime_ns}"
+        """The label, and a hash of the model's files: another model may come to stand in the same folder."""
+        return f"{self.label} {self.onnx_model.fingerprint}"
+
+    async def afingerprint(self) -> str:
+        """Read the files on a thread."""
+        return await reading.run(lambda: self.fingerprint)
 
     @property
     def revision(self) -> str:
         """A hash of the model's file, and of weights that it keeps beside it."""
-        file = model_file(self.folder)
-        return digest([file, *sorted(file.parent.glob(f"{file.name}[._]data*"))])
+        return digest(self.onnx_model.weights)
 
     @property
     def onnx_model(self) -> OnnxModel:

@@ -14,6 +14,7 @@ from ..core.errors import ConfigError
 from ..core.loop import Workers
 from ..core.scorer import failed
 from .batches import plan
+from .digest import fingerprint
 from .encoder import Encoded, Encoder
 from .lanes import deal
 from .limits import Limits
@@ -71,6 +72,7 @@ class OnnxModel:
         self._session: Session | None = None
         self._apart = False
         self._encoder: Encoder | None = None
+        self._loaded_from: str | None = None
 
     @property
     def encoder(self) -> Encoder:
@@ -85,9 +87,20 @@ class OnnxModel:
         """Its session, loaded when first asked for (on a worker: this takes a moment)."""
         with self._lock:
             if self._session is None:
+                self._loaded_from = fingerprint(self.folder, self.weights)
                 self._session = open_session(self.runtime, self.dtype, self.file, self.workers.threads)
                 self._apart = quantises_batches(self.file)
             return self._session
+
+    @property
+    def weights(self) -> list[Path]:
+        """The model's file, and weights that it keeps beside it."""
+        return [self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*"))]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files that it was loaded from, which others may have replaced since; else of those that are there."""
+        return self._loaded_from or fingerprint(self.folder, self.weights)
 
     async def map(
         self, rows: Sequence[Encoded], batch_tokens: int, each: Callable[[list[int], np.ndarray], None]
@@ -98,23 +111,26 @@ class OnnxModel:
         concurrent calls take turns batch by batch. Where a row's output would depend on the rows beside it, each goes alone.
         """
         session = await self.workers.run(lambda: self.session)
-        most = 1 if self._apart else batch_tokens
+        most = 1 if self._apart or session.rows == 1 else batch_tokens
 
         def run(positions: list[int]) -> None:
-            feed = self._feed(rows, positions, session.inputs)
-            try:
-                output = session.run(feed)
-            except Exception as error:  # the runtimes' errors share no base class
-                raise failed(str(self.file), error) from error
-            each(positions, output)
+            size = session.rows or len(positions)
+            for first in range(0, len(positions), size):
+                part = positions[first : first + size]
+                fill = part + part[:1] * (size - len(part) if session.rows else 0)
+                try:
+                    output = session.run(self._feed(rows, fill, session))
+                except Exception as error:  # the runtimes' errors share no base class
+                    raise failed(str(self.file), error) from error
+                each(part, output[: len(part)])
 
         lane = partial(self.workers.run, run)
         await deal(plan([len(row.ids) for row in rows], most), [lane] * (2 * self.workers.threads))
 
-    def _feed(self, rows: Sequence[Encoded], positions: list[int], wanted: frozenset[str]) -> dict[str, np.ndarray]:
+    def _feed(self, rows: Sequence[Encoded], positions: list[int], session: Session) -> dict[str, np.ndarray]:
         import numpy as np
 
-        longest = max(len(rows[position].ids) for position in positions)
+        longest = session.length or max(len(rows[position].ids) for position in positions)
         shape = (len(positions), longest)
         ids = np.full(shape, self.limits.pad, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
@@ -126,7 +142,9 @@ class OnnxModel:
             mask[line, :size] = 1
             types[line, :size] = row.types
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: value for name, value in feed.items() if name in wanted}
+        if "position_ids" in session.inputs:
+            feed["position_ids"] = np.maximum(mask.cumsum(axis=1) - 1, 0)
+        return {name: value for name, value in feed.items() if name in session.inputs}
 
 
 _table: weakref.WeakValueDictionary[tuple[Path, Path, str, str], OnnxModel] = weakref.WeakValueDictionary()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.fork import Lock
 from ..core.loop import Workers
+from .digest import fingerprint
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Resident(ABC, Generic[N, P]):
         self._network: N | None = None
         self._reader: P | None = None
         self._safe: int | None = None
+        self._loaded_from: str | None = None
 
     @abstractmethod
     def load(self) -> N:
@@ -91,8 +93,19 @@ class Resident(ABC, Generic[N, P]):
         with self._network_lock:
             if self._network is None:
                 with _loading:
+                    self._loaded_from = fingerprint(self.folder, self.weights)
                     self._network = self.load()
             return self._network
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files that hold them."""
+        return sorted(self.folder.glob("**/*.safetensors"))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files that it was loaded from, which others may have replaced since; else of those that are there."""
+        return self._loaded_from or fingerprint(self.folder, self.weights)
 
     async def ready(self) -> N:
         """Return the model itself, loaded on the worker."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "choose", "open_session", "quantises_batches"]
 
+Shape = Sequence[int | None] | None
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""What can be given to a model."""
+_SCORES = ("logits", "scores", "score", "relevance_scores", "relevance_score")
 _one_at_a_time = Lock()
 _DYNAMIC = b"DynamicQuantize"
 LARGE = 1024
@@ -33,9 +37,13 @@ class Session(Protocol):
     """A loaded model; `run` is called by several threads at once."""
 
     inputs: frozenset[str]
+    rows: int | None
+    """The rows of every batch, where the file fixes them."""
+    length: int | None
+    """The tokens of every row, where the file fixes them."""
 
     def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the first output for one batch."""
+        """Return the output that holds the scores, for one batch."""
 
 
 def choose(runtime: str | None, dtype: str | None, offered: tuple[str, ...]) -> tuple[str, str]:
@@ -96,12 +104,45 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
                 raise
             with _without_links(file, outside) as real:
                 made = opened(real)
-    except KeyboardInterrupt:
+    except (ConfigError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the runtimes' errors share no base class
         raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
     give_back_memory()
     return made
+
+
+def scoring_output(outputs: Sequence[tuple[str, Shape]]) -> int:
+    """Return which of a model's outputs holds the scores: the one that is named so, else by shape, else the first.
+
+    Args:
+        outputs: Names and shapes; `None` for what is not fixed.
+    """
+    fitting = [
+        place
+        for place, (_, shape) in enumerate(outputs)
+        if shape is None or len(shape) == 1 or (len(shape) == 2 and shape[1] in (None, 1, 2))
+    ]
+    named = [place for place in fitting if outputs[place][0].lower() in _SCORES]
+    exact = [place for place in fitting if (shape := outputs[place][1]) is not None and shape[-1] in (1, 2)]
+    return [*named, *exact, *fitting, 0][0]
+
+
+def _fixed(inputs: Sequence[tuple[str, Shape]], file: Path) -> tuple[int | None, int | None]:
+    """Return the rows and the tokens that a model's inputs fix.
+
+    Raises:
+        ConfigError: It needs an input that no pair of texts gives.
+    """
+    unknown = sorted(name for name, _ in inputs if name not in INPUTS)
+    if unknown:
+        raise ConfigError(
+            f"{file} needs the inputs {', '.join(unknown[:3])}, and a cross-encoder has {', '.join(INPUTS)}: export it "
+            "for sequence classification, without a cache of keys and values."
+        )
+    shapes = [shape for _, shape in inputs if shape is not None and len(shape) == 2]
+    rows = next((shape[0] for shape in shapes if shape[0] is not None), None)
+    return rows, next((shape[1] for shape in shapes if shape[1] is not None), None)
 
 
 def quantises_batches(file: Path) -> bool:
@@ -119,6 +160,11 @@ def quantises_batches(file: Path) -> bool:
     return False
 
 
+def _sizes(shape: Sequence[Any]) -> Shape:
+    """Return a shape of onnxruntime's, which has names and `None` for what is not fixed."""
+    return [size if isinstance(size, int) and size > 0 else None for size in shape] or None
+
+
 class _Onnxruntime:
     def __init__(self, file: Path) -> None:
         ort = untold.onnxruntime()
@@ -130,7 +176,10 @@ class _Onnxruntime:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self.inputs = frozenset(node.name for node in self._session.get_inputs())
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.inputs = frozenset(node.name for node in inputs)
+        self.rows, self.length = _fixed([(node.name, _sizes(node.shape)) for node in inputs], file)
+        self._output = outputs[scoring_output([(node.name, _sizes(node.shape)) for node in outputs])].name
         # Some files were made for numbers of 32 bits; OpenVINO converts by itself.
         self._narrow = {node.name for node in self._session.get_inputs() if node.type == "tensor(int32)"}
         # onnxruntime's arena keeps the peak for ever (peers.md B34): memory goes back after a large batch. Small
@@ -141,8 +190,18 @@ class _Onnxruntime:
     def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         options = self._shrinking if feed["input_ids"].size > LARGE else None
         given = {name: value.astype("int32") if name in self._narrow else value for name, value in feed.items()}
-        output: np.ndarray = self._session.run(None, given, options)[0]
+        output: np.ndarray = self._session.run([self._output], given, options)[0]
         return output
+
+
+def _name(node: Any) -> str:
+    return str(node.get_any_name()) if node.get_names() else ""
+
+
+def _partial(node: Any) -> Shape:
+    """Return a shape of OpenVINO's."""
+    shape = node.get_partial_shape()
+    return [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else None
 
 
 class _OpenVINO:
@@ -170,7 +229,10 @@ class _OpenVINO:
         if dtype == "int8":
             compress(model)
         self._compiled = core.compile_model(model, "CPU", settings)
-        self.inputs = frozenset(node.get_any_name() for node in self._compiled.inputs)
+        inputs, outputs = ([(_name(node), _partial(node)) for node in ends] for ends in (model.inputs, model.outputs))
+        self.inputs = frozenset(name for name, _ in inputs)
+        self.rows, self.length = _fixed(inputs, file)
+        self._output = scoring_output(outputs)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
 
@@ -178,7 +240,7 @@ class _OpenVINO:
         with self._lock:
             request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         request.infer(dict(feed))
-        output: np.ndarray = request.get_output_tensor(0).data.copy()
+        output: np.ndarray = request.get_output_tensor(self._output).data.copy()
         # A request that failed, or that holds a large batch's memory, is not kept.
         if feed["input_ids"].size <= LARGE:
             with self._lock:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..core.types import RerankRequest, Scores, checked
+from .digest import digest, reading
 from .options import devices, offered, size
 from .resident import Placement, Resident
 
@@ -99,17 +100,20 @@ class TorchBackend(Backend, Generic[M]):
 
     @property
     def fingerprint(self) -> str:
-        """The spec's name, and size and age of the weights: another model may come to stand in the same folder.
+        """The spec's name, and a hash of the model's files: another model may come to stand in the same folder.
 
         Not the label, which has another dtype once the model is loaded: that would be another name for the same scores.
         """
-        told = [file.stat() for file in self.weights]
-        return " ".join([self.spec_name, *(f"{each.st_size} {each.st_mtime_ns}" for each in told)])
+        return f"{self.spec_name} {self.torch_model.fingerprint}"
+
+    async def afingerprint(self) -> str:
+        """Read the files on a thread."""
+        return await reading.run(lambda: self.fingerprint)
 
     @property
-    def weights(self) -> list[Path]:
-        """The files that hold them."""
-        return sorted(self.folder.glob("**/*.safetensors"))
+    def revision(self) -> str:
+        """A hash of the weights."""
+        return digest(self.torch_model.weights)
 
     @property
     def torch_models(self) -> list[M]:

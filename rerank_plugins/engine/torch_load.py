@@ -74,17 +74,47 @@ class Network(OnDevice):
         takes = inspect.signature(inner.forward).parameters
         # A tokenizer may type its tokens for a model that has one type only (XLM-R): ones would be out of range.
         self._types = "token_type_ids" in takes and (getattr(inner.config, "type_vocab_size", 0) or 0) > 1
+        # A decoder's classifier reads a row's last token that is no padding, and refuses batches where config.json names
+        # none (or -1): see `_padded_apart`.
+        self._config = inner.config.get_text_config()
+        pad, self._words = getattr(self._config, "pad_token_id", None), getattr(self._config, "vocab_size", 0) or 0
+        self._padless = not modular and not (isinstance(pad, int) and 0 <= pad < self._words)
 
     def run(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> np.ndarray:
         """Return logits, (rows, labels) or (rows,), float32, of (rows, tokens) each."""
+        import numpy as np
         import torch
 
+        if self._padless:
+            apart = self._padded_apart(ids, mask)
+            if apart is None:
+                sizes = mask.sum(axis=1)
+                alone = ((ids[[row], :size], mask[[row], :size], types[[row], :size]) for row, size in enumerate(sizes))
+                return np.concatenate([self.run(*each) for each in alone])
+            ids = apart
         given = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._types else {})
         with torch.inference_mode():
             feed = {name: torch.from_numpy(value).to(self.device) for name, value in given.items()}
             output = self._module(feed)["scores"] if self._modular else self._module(**feed).logits
             found: np.ndarray = output.float().cpu().numpy()
             return found
+
+    def _padded_apart(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """Pad with a token that no row has, and tell the model, so that it finds the last token of each; `None`: there is none.
+
+        Only the one worker of this network calls it, so that nobody else reads the model's config meanwhile.
+        """
+        import numpy as np
+
+        self._config.pad_token_id = None
+        if len(ids) == 1 and mask.all():
+            return ids
+        used = np.unique(ids[mask > 0])
+        free = np.setdiff1d(np.arange(min(len(used) + 1, self._words)), used)
+        if not free.size:
+            return None
+        self._config.pad_token_id = int(free[0])
+        return np.where(mask > 0, ids, free[0])
 
 
 def load(folder: Path, placement: Placement) -> Network:

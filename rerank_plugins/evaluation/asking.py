@@ -12,6 +12,7 @@ from typing import Any
 from ..config import backends, load_reranker
 from ..core.errors import AuthenticationFailed, ConfigError, RerankError
 from ..core.hosted import Remote
+from ..core.scorer import Backend
 from ..core.types import Usage
 from ..reranker import Reranker
 from .data import Dataset, Question
@@ -34,8 +35,8 @@ class Asked:
 
     label: str
     reranker: Reranker
-    identity: str
-    """All that its answers depend on beside the question."""
+    leaves: Sequence[Backend]
+    """The backends in it."""
     pointwise: bool
     """Whether its answer over many candidates tells its answer over fewer."""
     remote: bool
@@ -48,6 +49,11 @@ class Asked:
     """In a row."""
     vendors: Mapping[str, Remote] = field(default_factory=dict)
     """By label: whose prices count."""
+
+    async def identity(self) -> str:
+        """Return all that its answers depend on beside the question, after fetching models that are not on this machine."""
+        files = [await each.afingerprint() for each in self.leaves]
+        return json.dumps([_unpriced(self.reranker.spec), files], sort_keys=True, default=str)
 
     def priced(self, answer: Answer) -> Answer:
         """Return an answer with its cost at the prices of this spec; `None` where one is not known."""
@@ -80,9 +86,7 @@ def entered(
             Asked(
                 label=next(each for each in numbered if each not in taken),
                 reranker=reranker,
-                identity=json.dumps(
-                    [_unpriced(reranker.spec), [each.fingerprint for each in leaves]], sort_keys=True, default=str
-                ),
+                leaves=leaves,
                 pointwise=not reranker.scorer.capabilities.listwise and not reranker.spec.get("diversify"),
                 remote=any(each.remote for each in leaves),
                 vendors={each.label: each for each in leaves if isinstance(each, Remote)},
@@ -115,6 +119,7 @@ async def ask(
     kept: Kept,
     *,
     at_once: int = 1,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Fill `answers` of every reranker: over all candidates, and over fewer where that is known or costs nothing.
@@ -129,9 +134,19 @@ async def ask(
         kept: Where answers come from and go to.
         at_once: Questions under way at the same time. More than 1 is faster for hosted rerankers; their latencies are then
             those under that load.
+        fresh: Forget what is kept of these rerankers and questions.
         progress: Called after every answer.
     """
     for one in asked:
+        try:
+            identity = await one.identity()
+        except RerankError as error:  # its model cannot be fetched
+            one.error = error
+            continue
+        if fresh:
+            for depth in depths:
+                for question in dataset.cut(depth).questions:
+                    kept.forget(kept.name(identity, question))
         todo = [dataset.depth] if one.pointwise or one.remote else [dataset.depth, *depths[:-1]]
         jobs = [
             (depth, question)
@@ -139,21 +154,27 @@ async def ask(
             for question in dataset.cut(depth).questions
             if question.candidates or depth == dataset.depth
         ]
-        await _Asking(one, jobs, kept, at_once, progress).run()
+        await _Asking(one, identity, jobs, kept, at_once, progress).run()
 
 
 class _Asking:
     """The questions to one reranker."""
 
     def __init__(
-        self, one: Asked, jobs: Sequence[tuple[int, Question]], kept: Kept, at_once: int, progress: Progress | None
+        self,
+        one: Asked,
+        identity: str,
+        jobs: Sequence[tuple[int, Question]],
+        kept: Kept,
+        at_once: int,
+        progress: Progress | None,
     ) -> None:
         self.one, self.kept, self.at_once, self.progress = one, kept, at_once, progress
         self.total = len(jobs)
         self.done = 0
         self.todo: list[tuple[int, Question, bytes]] = []
         for depth, question in jobs:
-            name = kept.name(one.identity, question)
+            name = kept.name(identity, question)
             answer = kept.get(name) if question.candidates else Answer((), (), 0.0, "nobody: no candidates")
             if answer is None:
                 self.todo.append((depth, question, name))
@@ -182,7 +203,7 @@ class _Asking:
     async def answer(self, depth: int, question: Question, name: bytes) -> None:
         # A shorter list may be one that was already asked: the whole list of a question with few candidates.
         found = self.kept.get(name) or await self.asked(question)
-        if not found.failed:
+        if not found.failed and not found.degraded:
             self.kept.put(name, found)
         self.note(depth, question, found)
 
@@ -194,12 +215,12 @@ class _Asking:
             )
         except (ConfigError, AuthenticationFailed) as error:  # the next question would fare no better
             self.one.error = error
-            return _unanswered(len(texts), error)
+            return _unanswered(len(texts))
         except RerankError as error:
             self.one.failures += 1
             if self.one.failures >= FAILURES_IN_A_ROW:
                 self.one.error = error
-            return _unanswered(len(texts), error)
+            return _unanswered(len(texts))
         self.one.failures = 0
         scores = {result.index: result.raw_score for result in response}
         return Answer(
@@ -214,7 +235,6 @@ class _Asking:
                 if each.remote and each.usage is not None
             ),
             degraded=response.degraded,
-            reason=response.reason,
             at_once=self.at_once,
         )
 
@@ -225,5 +245,5 @@ class _Asking:
             self.progress(self.one.label, self.done, self.total)
 
 
-def _unanswered(count: int, error: RerankError) -> Answer:
-    return Answer(tuple(range(count)), (None,) * count, 0.0, "nobody", degraded=True, reason=str(error), failed=True)
+def _unanswered(count: int) -> Answer:
+    return Answer(tuple(range(count)), (None,) * count, 0.0, "nobody", degraded=True, failed=True)

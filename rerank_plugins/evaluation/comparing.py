@@ -108,12 +108,7 @@ def compare(
         raise InputError(f"The first stage of {dataset.name} found nothing for any query: there is nothing to rerank.")
     answers = Kept(Path(kept) if kept is not None else None)
     try:
-        if fresh:
-            for one in asked:
-                for depth in at:
-                    for question in dataset.cut(depth).questions:
-                        answers.forget(answers.name(one.identity, question))
-        run_sync(ask(asked, dataset, at, answers, at_once=at_once, progress=progress))
+        run_sync(ask(asked, dataset, at, answers, at_once=at_once, fresh=fresh, progress=progress))
     finally:
         answers.close()
         for one, given in zip(asked, rerankers, strict=True):

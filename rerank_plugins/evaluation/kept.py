@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.types import is_score
 from .data import Question
 
 __all__ = ["Answer", "Kept"]
@@ -34,11 +35,18 @@ class Answer:
     cost_usd: float | None = None
     """At the prices of the spec of this run: kept is what was used, so that a new price pays for nothing again."""
     degraded: bool = False
-    reason: str | None = None
+    """A stand-in answered, or the order stayed. Not kept: the next run asks again."""
     at_once: int = 1
     """How many questions were under way at the same time."""
     failed: bool = False
     """Nobody answered, and `order` is the order given. Not kept: the next run asks again."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether order and scores are of one list of candidates: what a damaged file holds may be anything."""
+        return sorted(self.order) == list(range(len(self.scores))) and all(
+            score is None or is_score(score) for score in self.scores
+        )
 
     def cut(self, depth: int) -> tuple[int, ...]:
         """Return the order of the first `depth` candidates, by the scores that they have among all.
@@ -87,13 +95,20 @@ class Kept:
         return hashlib.sha256(told.encode()).digest()
 
     def get(self, name: bytes) -> Answer | None:
-        """Return the answer filed under `name`."""
+        """Return the answer filed under `name`; none for what is damaged, or was a stand-in's (older versions kept those)."""
         found = self._file.execute("SELECT answer FROM answers WHERE name = ?", (name,)).fetchone()
         if found is None:
             return None
-        told: dict[str, Any] = json.loads(found[0])
-        used = tuple((model, tokens, units) for model, tokens, units in told["used"])
-        return Answer(**{**told, "order": tuple(told["order"]), "scores": tuple(told["scores"]), "used": used})
+        try:
+            told: dict[str, Any] = json.loads(found[0])
+            if told.get("degraded"):
+                return None
+            told.pop("reason", None)  # older versions kept a vendor's words there
+            used = tuple((model, tokens, units) for model, tokens, units in told["used"])
+            answer = Answer(**{**told, "order": tuple(told["order"]), "scores": tuple(told["scores"]), "used": used})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return answer if answer.whole else None
 
     def put(self, name: bytes, answer: Answer) -> None:
         """File an answer."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +13,7 @@ from ..core.fork import Lock
 from ..core.journal import note
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
-from ..core.types import Attempt, RerankRequest, Scores, Span, Usage
+from ..core.types import Attempt, RerankRequest, Scores, Span, Usage, is_score
 
 __all__ = ["Cache", "Store"]
 
@@ -59,19 +58,35 @@ class Cache(Wrapper):
     options), instruction, query and the document's text as it is sent. Texts and keys are not kept.
     """
 
-    def __init__(self, inner: Scorer, store: Store, identity: str) -> None:
-        """Keep what `inner` answers in `store`."""
+    def __init__(self, inner: Scorer, store: Store, identity: str | Callable[[], Awaitable[str]]) -> None:
+        """Keep what `inner` answers in `store`.
+
+        Args:
+            inner: Who is asked for what is not known.
+            store: Where answers are kept.
+            identity: Whose answers they are; a function where that is known only once a model's files are there.
+        """
         super().__init__(inner)
         self.store = store
-        self.identity = identity
+        self._identity = identity
         self._lock = Lock()
         self._hits = self._misses = 0
 
+    async def aidentity(self) -> str:
+        """Return whose answers are kept, after fetching the model's files where they are not on this machine."""
+        return self._identity if isinstance(self._identity, str) else await self._identity()
+
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Return what is known and ask for the rest."""
+        """Return what is known and ask for the rest.
+
+        The model's files are found first, without loading them: only they tell which commit's scores are looked for.
+        """
+        identity = await self.aidentity()
         size = size_of([request.query, request.documents], INLINE)
-        names = await run_text_work(size, _names, self.identity, request)
+        names = await run_text_work(size, _names, identity, request)
         model, reason, found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
+        if not all(entry is None or _fits(entry, text) for entry, text in zip(found, request.documents, strict=True)):
+            model, reason, found = self.label, None, [None] * len(names)  # a damaged entry
         missing = [position for position, entry in enumerate(found) if entry is None]
         hits = len(found) - len(missing)
         with self._lock:
@@ -85,7 +100,9 @@ class Cache(Wrapper):
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
         # A policy or a backend of somebody else's may let another answer.
-        if not scores.degraded and scores.model == self.label and self._means_the_same(scores):
+        ours = not scores.degraded and scores.model == self.label and self._means_the_same(scores)
+        # The files may have been replaced between the look at them and the loading of the model.
+        if ours and await self.aidentity() == identity:
             await self._keep(
                 [names[position] for position in missing], _Known(scores.model, scores.reason, tuple(fresh))
             )
@@ -210,15 +227,30 @@ def _read(text: str | None, count: int) -> _Known | None:
     try:
         model, reason, rows = json.loads(text)
         entries = tuple(
-            (
-                value,
-                cut,
-                tuple(Span(*each) for each in spans),
-                None if place is None else (str(place[0]), int(place[1])),
-            )
+            (value, cut, tuple(Span(*span) for span in spans), None if place is None else tuple(place))
             for value, cut, spans, place in rows
         )
-        whole = all(value is None or math.isfinite(value) for value, _, _, _ in entries)
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
-    return _Known(model, reason, entries) if whole and isinstance(model, str) and len(entries) == count else None
+    whole = all(
+        (value is None or is_score(value))
+        and (cut is None or isinstance(cut, bool))
+        and all(_is_place(span.start) and _is_place(span.end) and is_score(span.score) for span in spans)
+        and (place is None or _is_reply_place(place))
+        for value, cut, spans, place in entries
+    )
+    named = isinstance(model, str) and (reason is None or isinstance(reason, str))
+    return _Known(model, reason, entries) if whole and named and len(entries) == count else None
+
+
+def _is_reply_place(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _is_place(value[1])
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _fits(entry: _Entry, document: str) -> bool:
+    """Tell whether an entry's spans lie in the document."""
+    return all(span.start <= span.end <= len(document) for span in entry[2])

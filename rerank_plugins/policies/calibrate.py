@@ -19,18 +19,19 @@ class Calibrate(Wrapper):
     backend's own score.
     """
 
-    def __init__(self, inner: Scorer, curve: Curve, check: Callable[[], None]) -> None:
+    def __init__(self, inner: Scorer, curve: Curve, check: Callable[[], bool]) -> None:
         """Wrap `inner`.
 
         Args:
             inner: Whose raw scores the curve was fitted to.
             curve: From raw score to probability.
-            check: Raises `ConfigError` where the model turns out to be another; called when it has been loaded.
+            check: Raises `ConfigError` where the model turns out to be another; returns whether all of it is known by now.
+                Called after every answer until it is.
         """
         super().__init__(inner)
         self.curve = curve
         self.capabilities = replace(inner.capabilities, curve=curve)
-        self._check: Callable[[], None] | None = check
+        self._check: Callable[[], bool] | None = check
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask the inner scorer; its answer's relevance is the curve's."""
@@ -49,6 +50,5 @@ class Calibrate(Wrapper):
         self._checked()
 
     def _checked(self) -> None:
-        if self._check is not None:
-            self._check()
+        if self._check is not None and self._check():
             self._check = None

@@ -27,6 +27,7 @@ _TABLE = (
 )
 _BY_AGE = "CREATE INDEX IF NOT EXISTS scores_by_age ON scores (made)"
 _AT_ONCE = 500  # names in one question: SQLite takes 32,766, older builds 999
+_NEVER = 1e300
 _WAIT_S = 5.0
 """For another process to end its writing."""
 _PATIENCE_S = 1.0
@@ -154,13 +155,15 @@ class DiskStore:
             )
 
     def _get(self, names: Sequence[bytes]) -> dict[bytes, str]:
-        oldest = 0.0 if self.ttl_s is None else time.time() - self.ttl_s
+        now = time.time()
+        # What is dated in the future (the clock was set back) would outlive `ttl_s`: its age is not known.
+        oldest, newest = (0.0, _NEVER) if self.ttl_s is None else (now - self.ttl_s, now)
         found: dict[bytes, str] = {}
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            asked = f"SELECT name, entry FROM scores WHERE name IN ({marks}) AND made >= ?"  # noqa: S608 (marks only)
-            found.update(self._open().execute(asked, (*some, oldest)))
+            asked = f"SELECT name, entry FROM scores WHERE name IN ({marks}) AND made BETWEEN ? AND ?"  # noqa: S608 (marks only)
+            found.update(self._open().execute(asked, (*some, oldest, newest)))
         return found
 
     def _put(self, entries: Mapping[bytes, str]) -> None:
@@ -173,8 +176,11 @@ class DiskStore:
                 self._prune(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
+        now = time.time()
         if self.ttl_s is not None:
-            connection.execute("DELETE FROM scores WHERE made < ?", (time.time() - self.ttl_s,))
+            connection.execute("DELETE FROM scores WHERE made NOT BETWEEN ? AND ?", (now - self.ttl_s, now))
+        # After the clock was set back, what is made now would be the oldest, and dropped first.
+        connection.execute("UPDATE scores SET made = ? WHERE made > ?", (now, now))
         (count,) = connection.execute("SELECT count(*) FROM scores").fetchone()
         if count > self.max_entries:
             connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,15 @@ class MemoryStore:
 
     async def get(self, names: Sequence[bytes]) -> Sequence[str | None]:
         """Return the entry of each name, `None` where there is none or it is too old."""
-        oldest = 0.0 if self.ttl_s is None else time.monotonic() - self.ttl_s
+        now = time.monotonic()  # of the machine's start, which may be more recent than `ttl_s`
         found: list[str | None] = []
         with self._lock:
             for name in names:
-                made, text = self._kept.get(name, (-1.0, ""))
-                if made < oldest:
-                    self._kept.pop(name, None)
+                made, text = self._kept.get(name, (math.inf, None))
+                if text is None:
+                    found.append(None)
+                elif self.ttl_s is not None and now - made > self.ttl_s:
+                    del self._kept[name]
                     found.append(None)
                 else:
                     self._kept.move_to_end(name)

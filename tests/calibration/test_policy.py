@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 
@@ -148,6 +149,31 @@ def test_what_is_known_only_when_loaded_is_checked_then(made, cross_encoder_fold
     for ask in (Reranker.warmup, lambda reranker: reranker.rerank(QUERY, DOCUMENTS)):
         with pytest.raises(ConfigError, match="its dtype is bfloat16, and here it is float32"):
             ask(load_reranker({"use": spec, "calibration": str(path)}))
+
+
+def test_a_cache_that_answers_before_the_model_is_loaded_holds_nothing_against_it(cross_encoder_folder, tmp_path):
+    """Its dtype is known later; what differs then is refused then."""
+    spec = {
+        "use": f"sentence-transformers:{cross_encoder_folder}",
+        "cache": {"kind": "disk", "path": tmp_path / "scores"},
+    }
+    with load_reranker(spec) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS)
+        of = identity(reranker)
+    del reranker
+    gc.collect()  # the model is gone
+    for dtype, right in (("float32", True), ("bfloat16", False)):
+        path = tmp_path / f"{dtype}.json"
+        write(Calibration(of={**of, "dtype": dtype}, curve=PLATT, held_out={}), path)
+        with load_reranker({**spec, "calibration": str(path)}) as reranker:
+            assert [each.outcome for each in reranker.rerank(QUERY, DOCUMENTS).attempts] == ["cached"]
+            if right:
+                reranker.warmup()
+            else:
+                with pytest.raises(ConfigError, match="its dtype is bfloat16, and here it is float32"):
+                    reranker.warmup()
+        del reranker
+        gc.collect()
 
 
 @pytest.mark.parametrize("use", ["passthrough", "vllm"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -348,6 +349,33 @@ def test_degraded_answers_are_counted():
         (row,) = compare(made(20), [spec(server, fallback=["passthrough"])]).rows
     assert row.degraded == pytest.approx(0.1)
     assert row.failed == 0
+
+
+def test_degraded_answers_and_a_vendors_words_are_not_kept(tmp_path):
+    kept = tmp_path / "kept.sqlite3"
+    with CohereLike() as server:
+        words = Status(503, message="the document 'bees and honey' is too sweet")
+        server.always(words)
+        (row,) = compare(made(20), [spec(server, fallback=["passthrough"])], kept=kept).rows
+        assert row.degraded == 1.0
+    for file in tmp_path.iterdir():
+        assert b"sweet" not in file.read_bytes()
+    with CohereLike() as server:
+        (row,) = compare(made(20), [spec(server, fallback=["passthrough"])], kept=kept).rows
+        assert len(server.requests) == 20
+    assert row.degraded == 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "nonsense", "[]", '{"used": 7}', '{"order": [0, 0], "scores": [1, 2], "used": []}']
+)
+def test_a_damaged_answer_is_asked_for_again(damage, tmp_path):
+    kept = tmp_path / "kept.sqlite3"
+    expected = compare(made(3), ["lexical"], kept=kept).rows[0].values
+    with sqlite3.connect(kept) as connection:
+        assert connection.execute("UPDATE answers SET answer = ?", (damage,)).rowcount == 3
+    connection.close()
+    assert compare(made(3), ["lexical"], kept=kept).rows[0].values == expected
 
 
 def test_a_query_that_nobody_answered_counts_as_the_order_given_and_is_asked_again(tmp_path):

@@ -102,7 +102,7 @@ def identity(options: dict) -> str:
     scorer = load_reranker({"cache": True, **options}).scorer
     while not isinstance(scorer, Cache):
         scorer = scorer.inner
-    return scorer.identity
+    return asyncio.run(scorer.aidentity())
 
 
 @pytest.fixture
@@ -254,6 +254,39 @@ def test_what_is_too_old_is_asked_for_again(cache, tmp_path: Path, monkeypatch):
     asyncio.run(scorer.aclose())
 
 
+def test_the_memory_of_a_machine_that_started_after_ttl_s_is_read(monkeypatch):
+    """A monotonic clock counts from the machine's start."""
+    store = MemoryStore(9, ttl_s=3600.0)
+    store.put({b"known": "entry"})
+    monotonic = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: monotonic)
+    assert asyncio.run(store.get([b"known", b"unknown"])) == ["entry", None]
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
+    store.put({b"new": "entry"})
+    assert asyncio.run(store.get([b"new", b"unknown"])) == ["entry", None]
+
+
+@pytest.mark.parametrize("ttl_s", [60.0, None])
+def test_entries_dated_in_the_future_do_not_outlive_ttl_s_or_push_out_new_ones(ttl_s, tmp_path: Path, monkeypatch):
+    clock = time.time
+
+    async def work() -> tuple[list[str | None], list[str | None]]:
+        store = DiskStore(tmp_path / "scores", 20, ttl_s)
+        monkeypatch.setattr("time.time", lambda: clock() + 10**6)
+        store.put({bytes([number]): "future" for number in range(20)})
+        monkeypatch.setattr("time.time", clock)  # the clock was set back
+        before = await store.get([bytes([number]) for number in range(20)])
+        for number in range(100, 140):
+            store.put({bytes([number]): "now"})
+        after = await store.get([bytes([number]) for number in range(100, 140)])
+        await store.aclose()
+        return before, after
+
+    before, after = asyncio.run(work())
+    assert before == [None if ttl_s else "future"] * 20
+    assert after[-15:] == ["now"] * 15
+
+
 def test_the_file_holds_no_text_and_no_key(server: CohereLike, tmp_path: Path):
     path = tmp_path / "scores.sqlite3"
     with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:
@@ -322,6 +355,14 @@ def test_what_waits_for_a_locked_file_is_given_up_together(tmp_path: Path, monke
         *("", "nonsense", "{}", "7", "null", "[" * 5000, b"\xff", '["m", null, 7]', '["m", null, []]'),
         *('["m", null, [[NaN, null, []]]]', '["m", null, [["1", null, []]]]', '["m", null, [[1, null, [7]]]]'),
         "[7, null, [[1, null, []]]]",
+        *(
+            f'["m", null, [[{"9" * 400}, null, []]]]',
+            '["m", null, [[true, null, []]]]',
+            '["m", null, [[1e999, null, []]]]',
+        ),
+        *('["m", null, [[1, 0, []]]]', '["m", 7, [[1, null, []]]]', '["m", null, [[1, null, [["a", 2, 1.0]]]]]'),
+        *('["m", null, [[1, null, [[0, 9999, 1.0]]]]]', '["m", null, [[1, null, [[2, 1, 1.0]]]]]'),
+        *('["m", null, [[1, null, [[0, 1, "x"]]]]]', f'["m", null, [[1, null, [[0, 1, {"9" * 400}]]]]]'),
     ],
     ids=lambda damage: repr(damage)[:30],
 )

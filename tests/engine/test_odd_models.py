@@ -1,0 +1,209 @@
+"""Models that are no plain encoder with one output: decoders without a token to pad with, files of fixed shapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import SENTENCES, cross_encoder, wordpiece
+
+from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.engine.encoder import Encoder
+from rerank_plugins.engine.runtimes import scoring_output
+
+QUERY = "how do the tides work"
+DOCUMENTS = [*SENTENCES, "Tides.", "The moon and the sun. " * 8]
+
+
+def scores(spec, documents, **more):
+    with load_reranker({"use": spec, **more}) as reranker:
+        response = reranker.rerank(QUERY, documents)
+        return [result.raw_score for result in sorted(response, key=lambda result: result.index)]
+
+
+# --- decoders that classify, on torch ---
+
+
+def decoder(folder: Path, kind: str, pad: int | None) -> Path:
+    """Make a tiny classifier of a decoder's architecture."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+
+    folder.mkdir()
+    wordpiece(folder, longest=128)
+    common = {
+        "vocab_size": Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(),
+        "num_labels": 1,
+        "initializer_range": 0.5,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    torch.manual_seed(3)
+    if kind == "GPT2":
+        config = transformers.GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=128)
+    else:
+        config = getattr(transformers, f"{kind}Config")(
+            **common,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=128,
+        )
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    model.save_pretrained(folder)
+    told = json.loads((folder / "config.json").read_text("utf-8")) | {"pad_token_id": pad}
+    (folder / "config.json").write_text(json.dumps(told), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "pad"), [("Llama", None), ("Llama", -1), ("GPT2", None), ("Qwen2", None)])
+def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kind, pad, tmp_path):
+    import torch
+    import transformers
+
+    folder = decoder(tmp_path / "model", kind, pad)
+    model = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(folder, pad_token_id=None).eval()
+    rows = Encoder(folder / "tokenizer.json").pairs(QUERY, DOCUMENTS, 128)
+    with torch.inference_mode():
+        expected = [float(model(input_ids=torch.tensor([row.ids])).logits[0, 0]) for row in rows]
+    assert max(expected) - min(expected) > 0.05
+    found = scores(f"sentence-transformers:{folder}", DOCUMENTS, device="cpu", batch_tokens=4096)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_rows_that_use_every_token_of_the_vocabulary_are_run_alone(tmp_path):
+    from rerank_plugins.engine.torch_load import load
+    from rerank_plugins.engine.torch_model import Placement
+
+    network = load(decoder(tmp_path / "model", "Llama", None), Placement(device="cpu"))
+    words = network._words
+    rows = [list(range(words)), [5, 4, 3], list(range(words))[::-1]]
+    ids, mask = np.zeros((3, words), dtype=np.int64), np.zeros((3, words), dtype=np.int64)
+    for line, row in enumerate(rows):
+        ids[line, : len(row)], mask[line, : len(row)] = row, 1
+    alone = [
+        network.run(np.array([row]), np.ones((1, len(row)), dtype=np.int64), np.zeros((1, len(row)))) for row in rows
+    ]
+    assert network.run(ids, mask, np.zeros_like(ids)) == pytest.approx(np.concatenate(alone), abs=1e-4)
+
+
+# --- ONNX files ---
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return cross_encoder(tmp_path_factory.mktemp("onnx") / "model")
+
+
+def changed(folder: Path, to: Path, change) -> Path:
+    import onnx
+
+    made = shutil.copytree(folder, to)
+    model = onnx.load(made / "model.onnx")
+    change(model.graph)
+    onnx.save(model, made / "model.onnx")
+    return made
+
+
+def hidden_first(graph) -> None:
+    """Give the states of the last layer as the first output, as some exports do."""
+    import onnx
+
+    state = next(
+        node.output[0]
+        for node in reversed(graph.node)
+        if node.op_type == "LayerNormalization" or "LayerNorm" in node.name
+    )
+    hidden = onnx.helper.make_tensor_value_info(state, onnx.TensorProto.FLOAT, ["batch", "length", 32])
+    scoring = graph.output.pop()
+    graph.output.extend([hidden, scoring])
+
+
+def fixed(rows: int | None, length: int | None):
+    def change(graph) -> None:
+        for value in (*graph.input, *graph.output):
+            sizes = value.type.tensor_type.shape.dim
+            if rows:
+                sizes[0].dim_value = rows
+            if length and value in list(graph.input):
+                sizes[1].dim_value = length
+
+    return change
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (hidden_first, "hidden states first"),
+        (fixed(1, None), "one row"),
+        (fixed(3, None), "three rows"),
+        (fixed(None, 128), "128 tokens"),
+        (fixed(1, 128), "one row of 128 tokens"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_outputs_and_shapes_of_other_exports(change, told, runtime, folder, tmp_path):
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    expected = scores(f"onnx:{folder}", DOCUMENTS)
+    assert max(expected) - min(expected) > 0.05
+    odd = changed(folder, tmp_path / "odd", change)
+    assert scores(f"onnx:{odd}", DOCUMENTS, runtime=runtime) == pytest.approx(expected, abs=1e-4), told
+
+
+def test_a_length_below_the_settings_cuts_says_so_and_warns(folder, tmp_path, caplog):
+    odd = changed(folder, tmp_path / "odd", fixed(None, 32))
+    expected = scores(f"onnx:{folder}", DOCUMENTS, max_tokens=32)
+    with load_reranker(f"onnx:{odd}") as reranker:
+        response = reranker.rerank(QUERY, DOCUMENTS)
+    found = sorted(response, key=lambda result: result.index)
+    assert [result.raw_score for result in found] == pytest.approx(expected, abs=1e-4)
+    assert found[-1].truncated
+    assert "Set max_tokens to 32" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (fixed(None, 8), "hold no pair of texts"),
+        (
+            lambda graph: setattr(graph.input[2], "name", "past_key_values.0.key"),
+            r"needs the inputs past_key_values\.0\.key",
+        ),
+    ],
+)
+def test_what_no_pair_of_texts_can_be_given_to_is_refused(change, error, folder, tmp_path):
+    def renamed(graph):
+        change(graph)
+        names = {value.name for value in graph.input}
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name == "token_type_ids" and name not in names:
+                    node.input[place] = "past_key_values.0.key"
+
+    with pytest.raises(ConfigError, match=error):
+        scores(f"onnx:{changed(folder, tmp_path / 'odd', renamed)}", DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "place"),
+    [
+        ([("anything", [None, None, 32])], 0),
+        ([("last_hidden_state", [None, None, 32]), ("logits", [None, 1])], 1),
+        ([("pooled", [None, 32]), ("dense", [None, 1])], 1),
+        ([("probabilities", [None, 2]), ("logits", [None, 2])], 1),
+        ([("logits", [None, None, 9]), ("relevance", [None])], 1),
+        ([("a", None), ("b", None)], 0),
+        ([("a", [None, 32]), ("b", [None, 64])], 0),
+    ],
+)
+def test_which_output_holds_the_scores(outputs, place):
+    assert scoring_output(outputs) == place
