@@ -255,10 +255,10 @@ def test_revisions_that_share_an_onnx_file_are_two_models(cross_encoder_folder: 
 class _Stub:
     """A session that does as it is told."""
 
-    inputs = frozenset({"input_ids"})
+    rows = length = None
 
-    def __init__(self, run: Callable[[], None]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], None], inputs: frozenset[str] = frozenset({"input_ids"})) -> None:
+        self._run, self.inputs = run, inputs
 
     def run(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         self._run()
@@ -296,9 +296,8 @@ async def test_what_a_runtime_raises_is_an_error_of_ours_and_tells_nothing_of_ho
 
 def test_shorter_rows_are_padded_with_the_model_s_own_token_which_is_masked(folder: Path) -> None:
     changed(folder / "config.json", pad_token_id=7)
-    feed = loaded(folder)._feed(
-        [Encoded([3, 4], [0, 1], False), Encoded([2], [1], False)], [1, 0], frozenset({"input_ids", "attention_mask"})
-    )
+    session = _Stub(lambda: None, frozenset({"input_ids", "attention_mask"}))
+    feed = loaded(folder)._feed([Encoded([3, 4], [0, 1], False), Encoded([2], [1], False)], [1, 0], session)
     assert feed["input_ids"].tolist() == [[2, 7], [3, 4]]
     assert feed["attention_mask"].tolist() == [[1, 0], [1, 1]]
     assert "token_type_ids" not in feed
