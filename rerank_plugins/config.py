@@ -252,6 +252,11 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
         raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
+    except OSError as error:  # a path that is too long, a folder that may not be read
+        why = error.strerror or str(error)
+        raise ConfigError(
+            f"{name} cannot be made: {why}. Check the paths in the spec, and the model's name."
+        ) from error
     if isinstance(backend, HostedBackend) and backend.transport is None:
         from .transport import HTTPXTransport
 

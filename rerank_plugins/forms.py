@@ -13,6 +13,7 @@ from . import __version__
 from .calibration.file import read
 from .calibration.identity import difference, identity, pending
 from .core.errors import ConfigError
+from .core.numeric import integer
 from .core.scorer import Backend, Scorer
 from .policies.breaker import FAILURES, RESET_S, Breaker
 from .policies.cache import Cache
@@ -147,8 +148,7 @@ def retried(scorer: Scorer, value: Any) -> Scorer:
         value if isinstance(value, Mapping) else {"attempts": value}, "retry", ("attempts", "wait_initial", "wait_max")
     )
     attempts = given.pop("attempts", ATTEMPTS)
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-        raise ConfigError(f"retry counts all attempts, so it is at least 1; {attempts!r} is not.")
+    attempts = count(attempts, "retry (all attempts, the first one included)")
     waits = {key: seconds(each, f"retry.{key}", zero=True) for key, each in given.items()}
     return Retry(scorer, attempts=attempts, **waits) if attempts > 1 else scorer
 
@@ -165,7 +165,7 @@ def fitted(scorer: Scorer, value: Any) -> Scorer:
             raise ConfigError(f"long_documents: {', '.join(given)} belong to mode 'chunk', and the mode is {mode!r}.")
         return Truncate(scorer, mode) if limited else scorer
     tokens = None if given.get("tokens") is None else count(given["tokens"], "long_documents.tokens")
-    overlap = None if given.get("overlap") is None else int(number(given["overlap"], "long_documents.overlap", 0))
+    overlap = None if given.get("overlap") is None else integer(given["overlap"], "long_documents.overlap", 0)
     if tokens is not None and overlap is not None and overlap >= tokens:
         raise ConfigError(f"long_documents.overlap ({overlap}) has to be below long_documents.tokens ({tokens}).")
     how = choice(given.get("aggregate", "max"), "long_documents.aggregate", AGGREGATES)
@@ -204,12 +204,12 @@ def fused(scorers: list[Scorer], value: Mapping[str, Any], *, retrieval: bool) -
             raise ConfigError(
                 f"fuse.weights is a list of {lists} numbers, one for each list that is fused; not {weights!r}."
             )
-        weights = [number(each, "fuse.weights", 0.0) for each in weights]
-        if not sum(weights):
+        weights = [number(each, "fuse.weights", 0.0, 1e9) for each in weights]
+        if not any(weights):
             raise ConfigError("fuse.weights are all 0: nothing would be fused.")
     if "k" in value and method != "rrf":
         raise ConfigError("fuse.k belongs to the method 'rrf'.")
-    k = number(value.get("k", RRF_K), "fuse.k", 0.0)
+    k = number(value.get("k", RRF_K), "fuse.k", 0.0, 1e9)
     return Fuse(scorers, retrieval=retrieval, method=method, weights=weights, k=k)
 
 

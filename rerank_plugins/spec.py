@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from .core.errors import ConfigError
+from .core.numeric import shown
 from .core.secret import Secret
 from .core.text import sendable
 from .registry import entries, unknown
@@ -33,6 +36,11 @@ SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
 DEFAULT = "embedded"
 
+DEEPEST = 64
+"""Levels of lists and mappings in a spec: far from Python's limit of recursion, which the build would meet."""
+MOST_SPECS = 1_000
+LARGEST = 10_000
+"""Values in a spec, those of the named rerankers in it included."""
 HOLDS_SPECS = {"fallback": "specs", "cascade": "stages", "fuse": "with"}
 """Where a spec holds other specs."""
 
@@ -51,21 +59,26 @@ def profiles(path: str | os.PathLike[str] | None) -> Profiles:
     chosen = path or os.environ.get(CONFIG_VARIABLE)
     if not chosen:
         return {}
-    file = Path(chosen).expanduser()
+    if not isinstance(chosen, str | os.PathLike):
+        raise ConfigError(f"config must be the path of a TOML file, got {shown(chosen)}.")
     try:
-        return _read(file, file.stat().st_mtime_ns)
-    except OSError as error:
+        file = Path(chosen).expanduser()
+        content = file.read_bytes()
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # a NUL in it, a path of bytes, no home folder
         origin = "" if path else f" (named by {CONFIG_VARIABLE})"
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"The configuration file {file}{origin} cannot be read: {error.strerror}. Check the path."
+            f"The configuration file {_cut(os.fspath(chosen))}{origin} cannot be read: {why}. Check the path."
         ) from error
+    # The content is the key: size and time of a file may stay the same when it is replaced, and it is small.
+    return _parsed(file, content)
 
 
 @functools.lru_cache(maxsize=16)
-def _read(file: Path, changed: int) -> Profiles:  # noqa: ARG001 (a key of the cache)
+def _parsed(file: Path, content: bytes) -> Profiles:
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        found = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits; nested too deep
         raise ConfigError(f"{file} is not valid TOML: {error}. Mend that line.") from error
     named = found.get("rerankers")
     if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
@@ -95,7 +108,7 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
         elif spec.lstrip().startswith("{"):
             try:
                 spec = json.loads(spec)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{SPEC_VARIABLE} begins like JSON and is none: {error}.") from error
     if isinstance(spec, Mapping):
         return guarded(spec)
@@ -113,12 +126,25 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
     return {"use": spec}
 
 
-def spelled_out(spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...] = ()) -> dict[str, Any]:
+def spelled_out(spec: Mapping[str, Any], named: Profiles) -> dict[str, Any]:
     """Return a guarded copy in which the specs inside are the named rerankers themselves: it means the same without the file.
 
     Raises:
-        ConfigError: A name nobody knows, or a reranker that is made of itself.
+        ConfigError: A name nobody knows, a reranker that is made of itself, or of too many others.
     """
+    found = _spelled_out(spec, named, (), itertools.count(1))
+    _check_plain(found)
+    return found
+
+
+def _spelled_out(
+    spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...], specs: Iterator[int]
+) -> dict[str, Any]:
+    # Ten named rerankers that each name the next one twice are 1,024 of the last: so all are counted, not only the depth.
+    if len(within) > DEEPEST or next(specs) > MOST_SPECS:
+        raise ConfigError(
+            f"A spec may hold {MOST_SPECS:,} specs, {DEEPEST} inside each other, the named rerankers in it included. Name fewer."
+        )
 
     def entry(each: Any) -> Any:
         if each is None:
@@ -129,7 +155,7 @@ def spelled_out(spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...
         if isinstance(each, str) and each in within:
             raise ConfigError(f"The reranker {each!r} is made of itself ({' → '.join((*within, each))}): name another.")
         deeper = (*within, each) if isinstance(each, str) else within
-        return spelled_out(parse(each, named), named, deeper)
+        return _spelled_out(parse(each, named), named, deeper, specs)
 
     found = guarded(spec)
     if isinstance(fallback := found.get("fallback"), list):
@@ -142,8 +168,51 @@ def spelled_out(spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...
 
 
 def guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy in which every `api_key`, however deep, is a `Secret`."""
-    return {key: Secret.of(value) if key == "api_key" else _inside(value, guarded) for key, value in spec.items()}
+    """Return a copy in which every `api_key`, however deep, is a `Secret`.
+
+    Raises:
+        ConfigError: The spec is nested too deep (or holds itself), a key is no string, or a number is not finite.
+    """
+    _check_plain(spec)
+    return _guarded(spec)
+
+
+def _guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: Secret.of(value) if key == "api_key" else _inside(value, _guarded) for key, value in spec.items()}
+
+
+def _check_plain(spec: Mapping[str, Any]) -> None:
+    """Refuse a spec that the code after this could not walk, compare or write as JSON.
+
+    Raises:
+        ConfigError: See `guarded`.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", spec, 1)]
+    seen = 0
+    while waiting:
+        path, value, depth = waiting.pop()
+        seen += 1
+        if depth > DEEPEST or seen > LARGEST:
+            raise ConfigError(
+                f"The spec is too large, or holds itself (at {_cut(path) or 'its top'}): it may have {DEEPEST} levels of lists and "
+                f"mappings and {LARGEST:,} values. Nest fewer specs."
+            )
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                if not isinstance(key, str):
+                    raise ConfigError(f"There is no option {shown(key)}: the keys of a spec must be strings.")
+                waiting.append((f"{path}.{key}" if path else key, each, depth + 1))
+        elif isinstance(value, list | tuple):
+            waiting.extend((f"{path}[{place}]", each, depth + 1) for place, each in enumerate(value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{_cut(path)} must be a finite number, got {value}. Leave it out for no bound.")
+        elif isinstance(value, int) and value.bit_length() > 64:
+            raise ConfigError(f"{_cut(path)} must be a number of at most 64 bits, got one of {value.bit_length()}.")
+
+
+def _cut(text: str | bytes) -> str:
+    told = text if isinstance(text, str) else repr(text)
+    return told if len(told) <= 200 else f"{told[:100]}…{told[-50:]}"
 
 
 def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +284,10 @@ def canonical(spec: Mapping[str, Any]) -> str:
         return value.reveal() if isinstance(value, Secret) else f"{type(value).__qualname__}@{id(value)}"
 
     keys = sorted(item for item in os.environ.items() if item[0].endswith(("KEY", "TOKEN", "_PATH", "_URL")))
-    text = json.dumps([spec, keys], sort_keys=True, default=told)
+    try:
+        text = json.dumps([spec, keys], sort_keys=True, default=told)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The spec is not plain data: {error}. Use strings, numbers, lists and mappings.") from error
     named = [os.environ.get(name) for name in _ENVIRONMENT.findall(text)]
     text = json.dumps([text, named])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rerank_plugins import ConfigError, MissingExtra, Reranker, load_reranker, registry
+from rerank_plugins import ConfigError, MissingExtra, Reranker, RerankError, load_reranker, registry
 from rerank_plugins.config import shared
 from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
 from rerank_plugins.policies.deadline import Deadline
@@ -189,11 +190,11 @@ def test_file(file, monkeypatch):
         ({"use": "lexical", "instruction": 5}, "instruction has to be a text"),
         ({"use": "lexical", "score_threshold": "high"}, "score_threshold"),
         ({"use": "lexical", "score_threshold": 1.5}, "score_threshold"),
-        ({"use": "lexical", "deadline": "2"}, "deadline is a number of seconds"),
+        ({"use": "lexical", "deadline": "2"}, "deadline must be a number of seconds above 0.*got '2'"),
         ({"use": "lexical", "deadline": 0}, "deadline"),
         ({"use": "lexical", "deadline": True}, "deadline"),
         ({"use": "lexical", "deadline": float("nan")}, "deadline"),
-        ({"use": "lexical", "retry": 0}, "retry counts all attempts"),
+        ({"use": "lexical", "retry": 0}, "retry .all attempts.* must be an integer of at least 1, got 0"),
         ({"use": "lexical", "retry": True}, "retry"),
         ({"use": "lexical", "retry": 1.5}, "retry"),
         ({"use": "lexical", "retry": {"attempt": 2}}, "option of retry 'attempt'.*Did you mean 'attempts'"),
@@ -223,8 +224,12 @@ def test_file(file, monkeypatch):
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0.5}, "max_in_flight"),
         ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "cannot be made with these options"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": "8"}, "max_in_flight"),
-        ({"use": "acme", "api_key": KEY, "max_in_flight": float("inf")}, "acme cannot be made with these options"),
-        ({"use": "embedded", "embedded": {"cache_mb": float("inf")}}, "embedded cannot be made with these options"),
+        (
+            {"use": "acme", "api_key": KEY, "max_in_flight": float("inf")},
+            "max_in_flight must be a finite number, got inf",
+        ),
+        ({"use": "embedded", "embedded": {"cache_mb": float("inf")}}, r"embedded\.cache_mb must be a finite number"),
+        ({"use": "onnx:" + "x" * 4000}, "File name too long"),
         ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url has to begin with"),
         ({"use": "acme", "api_key": KEY, "base_url": "http://[::1"}, "base_url"),
         ({"use": "http"}, "http needs a base_url"),
@@ -237,6 +242,144 @@ def test_every_mistake_is_told_with_what_to_do(spec, told):
     with pytest.raises(ConfigError, match=told) as caught:
         load_reranker(spec)
     assert KEY not in str(caught.value)
+
+
+NUMBERS = {
+    "deadline": lambda value: {"deadline": value},
+    "timeout": lambda value: {"timeout": value},
+    "max_in_flight": lambda value: {"max_in_flight": value},
+    "price.per_million_tokens": lambda value: {"price": {"per_million_tokens": value}},
+    "price.per_search_unit": lambda value: {"price": {"per_search_unit": value}},
+    "top_n": lambda value: {"top_n": value},
+    "score_threshold": lambda value: {"score_threshold": value},
+    "retry": lambda value: {"retry": value},
+    "retry.wait_initial": lambda value: {"retry": {"wait_initial": value}},
+    "retry.wait_max": lambda value: {"retry": {"wait_max": value}},
+    "limit.requests_per_minute": lambda value: {"limit": {"requests_per_minute": value}},
+    "limit.tokens_per_minute": lambda value: {"limit": {"tokens_per_minute": value}},
+    "breaker.failures": lambda value: {"breaker": {"failures": value}},
+    "breaker.reset_s": lambda value: {"breaker": {"reset_s": value}},
+    "cache.max_entries": lambda value: {"cache": {"max_entries": value}},
+    "cache.ttl_s": lambda value: {"cache": {"ttl_s": value}},
+    "long_documents.tokens": lambda value: {"long_documents": {"mode": "chunk", "tokens": value}},
+    "long_documents.overlap": lambda value: {"long_documents": {"mode": "chunk", "overlap": value}},
+    "fuse.k": lambda value: {"fuse": {"with": "retrieval", "k": value}},
+    "fuse.weights": lambda value: {"fuse": {"with": "retrieval", "weights": [value, 1.0]}},
+    "diversify.lambda": lambda value: {"diversify": {"lambda": value}},
+    "diversify.top_n": lambda value: {"diversify": {"top_n": value}},
+    "http.max_documents": lambda value: {"http": {"max_documents": value}},
+    "http.max_tokens": lambda value: {"http": {"max_tokens": value}},
+    "http.max_total_tokens": lambda value: {"http": {"max_total_tokens": value}},
+    "http.max_bytes": lambda value: {"http": {"max_bytes": value}},
+}
+CASCADE = {
+    "cascade.keep": lambda value: {"keep": [value]},
+    "cascade.gate": lambda value: {"keep": [1], "gate": value},
+}
+LOCAL_NUMBERS = ("max_tokens", "batch_tokens", "cache_mb")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, 10**5000, -1, "5", True, [5]], ids=type)
+def test_no_option_takes_what_is_no_usable_number(value):
+    for name, options in NUMBERS.items():
+        with pytest.raises(ConfigError, match=name.split(".")[-1]):
+            load_reranker({"use": "http", "base_url": "http://127.0.0.1:1", **options(value)})
+    for name, options in CASCADE.items():
+        with pytest.raises(ConfigError, match=name.split(".")[-1]):
+            load_reranker({"cascade": {"stages": ["lexical", "passthrough"], **options(value)}})
+    for name in LOCAL_NUMBERS:
+        with pytest.raises(ConfigError, match=name):
+            load_reranker({"use": "embedded", "embedded": {name: value}})
+
+
+def test_what_is_huge_but_meant_is_taken():
+    spec = {"use": "lexical", "deadline": 86_400 * 30, "cache": {"max_entries": 10**9, "ttl_s": 86_400 * 365}}
+    with load_reranker(spec) as reranker:
+        assert reranker.rerank("moon", ["the moon"])[0].index == 0
+
+
+def test_a_backend_that_is_made_directly_checks_its_numbers_too():
+    for value in (math.nan, math.inf, 10**400, 0, "5"):
+        for name in ("timeout", "max_in_flight"):
+            with pytest.raises(ConfigError, match=name):
+                Acme(api_key=KEY, **{name: value})
+
+
+def test_a_spec_that_holds_itself_or_hundreds_of_others_is_refused(file, monkeypatch):
+    circle = {"use": "lexical"}
+    circle["fallback"] = [circle]
+    deep = {"use": "lexical"}
+    for _ in range(300):
+        deep = {"use": "lexical", "fallback": [deep]}
+    body = {"a": 1}
+    body["b"] = [body]
+    inside = {"use": "http", "base_url": "http://127.0.0.1:1", "http": {"body": body}}
+    for spec in (circle, deep, inside):
+        for build in (load_reranker, shared):
+            with pytest.raises(ConfigError, match="too large, or holds itself"):
+                build(spec)
+    with pytest.raises(ConfigError, match="too large, or holds itself"):
+        load_reranker("lexical", fallback=[circle])
+    monkeypatch.setenv("RERANK_PLUGINS_RERANKER", '{"a":' * 20_000)
+    with pytest.raises(ConfigError, match="begins like JSON"):
+        load_reranker()
+    # Each of 40 names the next one twice: not deep, but two to the 40th specs.
+    tables = [f'[rerankers.r{n}]\nuse = "lexical"\nfallback = ["r{n + 1}", "r{n + 1}"]\n' for n in range(40)]
+    file.write_text("".join(tables) + '[rerankers.r40]\nuse = "lexical"\n', "utf-8")
+    with pytest.raises(ConfigError, match="1,000 specs"):
+        load_reranker("r0", config=file)
+    tables = [f'[rerankers.r{n}]\nuse = "lexical"\nfallback = ["r{n + 1}"]\n' for n in range(300)]
+    file.write_text("".join(tables) + '[rerankers.r300]\nuse = "lexical"\n', "utf-8")
+    with pytest.raises(ConfigError, match="64 inside each other"):
+        load_reranker("r0", config=file)
+    file.write_text(f"a = {'[' * 2000}{']' * 2000}", "utf-8")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_reranker(config=file)
+    file.write_text(f"[rerankers.a]\nuse = 'lexical'\ntop_n = {'9' * 5000}", "utf-8")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_reranker("a", config=file)
+
+
+def test_twenty_nested_fallbacks_work():
+    spec = {"use": "lexical"}
+    for _ in range(20):
+        spec = {"use": "lexical", "fallback": [spec]}
+    with load_reranker(spec) as reranker:
+        assert reranker.rerank("moon", ["the moon"])[0].index == 0
+
+
+@pytest.mark.parametrize("config", ["x" * 4000, "a\0b", 5, b"bytes", ["rerank.toml"]], ids=repr)
+def test_a_configuration_that_is_no_path_to_a_file(config):
+    with pytest.raises(ConfigError, match="config"):
+        load_reranker("lexical", config=config)
+
+
+LONG = "/tmp/" + "x" * 4000
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"use": f"onnx:{LONG}"},
+        {"use": f"causal-lm:{LONG}"},
+        {"use": f"sentence-transformers:{LONG}"},
+        {"use": f"bge:{LONG}"},
+        {"use": f"flashrank:{LONG}"},
+        {"use": f"jina:{LONG}"},
+        {"use": "lexical", "calibration": LONG},
+        {"use": "embedded", "calibration": LONG},
+        {"use": "onnx:a\0b"},
+        {"use": "embedded", "calibration": "a\0b"},
+        {"use": "embedded", "cache": {"kind": "disk", "path": LONG}},
+        {"use": "embedded", "cache": {"kind": "disk", "path": "a\0b"}},
+        {"use": f"./{LONG}"},
+    ],
+    ids=lambda spec: str(spec)[:40],
+)
+def test_a_path_that_no_file_can_have(spec):
+    with pytest.raises(RerankError) as caught:
+        load_reranker(spec).rerank("moon", ["the moon", "bananas"])
+    assert isinstance(caught.value, ConfigError)
 
 
 def test_keyword_options_are_checked_too():

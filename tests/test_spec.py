@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 
 import pytest
@@ -95,14 +96,26 @@ def test_profiles(tmp_path, monkeypatch):
 
 
 def test_a_changed_file_is_read_again(tmp_path):
-    import os
-
     file = tmp_path / "rerank.toml"
     file.write_text('[rerankers.a]\nuse = "lexical"\n', "utf-8")
     assert "a" in profiles(file)
     file.write_text('[rerankers.b]\nuse = "lexical"\n', "utf-8")
     os.utime(file, ns=(1, 1))
     assert "b" in profiles(file)
+
+
+def test_a_file_replaced_with_the_same_size_and_time_is_read_again(tmp_path):
+    file, other = tmp_path / "rerank.toml", tmp_path / "other.toml"
+    file.write_text('[rerankers.a]\nuse = "lexical"\n', "utf-8")
+    os.utime(file, ns=(1, 1))
+    assert "a" in profiles(file)
+    other.write_text('[rerankers.b]\nuse = "lexical"\n', "utf-8")
+    os.utime(other, ns=(1, 1))
+    other.replace(file)
+    assert "b" in profiles(file)
+    file.write_text('[rerankers.c]\nuse = "lexical"\n', "utf-8")  # in place: the inode stays too
+    os.utime(file, ns=(1, 1))
+    assert "c" in profiles(file)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
 from ..core.hosted import TIMEOUT, SDKBackend, explanation, read
 from ..core.noting import note, noted
+from ..core.numeric import integer
 from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
@@ -80,8 +81,9 @@ class Cohere(SDKBackend):
             priority: 0 is served first and dropped last.
             relevant_spans: Ask for the best passages (Rerank 5 and later); a mapping gives `threshold` and `max_spans`.
         """
-        if isinstance(max_tokens_per_doc, bool) or not isinstance(max_tokens_per_doc, int) or max_tokens_per_doc < 1:
-            raise ConfigError(f"cohere.max_tokens_per_doc has to be at least 1, and {max_tokens_per_doc!r} is not.")
+        integer(max_tokens_per_doc, "cohere.max_tokens_per_doc")
+        if priority is not None:
+            integer(priority, "cohere.priority", 0)
         if client is not None:
             _check_client(client)
         super().__init__(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+from ..core.numeric import finite
 from ..core.text_work import check_cancelled
 from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.encoder import Encoded
@@ -68,8 +69,7 @@ class Embedded(OnnxBackend):
         name = model or "embedded"
         if name not in MODELS:
             raise ConfigError(f"There is no embedded model {model!r}: write 'embedded' or 'embedded:fast'.")
-        if isinstance(cache_mb, bool) or not isinstance(cache_mb, int | float) or cache_mb < 0:
-            raise ConfigError(f"cache_mb has to be a number of megabytes, 0 for no cache, and {cache_mb!r} is not.")
+        finite(cache_mb, "cache_mb (megabytes, 0 for no cache)", 0, 1e9)
         if isinstance(max_tokens, int) and max_tokens > 512:
             raise ConfigError(f"The embedded model reads at most 512 tokens of a document, not {max_tokens}.")
         super().__init__(

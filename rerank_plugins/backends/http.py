@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from ..core.hosted import TIMEOUT, HostedBackend
+from ..core.numeric import integer
 from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scale
@@ -82,9 +83,15 @@ class HTTP(HostedBackend):
         """
         if scale not in ("unit", "logit", "cosine", "ordinal"):
             raise ConfigError(f"scale {scale!r} is not offered; choose one of: unit, logit, cosine, ordinal.")
-        for name, value in (("max_documents", max_documents), ("max_tokens", max_tokens), ("max_bytes", max_bytes)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} has to be a whole number of at least 1, and {value!r} is not.")
+        limits = {
+            "max_documents": max_documents,
+            "max_tokens": max_tokens,
+            "max_total_tokens": max_total_tokens,
+            "max_bytes": max_bytes,
+        }
+        for name, value in limits.items():
+            if value is not None:
+                integer(value, name)
         if not isinstance(path, str):
             raise ConfigError(f"path has to be a text such as '/rerank', and {path!r} is not.")
         super().__init__(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
 from .loop import PerLoop, Workers
 from .noting import note, noting
+from .numeric import integer, seconds
 from .price import Price
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
@@ -65,9 +66,8 @@ class Remote(Backend):
         super().__init__(model)
         self._key = self._find_key(Secret.of(api_key))
         self._address = self._find_address(base_url)
-        self.timeout = _positive(timeout, "timeout")
-        self.max_in_flight = int(_positive(max_in_flight, "max_in_flight"))
-        _positive(self.max_in_flight, "max_in_flight as a whole number")  # of 0.5 nothing is left
+        self.timeout = seconds(timeout, "timeout")
+        self.max_in_flight = integer(max_in_flight, "max_in_flight")
         self._price = Price.of(price)
 
     def priced(self, usage: Usage) -> Usage:
@@ -320,9 +320,3 @@ def explanation(body: Any) -> str:
     if isinstance(body, dict):
         return next((told for key in ("message", "detail", "error", "msg") if (told := explanation(body.get(key)))), "")
     return ""
-
-
-def _positive(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # NaN too
-        raise ConfigError(f"{name} has to be a number above 0, and {value!r} is not.")
-    return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import ConfigError
+from .numeric import finite, shown
 from .types import Usage
 
 __all__ = ["Price"]
@@ -32,11 +33,10 @@ class Price:
         if not isinstance(value, Mapping) or not value or not set(value) <= set(names):
             raise ConfigError(
                 f"price is a mapping of US dollars with one or both of {', '.join(names)}, such as "
-                f"{{'per_million_tokens': 0.05}}; not {value!r}."
+                f"{{'per_million_tokens': 0.05}}; not {shown(value)}."
             )
         for name, amount in value.items():
-            if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
-                raise ConfigError(f"price.{name} has to be a number of at least 0, and {amount!r} is not.")
+            finite(amount, f"price.{name}", 0, 1e12)
         return cls(**value)
 
     def of_usage(self, usage: Usage) -> Usage:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.numeric import integer
 
 __all__ = ["devices", "offered", "size"]
 
@@ -62,5 +63,5 @@ def size(name: str, value: Any, least: int = 16) -> None:
     Raises:
         ConfigError: It is none.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        raise ConfigError(f"{name} has to be a whole number of at least {least}, and {value!r} is not.")
+    if value is not None:
+        integer(value, name, least)

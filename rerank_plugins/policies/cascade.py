@@ -50,7 +50,11 @@ class Cascade(Several):
             kept = sorted(best[:keep])
             found = await self.ask(stage, request.select([positions[each] for each in kept]))
             if all(value is None for value in found.values):  # its own stand-in kept the order that it was given
-                scores = replace(scores, degraded=True, reason=found.reason, usage=scores.usage + found.usage)
+                why = found.reason or (
+                    f"{found.model}, the last stage asked, gives no scores: the order is that of {scores.model}. End the "
+                    "cascade with a stage that scores."
+                )
+                scores = replace(scores, degraded=True, reason=why, usage=scores.usage + found.usage)
                 break
             note(Attempt(stage.label, "kept", 0.0, f"{len(kept)} of {len(best)} documents"))
             tail = [positions[each] for each in best[keep:]] + tail

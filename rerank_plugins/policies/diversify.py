@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from ..core.errors import ConfigError, RerankError
 from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import SLICE, check_cancelled, slices
@@ -99,6 +101,24 @@ class Diversify(Wrapper):
 
     def _alike(self, documents: Sequence[str], asked: Iterable[int]) -> Callable[[int, int], float]:
         if self.similarity is not term_overlap:
-            return lambda one, other: self.similarity(documents[one], documents[other])
+            return lambda one, other: self._similar(documents[one], documents[other])
         words = {each: _words(documents[each]) for each in asked}  # each text is read once, not once a comparison
         return lambda one, other: _overlap(words[one], words[other])
+
+    def _similar(self, one: str, other: str) -> float:
+        """Call the user's function, whose errors and values can be anything."""
+        try:
+            value = float(self.similarity(one, other))
+        except RerankError:
+            raise
+        except Exception as error:
+            # Not the error's text: it may hold the documents.
+            raise ConfigError(
+                f"The function given as diversify.similarity failed with {type(error).__name__}. It must return a number "
+                "from 0 to 1 for two strings: mend it, or leave it out."
+            ) from error
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"The function given as diversify.similarity returned {value}. It must return a number from 0 to 1."
+            )
+        return value

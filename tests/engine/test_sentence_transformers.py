@@ -238,8 +238,8 @@ def test_bfloat16_by_name_keeps_the_scores_near(folders):
         ({"dtype": "int8"}, "dtype 'int8' is not offered"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"runtime": "onnxruntime"}, "runtime 'onnxruntime' is not offered.*torch"),
-        ({"max_tokens": 3}, "max_tokens has to be"),
-        ({"batch_tokens": 0}, "batch_tokens has to be a whole number of at least 1"),
+        ({"max_tokens": 3}, "max_tokens must be an integer of at least 16"),
+        ({"batch_tokens": 0}, "batch_tokens must be an integer of at least 1, got 0"),
         ({"max_tokens": LONGEST + 1}, f"more than the model has positions for: take {LONGEST} at most"),
     ],
 )

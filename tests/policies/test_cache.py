@@ -287,6 +287,18 @@ def test_entries_dated_in_the_future_do_not_outlive_ttl_s_or_push_out_new_ones(t
     assert after[-15:] == ["now"] * 15
 
 
+def test_a_lifetime_longer_than_the_machine_is_up(cache, tmp_path: Path):
+    """The monotonic clock starts near 0 at boot: what is not there is a miss all the same."""
+    ttl = time.monotonic() + 1000.0
+    store = DiskStore(tmp_path / "x", 9, ttl_s=ttl) if isinstance(cache, dict) else MemoryStore(9, ttl_s=ttl)
+    backend = Scripted()
+    scorer = Cache(backend, store, "x")
+    asyncio.run(scorer.ascore(REQUEST))
+    asyncio.run(scorer.ascore(REQUEST))
+    assert len(backend.asked) == 1
+    asyncio.run(scorer.aclose())
+
+
 def test_the_file_holds_no_text_and_no_key(server: CohereLike, tmp_path: Path):
     path = tmp_path / "scores.sqlite3"
     with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:

@@ -153,6 +153,14 @@ def test_a_stage_that_degrades_to_the_order_it_was_given_leaves_the_stage_before
     assert "in place of http" in answer.reason
 
 
+def test_a_cascade_that_ends_in_passthrough_says_why_it_is_degraded():
+    with load_reranker({"cascade": {"stages": ["lexical", "passthrough"], "keep": [3]}}) as reranker:
+        answer = reranker.rerank(QUERY, DOCUMENTS)
+    assert answer.degraded
+    assert indexes(answer) == indexes(load_reranker("lexical").rerank(QUERY, DOCUMENTS))
+    assert answer.reason.startswith("passthrough, the last stage asked, gives no scores: the order is that of lexical")
+
+
 def test_a_threshold_is_of_the_last_stage_and_refused_where_it_could_be_anothers(server):
     spec = {"cascade": {"stages": ["lexical", stage(server)], "keep": [3]}, "score_threshold": 0.15}
     with load_reranker(spec) as reranker:

@@ -63,6 +63,28 @@ def test_a_similarity_of_ones_own(server):
     assert order(first_word) == [0, 2, 3, 1, 4]
 
 
+@pytest.mark.parametrize(
+    ("similarity", "told"),
+    [
+        (lambda one, other: 1 / 0, "failed with ZeroDivisionError"),
+        (lambda one, other: next(iter(())), "failed with StopIteration"),
+        (lambda one, other: None, "failed with TypeError"),
+        (lambda one, other: "alike", "failed with ValueError"),
+        (lambda one: 1.0, "failed with TypeError"),
+        (lambda one, other: float("nan"), "returned nan"),
+        (lambda one, other: float("inf"), "returned inf"),
+        (lambda one, other: 10**400, "failed with OverflowError"),
+    ],
+)
+def test_a_similarity_that_fails_is_an_error_of_ours_without_the_texts(server, similarity, told: str):
+    with (
+        load_reranker(spec(server, similarity=similarity, **{"lambda": 0.5})) as reranker,
+        pytest.raises(ConfigError, match=told) as caught,
+    ):
+        reranker.rerank(QUERY, DOCUMENTS)
+    assert "moon" not in str(caught.value)
+
+
 def test_each_text_is_cut_into_words_once(server, monkeypatch):
     read = []
     words = diversify._words
