@@ -12,7 +12,7 @@ from .core.counters import Counters
 from .core.deadline import counting, within
 from .core.errors import ConfigError, DeadlineExceeded, InputError
 from .core.journal import gathering
-from .core.loop import run_sync
+from .core.loop import require_asyncio, run_sync
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
@@ -105,7 +105,12 @@ class Reranker:
         instruction: str | None = None,
         retrieval_scores: Iterable[float] | None = None,
     ) -> RerankResponse:
-        """Do what `rerank` does, on the caller's event loop, which it never blocks."""
+        """Do what `rerank` does, on the caller's event loop, which it never blocks.
+
+        Raises:
+            ConfigError: The event loop is not asyncio's; and all that `rerank` raises.
+        """
+        require_asyncio("arerank")
         with watching(self.scorer.label) as call, gathering(call) as attempts:
             try:
                 response = await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
@@ -198,6 +203,7 @@ class Reranker:
 
     async def awarmup(self) -> None:
         """Load the model now rather than at the first call."""
+        require_asyncio("awarmup")
         await self.scorer.awarmup()
 
     def close(self) -> None:
@@ -206,6 +212,7 @@ class Reranker:
 
     async def aclose(self) -> None:
         """Give back connections, threads and the model; a later call makes them anew."""
+        require_asyncio("aclose")
         await self.scorer.aclose()
 
     def __enter__(self) -> Reranker:

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rerank_plugins import BackendError, Reranker, TransientError, load_reranker
+from rerank_plugins import BackendError, ConfigError, Reranker, TransientError, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
 from rerank_plugins.core.journal import gathering
 from rerank_plugins.core.loop import WorkCancelled, Workers, check_cancelled, run_sync
@@ -542,3 +542,51 @@ def test_the_interpreter_ends_without_a_word(ending: str, name: str, cross_encod
         str(cross_encoder_folder),
     )
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("done", "", 0)
+
+
+def test_a_sync_call_while_the_interpreter_ends_raises_and_does_not_hang() -> None:
+    """A `__del__` of a module's global runs when no other thread does any more."""
+    script = """
+        from rerank_plugins import load_reranker
+
+        class Late:
+            def __init__(self):
+                self.reranker = load_reranker("lexical")
+                self.calls = [lambda: self.reranker.rerank("moon", ["the moon"]), self.reranker.close]
+            def __del__(self):
+                for call in self.calls:
+                    try:
+                        call()
+                        print("answered", flush=True)
+                    except Exception as error:
+                        print(type(error).__name__, flush=True)
+
+        late = Late()
+        late.calls[0]()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("TransientError\nTransientError\n", "", 0)
+
+
+@pytest.mark.parametrize("call", ["arerank", "awarmup", "aclose"])
+def test_the_async_face_outside_of_asyncio_says_what_it_needs(call: str) -> None:
+    """Driven by hand, as any other event loop would do it."""
+    reranker = load_reranker("embedded:fast")
+    work = reranker.arerank("moon", ["the moon"]) if call == "arerank" else getattr(reranker, call)()
+    with pytest.raises(ConfigError, match=rf"{call}\(\) needs asyncio.*{call[1:]}\(\) on a thread"):
+        work.send(None)
+
+
+def test_the_async_face_under_trio_says_what_it_needs_and_the_sync_one_works() -> None:
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+    reranker = load_reranker({"use": "embedded:fast", "on_error": "degrade"})
+
+    async def work() -> int:
+        with pytest.raises(ConfigError, match="needs asyncio"):
+            await reranker.arerank("moon", ["the moon"])
+        answer = await trio.to_thread.run_sync(reranker.rerank, "moon", ["bananas", "the moon"])
+        return answer[0].index
+
+    assert trio.run(work) == 1

@@ -11,15 +11,16 @@ import concurrent.futures
 import contextlib
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from .context import holding
-from .errors import TransientError
+from .errors import ConfigError, TransientError
 from .fork import forgets_after_fork
 
-__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "run_sync"]
+__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "require_asyncio", "run_sync"]
 
 T = TypeVar("T")
 
@@ -92,7 +93,12 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         RuntimeError: Called on the background loop itself, where waiting would never end.
+        TransientError: The interpreter is ending, or no thread can be started.
     """
+    if sys.is_finalizing():
+        # From a `__del__` at exit. No other thread runs any more, and up to Python 3.11 starting one waits for ever.
+        work.close()
+        raise _no_thread(RuntimeError("the interpreter is shutting down"))
     try:
         loop = _background.running()
     except BaseException:
@@ -114,6 +120,19 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     finally:
         if here is not None:
             _held.discard(here)
+
+
+def require_asyncio(name: str) -> None:
+    """Refuse an async call outside of asyncio.
+
+    Raises:
+        ConfigError: No asyncio event loop runs in this thread (but trio's, say).
+    """
+    if asyncio._get_running_loop() is None:
+        raise ConfigError(
+            f"{name}() needs asyncio, and no asyncio event loop runs in this thread. Under trio or another library, call "
+            f"{name.removeprefix('a')}() on a thread, as `await trio.to_thread.run_sync(...)`; under AnyIO, use the backend 'asyncio'."
+        )
 
 
 class PerLoop(Generic[T]):
