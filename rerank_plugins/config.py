@@ -37,6 +37,7 @@ from .policies.calibrate import Calibrate
 from .policies.cascade import Cascade
 from .policies.deadline import Deadline
 from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
+from .policies.loading import Loading
 from .policies.observe import Observe
 from .policies.several import Several
 from .policies.split import Split
@@ -203,7 +204,8 @@ def _scorer(settings: Mapping[str, Any]) -> Scorer:
 def _stack(settings: Mapping[str, Any]) -> Scorer:
     """Return one backend with the policies that belong to it."""
     backend = _backend(settings)
-    scorer: Scorer = Observe(backend)
+    loads = not backend.remote and type(backend).awarmup is not Scorer.awarmup
+    scorer: Scorer = Observe(Loading(backend) if loads else backend)
     if (limit := settings.get("limit")) is not None:
         scorer = limited(scorer, backend, limit)
     retry = settings.get("retry", ATTEMPTS if backend.remote else None)

@@ -73,6 +73,7 @@ class Lexical(LocalBackend):
 
     model = "lexical"
     capabilities = Capabilities(scale="unit", listwise=True)
+    quick = True
 
     def __init__(self) -> None:
         """Take nothing."""

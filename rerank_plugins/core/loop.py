@@ -20,7 +20,7 @@ from .context import holding
 from .errors import ConfigError, TransientError
 from .fork import forgets_after_fork
 
-__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "require_asyncio", "run_sync"]
+__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "in_background", "require_asyncio", "run_sync"]
 
 T = TypeVar("T")
 
@@ -120,6 +120,22 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     finally:
         if here is not None:
             _held.discard(here)
+
+
+def in_background(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    """Start `work` on the background loop, where it goes on whatever becomes of the caller.
+
+    It gets an empty context: neither the deadline nor the record of the call that started it are its own.
+
+    Raises:
+        TransientError: No thread can be started.
+    """
+    try:
+        loop = _background.running()
+    except BaseException:
+        work.close()
+        raise
+    return contextvars.Context().run(asyncio.run_coroutine_threadsafe, work, loop)
 
 
 def require_asyncio(name: str) -> None:

@@ -36,6 +36,8 @@ class Scorer(ABC):
     """Whether it answers at once and cannot fail: a fallback then asks it even when no time is left."""
     deadline: float | None = None
     """Seconds that it gives a whole call. `Reranker` starts that clock before it reads the documents."""
+    quick: bool = False
+    """Whether it answers within milliseconds: a fallback then reserves only a small part of the deadline for it."""
 
     @property
     @abstractmethod
@@ -73,6 +75,7 @@ class Wrapper(Scorer):
         self.inner = inner
         self.capabilities = inner.capabilities
         self.instant = inner.instant
+        self.quick = inner.quick
         self.keeps_deadline = inner.keeps_deadline
         self.deadline = inner.deadline
 

@@ -68,7 +68,8 @@ class OnnxModel:
         self.limits = Limits.read(folder)
         self.workers = Workers(cores(), f"rerank-{folder.name}")
         self.turns = Turns()
-        self._lock = threading.Lock()
+        # Two locks: a call that needs the tokenizer does not wait for the weights.
+        self._lock, self._encoder_lock = threading.Lock(), threading.Lock()
         self._session: Session | None = None
         self._apart = False
         self._encoder: Encoder | None = None
@@ -77,7 +78,7 @@ class OnnxModel:
     @property
     def encoder(self) -> Encoder:
         """Its tokenizer, read when first asked for."""
-        with self._lock:
+        with self._encoder_lock:
             if self._encoder is None:
                 self._encoder = Encoder(self.folder / "tokenizer.json")
             return self._encoder

@@ -27,6 +27,9 @@ Cause = Literal["transient", "bad_response", "deadline", "rejected"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 DEFAULT_CAUSES: tuple[Cause, ...] = ("transient", "bad_response", "deadline")
 
+QUICK_S = 0.05
+QUICK_S_PER_CHARACTER = 1e-6
+"""What is reserved for a quick entry: `lexical` takes up to about a microsecond a character on a busy machine."""
 _WARN_EVERY = 60.0
 _log = logging.getLogger("rerank_plugins")
 
@@ -46,11 +49,23 @@ def cause(error: RerankError) -> Cause | None:
             return None
 
 
+def _share(left: float, later: Sequence[Scorer], request: RerankRequest) -> float:
+    """Return the seconds of `left` that an entry may use when those of `later` come after it."""
+    equal = left / (1 + len(later))
+    quick = sum(other.quick for other in later)
+    if not quick:
+        return equal
+    size = len(request.query) + sum(map(len, request.documents))
+    reserved = quick * min(equal, QUICK_S + QUICK_S_PER_CHARACTER * size)
+    return (left - reserved) / (1 + len(later) - quick)
+
+
 class Fallback(Scorer):
     """Ask each entry in turn until one answers.
 
-    Under a deadline an entry may use what is left divided by the entries still to come; entries that answer at once
-    (`instant`: the retriever's order) are not counted and are asked even when no time is left.
+    Under a deadline an entry may use what is left divided by the entries still to come. Of these, entries that answer at
+    once (`instant`: the retriever's order) are not counted and are asked even when no time is left; for entries that
+    answer within milliseconds (`quick`: lexical) a small part is reserved instead of an equal one.
     """
 
     keeps_deadline = True
@@ -96,10 +111,21 @@ class Fallback(Scorer):
         left = seconds_left()
         if left is None or entry.instant:
             return await entry.ascore(request)
-        to_come = sum(not other.instant for other in self.entries[position:])
         if left <= 0:
             raise DeadlineExceeded(f"{entry.label} was not asked: the deadline had passed. Raise `deadline`.")
-        return await bounded(entry, request, left / to_come)
+        later = [other for other in self.entries[position + 1 :] if not other.instant]
+        share = _share(left, later, request)
+        try:
+            return await bounded(entry, request, share)
+        except DeadlineExceeded as error:
+            # Without that cause it was raised inside, and says itself what happened: a model that is still loading, say.
+            if not later or not isinstance(error.__cause__, TimeoutError):
+                raise
+            names = ", ".join(other.label for other in later)
+            raise DeadlineExceeded(
+                f"{entry.label} did not answer within {share:.3g} s, its share of the {left:.3g} s that were left of the "
+                f"deadline: the rest is for {names}. Raise `deadline`, or send fewer or shorter documents."
+            ) from error
 
     def _degraded(self, scores: Scores, errors: list[RerankError], *, dropped_instruction: bool) -> Scores:
         reason = f"{scores.model} answered in place of {self.label}: {errors[0]}"

@@ -12,6 +12,7 @@ from ..core.noting import noted, noting
 from ..core.scorer import Backend, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
 from .deadline import passed
+from .loading import Loading
 
 __all__ = ["Observe"]
 
@@ -19,7 +20,7 @@ __all__ = ["Observe"]
 class Observe(Wrapper):
     """The innermost policy: writes each call of its backend into the journal of the rerank it belongs to."""
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend | Loading) -> None:
         """Watch `inner`."""
         super().__init__(inner)
         self._remote = inner.remote

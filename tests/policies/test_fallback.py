@@ -10,6 +10,7 @@ import pytest
 from scripted import HANG, REQUEST, Scripted
 from virtual_time import virtually
 
+from rerank_plugins import load_reranker
 from rerank_plugins.backends.passthrough import Passthrough
 from rerank_plugins.core import (
     AllBackendsFailed,
@@ -125,6 +126,44 @@ def test_a_hanging_first_of_three_gets_a_third() -> None:
     began = entries[0].asked[0][0]
     assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 3.0, 6.0])
     assert took == pytest.approx(7.0)
+
+
+def quick(*steps: Exception | float) -> Scripted:
+    entry = Scripted(*steps, name="quick")
+    entry.quick = True
+    return entry
+
+
+def test_a_quick_entry_reserves_next_to_nothing() -> None:
+    first, second = Scripted(HANG, name="first"), quick(0.01)
+    answer, took = virtually(lambda: Deadline(Fallback([first, second, passthrough()]), 1.0).ascore(REQUEST))
+    assert isinstance(answer, Scores)
+    assert answer.model == "quick"
+    assert took == pytest.approx(0.96, abs=0.001)
+    assert answer.reason == (
+        "quick answered in place of first: first did not answer within 0.95 s, its share of the 1 s that were left of the "
+        "deadline: the rest is for quick. Raise `deadline`, or send fewer or shorter documents."
+    )
+
+
+def test_a_quick_entry_gets_more_for_long_texts_and_never_more_than_an_equal_share() -> None:
+    long = replace(REQUEST, documents=("x" * 200_000,) * 3)
+    entries = [Scripted(HANG, name="first"), quick(HANG), Scripted(HANG, name="third")]
+    virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(long))
+    began = entries[0].asked[0][0]
+    # 0.65 s are reserved: the first gets half of the rest, the quick one, which is next, half of what is left then.
+    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 4.175, 6.5875], abs=0.001)
+    entries = [Scripted(HANG, name="first"), quick(HANG)]
+    virtually(lambda: Deadline(Fallback(entries), 0.06).ascore(long))
+    began = entries[0].asked[0][0]
+    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 0.03])
+
+
+def test_lexical_is_quick_through_its_policies() -> None:
+    with load_reranker({"use": "lexical", "cache": True, "retry": 2, "long_documents": "error"}) as reranker:
+        assert reranker.scorer.quick
+    with load_reranker("embedded") as reranker:
+        assert not reranker.scorer.quick
 
 
 def test_what_one_entry_leaves_the_next_may_use() -> None:

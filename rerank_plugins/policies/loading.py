@@ -1,0 +1,98 @@
+"""A deadline may cut the call that loads a model, but not the loading: it goes on in the background, once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import Future
+
+from ..core.errors import DeadlineExceeded
+from ..core.fork import Lock, forgets_after_fork
+from ..core.loop import in_background
+from ..core.scorer import Backend, Wrapper
+from ..core.types import RerankRequest, Scores
+from .deadline import seconds_left
+
+__all__ = ["Loading"]
+
+_MARGIN = 0.02
+"""Share of the remaining time that is left when this gives up, so that its error comes before the deadline's own."""
+
+
+class Loading(Wrapper):
+    """Load a local model on the background loop when a call with a deadline comes first.
+
+    Without this, each call would do a part of the loading (the tokenizer, the tables, the weights) and be cut in the
+    next one: many calls would get a stand-in until one of them reaches the model.
+    """
+
+    remote = False
+
+    def __init__(self, inner: Backend) -> None:
+        """Wrap a local backend whose `awarmup` loads all that its `ascore` needs."""
+        super().__init__(inner)
+        self._loaded = False
+        self._future: Future[None] | None = None
+        # Guards the start alone, so that two threads do not both start it. `_ended` runs without it.
+        self._lock = Lock()
+        forgets_after_fork(self)
+
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Ask the model once it is loaded.
+
+        Raises:
+            DeadlineExceeded: It is still being loaded; loading goes on.
+        """
+        left = seconds_left()
+        if left is not None and not self._loaded:
+            await self._wait(left)
+        scores = await self.inner.ascore(request)
+        self._loaded = True
+        return scores
+
+    async def _wait(self, left: float) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+
+        def tell(_: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # the caller's loop was closed
+                loop.call_soon_threadsafe(lambda: ready.done() or ready.set_result(None))
+
+        self._start().add_done_callback(tell)
+        done, _ = await asyncio.wait([ready], timeout=max(0.0, left * (1.0 - _MARGIN)))
+        if not done:
+            raise DeadlineExceeded(
+                f"{self.label} was still loading its model when its {max(left, 0.0):.3g} s of the deadline had passed. It goes on "
+                "loading in the background, for the calls after that. Call `warmup()` before the first call, or raise "
+                "`deadline`."
+            )
+        # If loading failed, the call itself tries again and raises the model's own error.
+
+    def _start(self) -> Future[None]:
+        with self._lock:
+            future = self._future
+            if future is None:
+                future = self._future = in_background(self.inner.awarmup())
+                started = True
+            else:
+                started = False
+        if started:  # outside the lock: a future that is already done calls back at once
+            future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, future: Future[None]) -> None:
+        self._loaded = not future.cancelled() and future.exception() is None
+        self._future = None
+
+    async def awarmup(self) -> None:
+        """Load the model, and wait for it."""
+        await self.inner.awarmup()
+        self._loaded = True
+
+    async def aclose(self) -> None:
+        """Let the model go."""
+        self._loaded = False
+        await super().aclose()
+
+    def _forget(self) -> None:  # the lock forgets by itself
+        self._loaded, self._future = False, None
