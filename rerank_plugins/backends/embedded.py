@@ -13,7 +13,7 @@ from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.encoder import Encoded
 from ..engine.evidence import Asked, Background, Mix, Passage
 from ..engine.onnx_backend import OnnxBackend
-from ..engine.vectors import Table, VectorCache, key
+from ..engine.vectors import Table, VectorCache, key, key_of_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ class Embedded(OnnxBackend):
         texts = request.documents
         (query_row,) = await model.workers.run(lambda: model.encoder.singles([request.query], QUERY_TOKENS))
         values: list[float] = [0.0] * len(texts)
-        truncated = [query_row.truncated] * len(texts)
+        truncated = [False] * len(texts)
         if self.model == "fast":
             await model.workers.run(self._look_up, model, query_row, texts, values, truncated)
         else:
@@ -120,7 +120,7 @@ class Embedded(OnnxBackend):
             values=checked(values, request, self.label),
             model=self.label,
             capabilities=self.capabilities,
-            truncated=tuple(truncated),
+            truncated=tuple(query_row.truncated or each for each in truncated),
         )
 
     def _look_up(
@@ -130,11 +130,10 @@ class Embedded(OnnxBackend):
         table, background = Table.read(FOLDER / "fast.npy"), Background.read(FOLDER)
         asked = Asked(query.ids, table.vectors(query.ids), background, self.mix)
         rows = model.encoder.singles(texts, self.document_tokens)
-        passages = (Passage.of(row.ids, table.vectors(row.ids), background, truncated=row.truncated) for row in rows)
-        for index, passage in enumerate(passages):
+        for index, row in enumerate(rows):
             check_cancelled()
-            values[index] = asked.score(passage)
-            truncated[index] |= passage.truncated
+            values[index] = asked.score(Passage.of(row.ids, table.vectors(row.ids), background))
+            truncated[index] = row.truncated
 
     async def _encode(
         self, model: OnnxModel, query: Encoded, texts: Sequence[str], values: list[float], truncated: list[bool]
@@ -151,32 +150,50 @@ class Embedded(OnnxBackend):
 
         def keep(positions: list[int], output: np.ndarray) -> None:
             for line, position in enumerate(positions):
-                row, index = rows[position], unseen[position]
-                vectors = output[line, : len(row.ids)]
-                passage = Passage.of(row.ids, vectors, background, truncated=row.truncated)
-                values[index] = asked.score(passage)
-                truncated[index] |= row.truncated
-                if self._cache.max_bytes and self._held is model:  # not after it was closed
-                    kept = Passage(vectors.copy(), passage.terms, passage.middle, row.truncated)
-                    self._cache.put(key(texts[index], self.document_tokens), kept)
+                row, indexes = rows[position], unseen[position]
+                passage = Passage.of(row.ids, output[line, : len(row.ids)].copy(), background)
+                value, tokens = asked.score(passage), key_of_tokens(row.ids)
+                for index in indexes:
+                    values[index] = value
+                    if self._cache.max_bytes and self._held is model:  # not after it was closed
+                        name = key(texts[index], self.document_tokens)
+                        self._cache.put(name, tokens, passage, truncated=truncated[index])
 
         await model.map(rows, self.batch_tokens, keep)
 
     def _recall(
         self, model: OnnxModel, asked: Asked, texts: Sequence[str], values: list[float], truncated: list[bool]
-    ) -> tuple[list[int], list[Encoded]]:
-        """Score what was seen before; return the positions and the rows of the rest."""
-        known, unseen = list[tuple[int, Passage]](), []
+    ) -> tuple[list[list[int]], list[Encoded]]:
+        """Score what was seen before; return the rows of the rest, and for each row the texts that have these tokens.
+
+        Texts of the same tokens are compared once, in one call and over calls, so that they tie whatever the cache holds.
+        """
+        scored: dict[bytes, float] = {}
+        unseen: list[int] = []
         for index, text in enumerate(texts):
-            passage = self._cache.get(key(text, self.document_tokens))
-            if passage is None:
+            check_cancelled()
+            known = self._cache.get(key(text, self.document_tokens))
+            if known is None:
                 unseen.append(index)
+                continue
+            tokens, passage, truncated[index] = known
+            if tokens not in scored:
+                scored[tokens] = asked.score(passage)
+            values[index] = scored[tokens]
+        alike: dict[bytes, tuple[list[int], Encoded]] = {}
+        rows = model.encoder.singles([texts[index] for index in unseen], self.document_tokens)
+        for index, row in zip(unseen, rows, strict=True):
+            truncated[index] = row.truncated
+            tokens = key_of_tokens(row.ids)
+            held = None if tokens in scored else self._cache.of_tokens(tokens)
+            if held is not None:
+                scored[tokens] = asked.score(held)
+                self._cache.put(key(texts[index], self.document_tokens), tokens, held, truncated=row.truncated)
+            if tokens in scored:
+                values[index] = scored[tokens]
             else:
-                known.append((index, passage))
-                truncated[index] |= passage.truncated
-        for (index, _), value in zip(known, asked.scores([passage for _, passage in known]), strict=True):
-            values[index] = value
-        return unseen, model.encoder.singles([texts[index] for index in unseen], self.document_tokens)
+                alike.setdefault(tokens, ([], row))[0].append(index)
+        return [indexes for indexes, _ in alike.values()], [row for _, row in alike.values()]
 
     async def awarmup(self) -> None:
         """Load the tokenizer, the table of rarity and the model."""

@@ -81,14 +81,13 @@ class Passage:
     terms: np.ndarray
     middle: np.ndarray
     """The mean of the vectors, at length one."""
-    truncated: bool
 
     @classmethod
-    def of(cls, ids: Sequence[int], vectors: np.ndarray, background: Background, *, truncated: bool) -> Passage:
+    def of(cls, ids: Sequence[int], vectors: np.ndarray, background: Background) -> Passage:
         """Put together what is known of a text."""
         import numpy as np
 
-        return cls(vectors, background.terms[np.asarray(ids)], _middle(vectors), truncated)
+        return cls(vectors, background.terms[np.asarray(ids)], _middle(vectors))
 
     @property
     def size(self) -> int:
@@ -131,7 +130,10 @@ class Asked:
     def score(self, passage: Passage) -> float:
         """Return one passage's score, in products too small for BLAS to take threads of its own.
 
-        Those would wait in a spin on the cores of the other workers: 5 % of a call. With up to 2 ** 18 multiplications a
+        Passages are scored one by one: in a product of many, the rounding of a row depends on the rows beside it, and texts
+        of the same tokens would not tie. A product of many is no faster either.
+
+        Threads of BLAS would wait in a spin on the cores of the other workers: 5 % of a call. With up to 2 ** 18 multiplications a
         product stays on the calling thread (measured with the OpenBLAS 0.3.31 in numpy's wheels, November 2026).
         """
         import numpy as np
@@ -141,33 +143,15 @@ class Asked:
         for first in range(0, len(vectors), step):
             np.maximum(best, (vectors[first : first + step] @ self._vectors.T).max(axis=0), out=best)
         counts = (passage.terms[:, None] == self._terms).sum(axis=0)
-        return float(self._joined(best[None], [passage], counts[None])[0])
+        return self._joined(best, passage, counts)
 
-    def scores(self, passages: Sequence[Passage]) -> list[float]:
-        """Return the scores of many passages; a block of them in one product: fast, and bounded in memory."""
-        import numpy as np
-
-        found: list[float] = []
-        for first in range(0, len(passages), 64):
-            block = passages[first : first + 64]
-            starts = np.cumsum([0, *(len(passage.vectors) for passage in block[:-1])])
-            products = np.concatenate([passage.vectors for passage in block]) @ self._vectors.T
-            same = np.concatenate([passage.terms for passage in block])[:, None] == self._terms
-            best = np.maximum.reduceat(products, starts, axis=0)
-            found += self._joined(best, block, np.add.reduceat(same, starts, axis=0, dtype=np.int64)).tolist()
-        return found
-
-    def _joined(self, best: np.ndarray, passages: Sequence[Passage], counts: np.ndarray) -> np.ndarray:
-        """Return scores in float64 of best matches and counts [passages, query tokens and terms]."""
-        import numpy as np
-
+    def _joined(self, best: np.ndarray, passage: Passage, counts: np.ndarray) -> float:
+        """Return the score in float64 of best matches [query tokens] and counts [terms]."""
         mix = self._mix
-        lengths = np.array([len(passage.terms) for passage in passages])[:, None]
-        full = mix.saturation * (1.0 - mix.by_length + mix.by_length * lengths / mix.length)
-        lexical = (counts / (counts + full)) @ self._shares
-        cosine = np.array([passage.middle @ self._middle for passage in passages], dtype=np.float64)
-        joined: np.ndarray = best @ self._weights + mix.cosine * cosine + mix.lexical * lexical
-        return joined
+        full = mix.saturation * (1.0 - mix.by_length + mix.by_length * len(passage.terms) / mix.length)
+        lexical = float((counts / (counts + full)) @ self._shares)
+        cosine = float(passage.middle @ self._middle)
+        return float(best @ self._weights) + mix.cosine * cosine + mix.lexical * lexical
 
 
 def _middle(vectors: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ class Loading(Wrapper):
 
         def tell(_: Future[None]) -> None:
             with contextlib.suppress(RuntimeError):  # the caller's loop was closed
-                loop.call_soon_threadsafe(lambda: ready.done() or ready.set_result(None))
+                loop.call_soon_threadsafe(ready.cancel)  # a future that is done does not mind
 
         self._start().add_done_callback(tell)
         done, _ = await asyncio.wait([ready], timeout=max(0.0, left * (1.0 - _MARGIN)))

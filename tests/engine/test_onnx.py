@@ -307,24 +307,41 @@ def test_shorter_rows_are_padded_with_the_model_s_own_token_which_is_masked(fold
 
 
 def passage(tokens: int) -> Passage:
-    return Passage(
-        np.zeros((tokens, 8), np.float32), np.zeros(tokens, np.uint16), np.zeros(8, np.float32), truncated=False
-    )
+    return Passage(np.zeros((tokens, 8), np.float32), np.zeros(tokens, np.uint16), np.zeros(8, np.float32))
 
 
 def test_the_cache_is_bounded_and_the_least_used_goes_first() -> None:
-    size = passage(10).size
+    size = passage(10).size + 300
     cache = VectorCache(3 * size)
+
+    def put(name: bytes, tokens: bytes, count: int) -> None:
+        cache.put(name, tokens, passage(count), truncated=False)
+
     for name in (b"a", b"b", b"c"):
-        cache.put(name, passage(10))
+        put(name, name.upper(), 10)
     assert cache.get(b"a") is not None
-    cache.put(b"d", passage(10))
+    put(b"d", b"D", 10)
     assert [cache.get(name) is not None for name in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
-    cache.put(b"large", passage(100))
+    assert [cache.of_tokens(name) is not None for name in (b"A", b"B", b"C", b"D")] == [True, False, True, True]
+    put(b"large", b"LARGE", 100)
     assert cache.get(b"large") is None
     assert cache.size == 3 * size
-    cache.put(b"a", passage(20))
+    put(b"e", b"E", 20)
     assert cache.size <= 3 * size
+    # However many texts have the same tokens, their keys count too, and go with the passage.
+    for number in range(100):
+        put(f"text {number}".encode(), b"E", 20)
+    assert cache.size <= 3 * size
+    assert len(cache._texts) == sum(len(texts) for _, texts in cache._held.values()) < 20
+
+
+def test_texts_of_the_same_tokens_share_a_passage() -> None:
+    cache = VectorCache(10_000)
+    cache.put(b"Moon", b"moon", first := passage(10), truncated=False)
+    cache.put(b"MOON", b"moon", passage(10), truncated=True)
+    assert cache.get(b"Moon") == (b"moon", first, False)
+    assert cache.get(b"MOON") == (b"moon", first, True)
+    assert cache.of_tokens(b"moon") is first
 
 
 @pytest.mark.parametrize(("options", "again"), [({}, 0), ({"cache_mb": 0}, len(SENTENCES))])
