@@ -110,7 +110,8 @@ COMMAND = Command(
 
 Each row holds a query and a list of documents (texts, or objects). The output holds the rows without that list and with
 `reranked`: a list, best first, of index, document, relevance_score, raw_score, truncated and reason; and rerank_model,
-rerank_degraded and rerank_reason. In Parquet a column of JSONL rows whose values have no common type is text, each value as
-JSON. Rows at fault are set aside with the reason, and the exit code is 1. If the backend is
+rerank_degraded and rerank_reason. An input with a column of one of these names is refused. In Parquet a column of JSONL rows
+whose values have no common type, or are nested too deep, is text, each value as JSON. In JSONL, NaN and infinity of a
+Parquet file are null. An input that was edited is another job. Rows at fault are set aside with the reason, and the exit code is 1. If the backend is
 down, or the command is stopped, give it again: what is done stays done.""",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,11 +13,13 @@ from ..core.errors import ConfigError, InputError
 from ..core.loop import run_sync
 from ..reranker import Reranker, check_top_n
 from ..spec import parse, profiles, spelled_out, without_keys
-from .columns import Types
+from .columns import Types, as_json
 from .files import Folder, Part, parts_of, read
 from .rows import Bad, Columns, rerank_rows
 
 __all__ = ["Done", "Job", "in_one_process", "run"]
+
+_log = logging.getLogger("rerank_plugins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ def run(job: Job, way: Way, told: Callable[[Done, int], object]) -> Done:
     _check(job)
     folder = Folder(job.output, job.kind)
     parts = parts_of(job.input, job.rows_per_part, job.columns)
+    _check_names(job, parts)  # before the folder is claimed, so that the corrected command may use it
     _claim(folder, job, parts)
     finished = {name.removesuffix(".json") for name in folder.names("_done")}
     total = Done()
@@ -130,12 +134,49 @@ def do(job: Job, part: Part, reranker: Reranker) -> Done:
 
 def _schema(job: Job, parts: list[Part]) -> Any:
     types = Types()
-    for part in parts:
-        if part.format == "jsonl":
-            _, rows, _ = read(part)
-            kept = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
-            types.look([{name: row[name] for name in row if name != job.columns.documents} for row in kept])
-    return types.schema()
+    lists = [part for part in parts if part.format == "jsonl"]
+    for part in lists:
+        types.look(_besides(job, part))
+    if types.changed:
+        for part in lists:
+            types.look_again(_besides(job, part))
+    schema = types.schema()
+    if names := as_json(schema):
+        _log.warning(
+            "%s: written as text, each value as JSON, since Parquet has no one type for their values: %s",
+            job.input,
+            ", ".join(names),
+        )
+    return schema
+
+
+def _besides(job: Job, part: Part) -> list[dict[str, Any]]:
+    """Return what a part's rows hold beside the candidates; rows at fault count for no type."""
+    _, rows, _ = read(part)
+    kept = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
+    return [{name: row[name] for name in row if name != job.columns.documents} for row in kept]
+
+
+def _check_names(job: Job, parts: list[Part]) -> None:
+    """Refuse JSONL whose first rows all lack a column that was named: that is the command's fault and not the rows'.
+
+    Parquet files are checked as they are listed.
+
+    Raises:
+        ConfigError: No row has the column.
+    """
+    first = next((part for part in parts if part.format == "jsonl"), None)
+    if first is None:
+        return
+    rows = [row for row in read(first)[1] if not isinstance(row, Bad)]
+    wanted = (job.columns.query, job.columns.documents, job.columns.retrieval_scores)
+    for name in filter(None, wanted):
+        if rows and not any(name in row for row in rows):
+            names = ", ".join(dict.fromkeys(each for row in rows for each in row))
+            raise ConfigError(
+                f"No row of {first.path} (lines {first.first + 1} to {first.first + first.rows}) has a field {name!r}; they have "
+                f"{names}. Name the field to read: --query-column, --documents-column, --retrieval-scores-column."
+            )
 
 
 def _check(job: Job) -> None:
@@ -160,7 +201,7 @@ def _claim(folder: Folder, job: Job, parts: list[Part]) -> None:
                 "top_n": job.top_n,
                 "kind": job.kind,
                 "rows_per_part": job.rows_per_part,
-                "parts": [[part.name, part.path, part.first, part.rows, part.size] for part in parts],
+                "parts": [[part.name, part.path, part.first, part.rows, part.size, part.digest] for part in parts],
             },
             default=str,
         )
@@ -173,7 +214,8 @@ def _claim(folder: Folder, job: Job, parts: list[Part]) -> None:
         return
     theirs = json.loads(text)
     if different := [name for name in mine if mine[name] != theirs.get(name)]:
+        edited = " (an input file was edited, added or removed)" if different == ["parts"] else ""
         raise ConfigError(
-            f"{job.output} holds the work of another job: {', '.join(different)} differ. Name another folder, or give "
-            "the same command again to go on."
+            f"{job.output} holds the work of another job: {', '.join(different)} differ{edited}. Name another folder, or "
+            "give the same command again to go on."
         )

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("A batch", extra="batch", package="pyarrow") from error
 
-__all__ = ["Types", "typed"]
+__all__ = ["Types", "as_json", "typed"]
 
 _JSON = {b"rerank_plugins": b"json"}
 """Marks a column whose values are JSON in text."""
@@ -27,14 +27,29 @@ class Types:
     def __init__(self) -> None:
         """Begin without rows."""
         self._types: dict[str, pa.DataType | None] = {}
+        self.changed: set[str] = set()
+        """Columns whose type changed on the way: values seen before may not fit the new one (2 ** 60 among fractions)."""
 
     def look(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Look at more rows; a column that none of them has may come with the next."""
         for name in dict.fromkeys(name for row in rows for name in row):
-            self._types[name] = _both(self._types.get(name, pa.null()), [row.get(name) for row in rows])
+            before = self._types.get(name, pa.null())
+            self._types[name] = after = _both(before, [row.get(name) for row in rows])
+            if after is not None and before not in (after, pa.null()):
+                self.changed.add(name)
+
+    def look_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Look at rows a second time: a changed column that does not hold one of their values has no type."""
+        for name in self.changed:
+            kind = self._types[name]
+            try:
+                if kind is not None:
+                    pa.array([row.get(name) for row in rows], kind)
+            except _UNLIKE:
+                self._types[name] = None
 
     def schema(self) -> pa.Schema:
-        """Return the columns; one whose values have no common type that Parquet knows is text, each value as JSON."""
+        """Return the columns; one whose values have no common type that Parquet can keep is text, each value as JSON."""
         return pa.schema(
             [
                 pa.field(name, pa.string(), metadata=_JSON) if kind is None or not _written(kind) else (name, kind)
@@ -53,12 +68,19 @@ def _both(before: pa.DataType | None, values: list[Any]) -> pa.DataType | None:
         return None
 
 
+def as_json(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns that are JSON in text."""
+    return [field.name for field in schema if field.metadata == _JSON]
+
+
 def _written(kind: pa.DataType) -> bool:
+    """Tell whether Parquet keeps values of this type: an empty table of it is written and read back."""
+    sink = pa.BufferOutputStream()
     try:
-        pq.write_table(pa.schema([("column", kind)]).empty_table(), pa.BufferOutputStream())
-    except pa.ArrowNotImplementedError:  # an object without fields
+        pq.write_table(pa.schema([("column", kind)]).empty_table(), sink)
+        return bool(pq.read_schema(pa.BufferReader(sink.getvalue())).field("column").type == kind)
+    except (pa.ArrowException, OSError):  # an object without fields; lists inside 50 lists, which no reader opens
         return False
-    return True
 
 
 def typed(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

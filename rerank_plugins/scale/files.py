@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -24,7 +25,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("A batch", extra="batch", package="pyarrow") from error
 
-__all__ = ["RERANKED", "Folder", "Part", "added", "parts_of", "read"]
+__all__ = ["RERANKED", "Folder", "Part", "added", "parquet", "parts_of", "read"]
 
 _log = logging.getLogger("rerank_plugins")
 _FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -42,6 +43,9 @@ RERANKED = pa.list_(
     )
 )
 _UNFINISHED = ".unfinished"
+DEEPEST = 200
+"""Levels of a JSONL row: more than data has, and far from Python's limit of recursion."""
+TAKEN = "which is the name of a column that the output adds. Rename it."
 _TYPES = dict(zip(ADDED, (RERANKED, pa.string(), pa.bool_(), pa.string()), strict=True))
 
 
@@ -64,6 +68,8 @@ class Part:
     """Of a JSONL file: its first byte."""
     size: int = 0
     """… and how many; of a Parquet file: those of all of it."""
+    digest: str = ""
+    """Of the content: of a JSONL part its bytes, of a Parquet file all of them. An edited input is another one."""
 
 
 def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -120,8 +126,8 @@ def _split(
     files: pafs.FileSystem, uri: str, path: str, kind: str, rows: int, columns: Columns, number: int
 ) -> Iterator[Part]:
     if kind == "jsonl":
-        for position, (first, lines, offset, size) in enumerate(_blocks(files, path, rows)):
-            yield Part(f"{number:05}-{position:05}", uri, path, kind, first, lines, offset, size)
+        for position, (first, lines, offset, size, digest) in enumerate(_blocks(files, path, rows)):
+            yield Part(f"{number:05}-{position:05}", uri, path, kind, first, lines, offset, size, digest)
         return
     try:
         with files.open_input_file(path) as stream:
@@ -132,21 +138,41 @@ def _split(
     wanted = [columns.query, columns.documents, *([columns.retrieval_scores] if columns.retrieval_scores else [])]
     if missing := [name for name in wanted if name not in names]:
         raise ConfigError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}. Name the column to read.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path} has more than one column {repeated[0]!r}. Rename them, so that each can be kept.")
+    if taken := [name for name in ADDED if name in names]:
+        raise ConfigError(f"{path} has a column {taken[0]!r}, {TAKEN}")
+    digest = _digest(files, path) if count else ""
     for position, first in enumerate(range(0, count, rows)):
-        yield Part(f"{number:05}-{position:05}", uri, path, kind, first, min(rows, count - first), size=size)
+        name = f"{number:05}-{position:05}"
+        yield Part(name, uri, path, kind, first, min(rows, count - first), size=size, digest=digest)
 
 
-def _blocks(files: pafs.FileSystem, path: str, lines: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield first line, number of lines, first byte and number of bytes of each part of a JSONL file."""
-    first, offset, size, count = 0, 0, 0, 0
+def _digest(files: pafs.FileSystem, path: str) -> str:
+    """Return a hash of a whole file. It is read once more for this, which costs little beside reranking it."""
+    found = _hash()
+    with files.open_input_stream(path) as stream:
+        while block := stream.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _hash() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _blocks(files: pafs.FileSystem, path: str, lines: int) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield first line, number of lines, first byte, number of bytes and hash of each part of a JSONL file."""
+    first, offset, size, count, digest = 0, 0, 0, 0, _hash()
     with files.open_input_stream(path) as stream:
         for line in io.BufferedReader(stream, 1 << 20):
             size, count = size + len(line), count + 1
+            digest.update(line)
             if count == lines:
-                yield first, count, offset, size
-                first, offset, size, count = first + count, offset + size, 0, 0
+                yield first, count, offset, size, digest.hexdigest()
+                first, offset, size, count, digest = first + count, offset + size, 0, 0, _hash()
     if count:
-        yield first, count, offset, size
+        yield first, count, offset, size, digest.hexdigest()
 
 
 def read(part: Part) -> tuple[list[int], list[dict[str, Any] | Bad], pa.Table | None]:
@@ -158,6 +184,10 @@ def read(part: Part) -> tuple[list[int], list[dict[str, Any] | Bad], pa.Table | 
             return list(range(part.first, part.first + part.rows)), table.to_pylist(), table
         stream.seek(part.offset)
         content = stream.read(part.size)
+    digest = _hash()
+    digest.update(content)
+    if digest.hexdigest() != part.digest:
+        raise ConfigError(f"{part.path} was changed while the batch runs. Start again, with a new output folder.")
     numbered = [(part.first + n, line) for n, line in enumerate(content.split(b"\n")) if line.strip()]
     return [number for number, _ in numbered], [_parsed(line) for _, line in numbered], None
 
@@ -183,7 +213,24 @@ def _parsed(line: bytes) -> dict[str, Any] | Bad:
             value = json.loads(whole.decode("utf-16-le", "replace"))
     except (ValueError, RecursionError) as error:
         return Bad(f"no JSON in UTF-8: {error}", line.decode("utf-8", "backslashreplace"))
-    return value if isinstance(value, dict) else Bad("no JSON object, which a row is", value)
+    if not isinstance(value, dict):
+        return Bad("no JSON object, which a row is", value)
+    if text.count("[") + text.count("{") > DEEPEST and _too_deep(value):
+        return Bad(f"nested deeper than {DEEPEST} levels", text)
+    if taken := [name for name in ADDED if name in value]:
+        return Bad(f"has a field {taken[0]!r}, {TAKEN}", value)
+    return value
+
+
+def _too_deep(value: Any) -> bool:
+    waiting = [(value, 1)]
+    while waiting:
+        found, depth = waiting.pop()
+        if isinstance(found, dict | list):
+            if depth > DEEPEST:
+                return True
+            waiting.extend((each, depth + 1) for each in (found.values() if isinstance(found, dict) else found))
+    return False
 
 
 def added(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, pa.Array]]:
@@ -198,6 +245,7 @@ class Folder:
         """Write files of `kind` (`parquet` or `jsonl`) into the folder `uri`."""
         self._files, self._path = _opened(uri)
         self._kind = kind
+        self._warned = False
 
     def text(self, name: str) -> str | None:
         """Return the content of a file, `None` where there is none."""
@@ -252,21 +300,20 @@ class Folder:
         name = self.rows_of(part)
         kept = [{key: value for key, value in row.items() if key != drop} for row in rows]
         if self._kind == "jsonl":
-            lines = [_line(row | dict(answer)) for row, answer in zip(kept, answers, strict=True)]
+            lines = [self._line(part, row | dict(answer)) for row, answer in zip(kept, answers, strict=True)]
             self.write(name, "".join(lines).encode())
             return
         made = typed(kept, schema or pa.schema([])) if table is None else table.drop_columns([drop])
         for column, values in added(answers):
-            if column in made.column_names:
-                made = made.drop_columns([column])
             made = made.append_column(column, values)
-        sink = pa.BufferOutputStream()
-        pq.write_table(made, sink)
-        self.write(name, sink.getvalue().to_pybytes())
+        self.write(name, parquet(made))
 
     def write_bad(self, part: Part, bad: Sequence[tuple[int, Bad]]) -> None:
         """Write the rows that were set aside, each with its file, its number (from 1) and the reason."""
-        lines = [_line({"file": part.path, "row": n + 1, "reason": each.reason, "value": each.row}) for n, each in bad]
+        lines = [
+            self._line(part, {"file": part.path, "row": n + 1, "reason": each.reason, "value": each.row})
+            for n, each in bad
+        ]
         self.write(self.bad_of(part), "".join(lines).encode())
 
     def rows_of(self, part: Part) -> str:
@@ -277,12 +324,37 @@ class Folder:
         """Return the name of the file of a part's rows that were set aside."""
         return f"_set_aside/part-{part.name}.jsonl"
 
+    def _line(self, part: Part, value: Any) -> str:
+        """Return a line of JSON. NaN and infinity are no JSON: they stay where JSONL held them, else they become null."""
+        try:
+            return json.dumps(value, ensure_ascii=False, default=str, allow_nan=part.format == "jsonl") + "\n"
+        except ValueError:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "%s: NaN and infinity are written as null, since JSON has no such numbers. --format parquet keeps them.",
+                    part.path,
+                )
+            return json.dumps(_finite(value), ensure_ascii=False, default=str) + "\n"
 
-def _line(value: Any) -> str:
+
+def parquet(table: pa.Table) -> bytes:
+    """Return the bytes of a Parquet file that was seen to open again.
+
+    Raises:
+        ConfigError: It cannot be written, or nothing could read it.
+    """
+    sink = pa.BufferOutputStream()
     try:
-        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False) + "\n"
-    except ValueError:
-        return _line(_finite(value))
+        pq.write_table(table, sink)
+        written = sink.getvalue()
+        again = pq.ParquetFile(pa.BufferReader(written))
+        whole = again.metadata.num_rows == table.num_rows and again.schema_arrow.names == table.column_names
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"These rows cannot be kept as Parquet: {error}. Use --format jsonl.") from error
+    if not whole:
+        raise ConfigError("These rows cannot be kept as Parquet: they read back otherwise. Use --format jsonl.")
+    return bytes(written)
 
 
 def _finite(value: Any) -> Any:

@@ -17,7 +17,7 @@ from ..core.errors import BackendError, ConfigError, MissingExtra, RerankError
 from ..core.loop import run_sync
 from ..reranker import Reranker
 from .batch import Done, Job, do
-from .files import Part, added
+from .files import TAKEN, Part, added
 from .rows import ADDED, Bad, Columns, rerank_rows
 
 try:
@@ -64,12 +64,17 @@ class RerankStage:
         self._reranker.warmup()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rerank a batch."""
+        """Rerank a batch.
+
+        Raises:
+            ConfigError: It has a column of a name that is added here.
+        """
+        if taken := [name for name in (*ADDED, "rerank_error") if name in batch.column_names]:
+            raise ConfigError(f"The dataset has a column {taken[0]!r}, {TAKEN} Before a second stage: drop it.")
         work = rerank_rows(
             self._reranker, batch.to_pylist(), self._columns, top_n=self._top_n, in_flight=self._in_flight
         )
         outcomes = run_sync(work)
-        batch = batch.drop_columns([name for name in (*ADDED, "rerank_error") if name in batch.column_names])
         for name, values in added([_NOTHING if isinstance(each, Bad) else each for each in outcomes]):
             batch = batch.append_column(name, values)
         errors = [each.reason if isinstance(each, Bad) else None for each in outcomes]

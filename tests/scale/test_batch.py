@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rerank_plugins import load_reranker
+from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.cli import main
+from rerank_plugins.scale.batch import Done, Job, in_one_process, run
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
 
@@ -122,8 +123,9 @@ def test_an_object_without_fields_and_a_number_that_fits_no_fraction(tmp_path, c
     assert pq.read_table(tmp_path / "out")["meta"].to_pylist() == ["{}", "{}"]
     rows_of = [{"query": "cat", "documents": [], "n": n} for n in (2**60 + 1, 0.5)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows_of)), "utf-8")
-    assert batch(tmp_path / "in.jsonl", tmp_path / "other", "--format", "parquet", parts=1) == 2
-    assert "Use --format jsonl" in capsys.readouterr().err
+    assert batch(tmp_path / "in.jsonl", tmp_path / "other", "--format", "parquet", parts=1) == 0
+    assert pq.read_table(tmp_path / "other")["n"].to_pylist() == [str(2**60 + 1), "0.5"]
+    assert "written as text, each value as JSON" in capsys.readouterr().err
 
 
 def test_numbers_that_json_has_not_are_null_in_json(tmp_path):
@@ -131,6 +133,147 @@ def test_numbers_that_json_has_not_are_null_in_json(tmp_path):
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
     assert batch(tmp_path / "in.parquet", tmp_path / "out", "--format", "jsonl") == 0
     assert written(tmp_path / "out", "jsonl")[0]["numbers"] == [1.0, None, None]
+
+
+def test_numbers_that_jsonl_held_stay_in_jsonl(tmp_path, capsys):
+    row = {"query": "cat", "documents": ["a"], "numbers": [1.0, float("nan"), float("inf")]}
+    lines = [row, {"query": None, "documents": [], "x": float("nan")}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    for kind in ("jsonl", "parquet"):
+        assert batch(tmp_path / "in.jsonl", tmp_path / kind, "--format", kind) == 1
+        assert repr(written(tmp_path / kind, kind)[0]["numbers"]) == "[1.0, nan, inf]"
+    assert repr(set_aside(tmp_path / "jsonl")[0]["value"]["x"]) == "nan"
+    assert "null" not in capsys.readouterr().err
+
+
+def nested(levels: int, kind: type) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(("kind", "levels"), [(list, 50), (dict, 100), (list, 150), (dict, 190)])
+def test_what_no_reader_of_parquet_opens_is_kept_as_json_and_said(tmp_path, capsys, kind, levels):
+    rows_of = [{"query": "cat", "documents": ["a cat"], "deep": nested(n, kind), "flat": [[1]]} for n in (levels, 1)]
+    (tmp_path / "in.jsonl").write_text(
+        "\n".join(map(json.dumps, rows_of[:1] + [{**rows_of[0], "deep": None}])), "utf-8"
+    )
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
+    assert "each value as JSON, since Parquet has no one type for their values: deep\n" in capsys.readouterr().err
+    first, second = written(tmp_path / "out")
+    assert json.loads(first["deep"]) == nested(levels, kind)
+    assert second["deep"] is None
+    assert first["flat"] == [[1]]
+
+
+def test_what_is_nested_deeper_than_anything_is_set_aside(tmp_path):
+    deep = f'{{"query": "cat", "documents": ["a"], "deep": {"[" * 400}{"]" * 400}}}'
+    wide = {"query": "cat", "documents": ["a"], "wide": [[]] * 400}
+    (tmp_path / "in.jsonl").write_text(f"{deep}\n{json.dumps(wide)}\n", "utf-8")
+    for kind in ("jsonl", "parquet"):
+        assert batch(tmp_path / "in.jsonl", tmp_path / kind, "--format", kind) == 1
+        assert [row["wide"] for row in written(tmp_path / kind, kind)] == [[[]] * 400]
+        (bad,) = set_aside(tmp_path / kind)
+        assert bad["reason"] == "nested deeper than 200 levels"
+        assert bad["value"] == deep
+
+
+def test_names_and_values_that_parquet_could_take_otherwise(tmp_path):
+    besides = [
+        {"a.b": 1, "a": {"b": 2}, "": "x", "mixed": [1, "two", None], "large": 10**30, "empty": [{}], "näme": True},
+        {"a.b": 2.5, "a": {"b": None}, "": None, "mixed": {"x": 1}, "large": -1, "empty": [], "näme": None},
+    ]
+    lines = [json.dumps({"query": "cat", "documents": ["a cat"]} | each) for each in besides]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
+    first, second = written(tmp_path / "out")
+    assert (first["a.b"], second["a.b"], first["a"], second["a"]) == (1.0, 2.5, {"b": 2}, {"b": None})
+    assert (first[""], first["näme"], second["näme"]) == ("x", True, None)
+    for name in ("mixed", "large", "empty"):
+        assert [json.loads(first[name]), json.loads(second[name])] == [each[name] for each in besides]
+
+
+@pytest.mark.parametrize("name", ["reranked", "rerank_model", "rerank_degraded", "rerank_reason"])
+def test_a_column_of_a_name_that_is_added_is_refused_and_not_overwritten(tmp_path, capsys, name):
+    table = pa.Table.from_pylist([row | {name: "mine"} for row in rows()])
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert batch(tmp_path / "in.parquet", tmp_path / "out") == 2
+    assert (
+        f"has a column {name!r}, which is the name of a column that the output adds. Rename it."
+        in capsys.readouterr().err
+    )
+    lines = [json.dumps(row | ({name: "mine"} if row["id"] == 3 else {})) for row in rows()]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "other") == 1
+    (bad,) = set_aside(tmp_path / "other")
+    assert (bad["row"], bad["value"][name]) == (4, "mine")
+    assert bad["reason"].startswith(f"has a field {name!r}")
+    assert len(written(tmp_path / "other", "jsonl")) == 6
+
+
+def test_a_column_twice_is_refused(tmp_path, capsys):
+    table = pa.Table.from_arrays(
+        [pa.array(["q"]), pa.array([["d"]]), pa.array([1]), pa.array([2])], names=["query", "documents", "x", "x"]
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert batch(tmp_path / "in.parquet", tmp_path / "out") == 2
+    assert "more than one column 'x'" in capsys.readouterr().err
+
+
+def test_wrong_names_of_columns_are_the_commands_fault_and_not_the_rows(tmp_path, capsys):
+    lines = [json.dumps({"question": row["query"], "documents": DOCUMENTS}) for row in rows()]
+    (tmp_path / "in.jsonl").write_text("\n".join([lines[0], "no JSON", *lines[1:]]), "utf-8")
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out") == 2
+    assert (
+        "has a field 'query'; they have question, documents. Name the field to read: --query-column"
+        in capsys.readouterr().err
+    )
+    assert (
+        batch(tmp_path / "in.jsonl", tmp_path / "out", "--query-column", "question", "--retrieval-scores-column", "s")
+        == 2
+    )
+    assert "has a field 's'" in capsys.readouterr().err
+    assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--query-column", "question") == 1
+    assert len(written(tmp_path / "out", "jsonl")) == 7
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_an_input_edited_to_the_same_size_and_time_is_another_job(tmp_path, capsys, kind):
+    source = tmp_path / f"in.{kind}"
+
+    def write(changed: str) -> None:
+        found = [row | {"query": row["query"].replace("cat", changed)} for row in rows()]
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(found), source, compression="none", use_dictionary=False)
+        else:
+            source.write_text("\n".join(map(json.dumps, found)), "utf-8")
+        os.utime(source, ns=(1, 1))
+
+    write("cat")
+    size = source.stat().st_size
+    assert batch(source, tmp_path / "out") == 0
+    assert batch(source, tmp_path / "out") == 0
+    write("dog")
+    assert source.stat().st_size == size
+    assert batch(source, tmp_path / "out") == 2
+    assert "parts differ (an input file was edited, added or removed)" in capsys.readouterr().err
+    assert batch(source, tmp_path / "new") == 0
+
+
+def test_an_input_that_changes_while_the_batch_runs_stops_it(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows())), "utf-8")
+    job = Job(str(source), str(tmp_path / "out"), spec="lexical", kind="jsonl", rows_per_part=3)
+    told: list[int] = []
+
+    def edit(done: Done, parts: int) -> None:
+        told.append(done.parts)
+        source.write_text(source.read_text("utf-8").replace("cat", "dog"), "utf-8")
+
+    with pytest.raises(ConfigError, match="was changed while the batch runs"):
+        run(job, in_one_process, edit)
+    assert told == [0]
 
 
 def test_what_is_passed_over_is_told(parquet, tmp_path, capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -209,3 +210,12 @@ def _kill_a_replica() -> None:
     ours = psutil.Process().children(recursive=True)
     replica = next(each for each in ours if "ServeReplica:default:rerank" in " ".join(each.cmdline()))
     replica.kill()
+
+
+def test_a_column_of_a_name_that_is_added_is_refused_and_not_overwritten():
+    stage = RerankStage("lexical")
+    rows = {"query": ["cat"], "documents": [["a cat"]]}
+    assert stage(pa.table(rows))["rerank_error"].to_pylist() == [None]
+    for name in ("reranked", "rerank_error"):
+        with pytest.raises(ConfigError, match=f"has a column '{name}', which is the name of a column"):
+            stage(pa.table(rows | {name: ["mine"]}))
