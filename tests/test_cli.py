@@ -16,6 +16,7 @@ import pytest
 
 from rerank_plugins import __version__
 from rerank_plugins.cli import main
+from rerank_plugins.testing.cohere_like import CohereLike
 
 COMMAND = [sys.executable, "-m", "rerank_plugins"]
 
@@ -318,6 +319,47 @@ def test_list_names_the_rerankers_of_the_file(tmp_path, capsys):
     assert [line.split() for line in out.splitlines()[-2:]] == [["named:"], ["production", "lexical"]]
 
 
+def test_list_shows_which_rerankers_of_the_file_are_broken(tmp_path, monkeypatch, capsys):
+    from rerank_plugins import registry
+
+    entry = registry.Entry("nowhere:Acme", "a vendor", kind="hosted", extra="acme", packages=("acme_sdk_x",))
+    monkeypatch.setitem(registry.BUILTIN, "acme", entry)
+    monkeypatch.delenv("VOYAGE_API_KEY", raising=False)
+    file = tmp_path / "rerank.toml"
+    file.write_text(
+        """
+        [rerankers.fine]
+        use = "lexical"
+        fallback = ["staged"]
+        [rerankers.staged]
+        cascade = { stages = ["lexical", "embedded"], keep = 10 }
+        [rerankers.typo]
+        use = "lexical"
+        topn = 5
+        [rerankers.keyless]
+        use = "jina-api"
+        [rerankers.uninstalled]
+        use = "acme"
+        [rerankers.empty]
+        """,
+        "utf-8",
+    )
+    monkeypatch.delenv("JINA_API_KEY", raising=False)
+    assert main(["list", "--config", str(file)]) == 2
+    named = capsys.readouterr().out.split("named:\n")[1].splitlines()
+    assert {line.split()[0] for line in named if "broken" in line} == {"typo", "keyless", "empty"}
+    told = {line.split()[0]: line for line in named}
+    assert "(broken: There is no option 'topn'. Did you mean 'top_n'?" in told["typo"]
+    assert "needs a key" in told["keyless"]
+    assert "(missing acme_sdk_x: pip install 'rerank-plugins[acme]')" in told["uninstalled"]
+    assert told["staged"].endswith("cascade of 2 stages")
+    assert main(["list", "--json", "--config", str(file)]) == 2
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["fine"]["error"] is None
+    assert "topn" in rows["typo"]["error"]
+    assert (rows["uninstalled"]["installed"], rows["uninstalled"]["missing"]) == (False, "acme_sdk_x")
+
+
 def test_check_says_it_in_one_line(tmp_path, capsys):
     file = tmp_path / "rerank.toml"
     file.write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\nscore_threshold = 0.9\n', "utf-8")
@@ -326,6 +368,53 @@ def test_check_says_it_in_one_line(tmp_path, capsys):
     assert out.startswith("ok: lexical put the right document first; loaded in ")
     assert len(out.splitlines()) == 1
     assert err == ""
+
+
+def test_check_warns_of_a_model_that_does_not_put_the_right_document_first(capsys):
+    # Backwards: the fewer words of the query a document has, the better.
+    with CohereLike(score=lambda _, text: 0.0 if "reranker" in text else 0.5) as server:
+        spec = {"use": "http", "base_url": server.url, "api_key": server.key}
+        assert main(["check", json.dumps(spec)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("warning: http did NOT put the right document first; loaded in ")
+    assert "check --golden" in out
+    assert not out.startswith("ok")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["compare", "d", "-r", "lexical", "--k", "0"], "argument --k: it must be an integer of at least 1, got 0"),
+        (["compare", "d", "-r", "lexical", "--top-k", "-1"], "argument --top-k"),
+        (["compare", "d", "-r", "lexical", "--limit", "0"], "argument --limit"),
+        (["compare", "d", "-r", "lexical", "--at-once", "two"], "argument --at-once: it must be an integer"),
+        (["compare", "d", "-r", "lexical", "--budget-ms", "nan"], "argument --budget-ms: it must be a finite number"),
+        (["compare", "d", "-r", "lexical", "--budget-usd", "inf"], "argument --budget-usd"),
+        (["calibrate", "--data", "d", "--out", "o", "--relevant-from", "nan"], "argument --relevant-from"),
+        (["calibrate", "--data", "d", "--out", "o", "--candidates", "0"], "argument --candidates"),
+        (["calibrate", "--data", "d", "--out", "o", "--seed", "-1"], "argument --seed"),
+        (["batch", "--input", "i", "--output", "o", "--actors", "0"], "argument --actors"),
+        (["batch", "--input", "i", "--output", "o", "--cpus-per-actor", "inf"], "argument --cpus-per-actor"),
+        (["batch", "--input", "i", "--output", "o", "--cpus-per-actor", "nan"], "argument --cpus-per-actor"),
+        (["serve", "lexical", "--max-body-mb", "inf"], "max_body_mb"),
+        (["serve", "lexical", "--body-timeout", "nan"], "body_timeout"),
+        (["rerank", "q", "FILE", "-r", "lexical", "--score-threshold", "nan"], "score_threshold"),
+        (["compare", "d", "-r", "lexical", "--json", "x" * 4000], "--json is no path that can be written"),
+        (["rerank", "q", "FILE", "-r", '{"use":' * 20_000], "begins like JSON"),
+    ],
+    ids=lambda value: str(value)[-60:],
+)
+def test_numbers_and_paths_that_cannot_be_meant_are_refused(argv, told, cats, capsys):
+    assert main([cats if each == "FILE" else each for each in argv]) == 2
+    assert told in complaint(capsys)
+
+
+def test_a_required_option_tells_no_default(capsys):
+    assert main(["compare", "--help"]) == 0
+    about = " ".join(capsys.readouterr().out.split()).partition("--reranker SPEC")[2].partition("--top-k")[0]
+    assert "required, and repeatable" in about
+    assert "default" not in about
 
 
 def test_check_default_is_the_environments(monkeypatch, capsys):

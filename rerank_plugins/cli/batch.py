@@ -8,8 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from ..core.errors import ConfigError
-from .command import FAILED, NAME, SPEC, Command, spec_from
+from .command import FAILED, NAME, SPEC, Command, integer_from, number_from, spec_from
 
 if TYPE_CHECKING:
     from ..scale.batch import Done
@@ -35,8 +34,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--in-flight", default=8, type=int, metavar="N", help="rows at the same time; default: 8")
     parser.add_argument("--ray", action="store_true", help="on Ray: the cluster of $RAY_ADDRESS, else one started here")
-    parser.add_argument("--actors", default=2, type=int, metavar="N", help="with --ray: how many; default: 2")
-    parser.add_argument("--cpus-per-actor", default=1.0, type=float, metavar="X", help="with --ray; default: 1")
+    parser.add_argument(
+        "--actors", default=2, type=integer_from(1), metavar="N", help="with --ray: how many; default: 2"
+    )
+    parser.add_argument(
+        "--cpus-per-actor", default=1.0, type=number_from(0.001, 10_000), metavar="X", help="with --ray; default: 1"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -59,8 +62,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.ray:
         from ..scale.ray_data import on_ray
 
-        if arguments.actors < 1 or not arguments.cpus_per_actor > 0:
-            raise ConfigError("--actors has to be at least 1 and --cpus-per-actor above 0.")
         way = functools.partial(on_ray, actors=arguments.actors, num_cpus=arguments.cpus_per_actor)
     shown = _Progress()
     try:

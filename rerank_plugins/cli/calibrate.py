@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BackendError
-from .command import Command, named, spec_argument, writable
-from .terminal import progress
+from .command import Command, integer_from, named, number_from, spec_argument, writable
+from .terminal import json_text, progress
 
 if TYPE_CHECKING:
     from ..calibration.fit import Judged
@@ -33,12 +34,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="auto", choices=("auto", "platt", "isotonic", "temperature"))
     parser.add_argument("--plot", metavar="FILE", help="a reliability plot, .svg or .html")
     parser.add_argument(
-        "--relevant-from", type=float, default=1.0, metavar="GRADE", help="least label that is relevant: 1"
+        "--relevant-from", type=number_from(-1e12), default=1.0, metavar="GRADE", help="least label that is relevant: 1"
     )
     parser.add_argument(
-        "--candidates", type=int, default=CANDIDATES, metavar="N", help="of a BEIR folder, a query: 100"
+        "--candidates", type=integer_from(1), default=CANDIDATES, metavar="N", help="of a BEIR folder, a query: 100"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the folds: 0")
+    parser.add_argument("--seed", type=integer_from(0, 2**32 - 1), default=0, help="of the folds: 0")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -59,11 +60,13 @@ def _run(arguments: argparse.Namespace) -> int:
         capabilities = reranker.scorer.capabilities
         curve, held_out = fit(judged, capabilities, arguments.method, seed=arguments.seed)
         label, of = reranker.scorer.label, identity(reranker)
+        spec = {name: value for name, value in (reranker.spec or {}).items() if value is not None}
     write(Calibration(of=of, curve=curve, held_out=held_out), Path(arguments.out).expanduser())
     if arguments.plot:
         plot(held_out, label, Path(arguments.plot).expanduser())
     _tell(label, curve.method, held_out)
-    print(f"use it: {{'use': {label.partition(' [')[0]!r}, 'calibration': {arguments.out!r}}}")
+    # As JSON in the shell's quotes: it can be pasted behind -r, and its inside into a program or a file.
+    print(f"use it: -r {shlex.quote(json_text({**spec, 'calibration': arguments.out}))}")
     return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import FAILED, INTERRUPTED, NAME, SPEC, Command, spec_from, writable
+from .command import FAILED, INTERRUPTED, NAME, SPEC_FORMS, Command, integer_from, number_from, spec_from, writable
 from .terminal import columns, counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -25,17 +25,32 @@ def _options(parser: argparse.ArgumentParser) -> None:
         ("corpus", "JSONL, TSV or TREC's <DOC> file, instead of the folder's"),
     ):
         parser.add_argument(f"--{name}", metavar="FILE", dest=f"{name}_file", help=what)
-    parser.add_argument("-r", "--reranker", metavar="SPEC", action="append", required=True, help=f"{SPEC}; repeatable")
-    parser.add_argument("--top-k", metavar="N", type=int, default=100, help="candidates of a query; default: 100")
-    parser.add_argument("--k", metavar="N", type=int, default=10, help="cut of nDCG, MRR and recall; default: 10")
-    parser.add_argument("--limit", metavar="N", type=int, help="so many queries, evenly from all; default: all")
-    parser.add_argument("--budget-ms", metavar="MS", type=float, help="what 95 of 100 calls may take")
-    parser.add_argument("--budget-usd", metavar="USD", type=float, help="what 1,000 queries may cost")
+    parser.add_argument(
+        "-r",
+        "--reranker",
+        metavar="SPEC",
+        action="append",
+        required=True,
+        help=f"{SPEC_FORMS}; required, and repeatable",
+    )
+    parser.add_argument(
+        "--top-k", metavar="N", type=integer_from(1), default=100, help="candidates of a query; default: 100"
+    )
+    parser.add_argument(
+        "--k", metavar="N", type=integer_from(1), default=10, help="cut of nDCG, MRR and recall; default: 10"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=integer_from(1), help="so many queries, evenly from all; default: all"
+    )
+    parser.add_argument("--budget-ms", metavar="MS", type=number_from(0), help="what 95 of 100 calls may take")
+    parser.add_argument("--budget-usd", metavar="USD", type=number_from(0), help="what 1,000 queries may cost")
     parser.add_argument("--html", metavar="FILE", help="write the report, one file that needs no network")
     parser.add_argument("--json", metavar="FILE", help="write the figures, every query's too")
     parser.add_argument("--keep", metavar="FILE", help="where answers are kept; default: a file in the cache folder")
     parser.add_argument("--fresh", action="store_true", help="ask again what is kept")
-    parser.add_argument("--at-once", metavar="N", type=int, default=1, help="questions under way at once; default: 1")
+    parser.add_argument(
+        "--at-once", metavar="N", type=integer_from(1), default=1, help="questions under way at once; default: 1"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .command import Command
-from .terminal import columns
+from ..core.errors import MissingExtra, RerankError
+from .command import WRONG_USE, Command
+from .terminal import columns, printable
 
 __all__ = ["COMMAND"]
 
@@ -35,11 +36,27 @@ def _run(arguments: argparse.Namespace) -> int:
         install = INSTALL.format(entry.extra or "all") if missing else None
         told = {"installed": missing is None, "missing": missing, "install": install}
         rows.append({"name": name, "kind": entry.kind, "summary": entry.summary, **told})
-    for name, settings in sorted(profiles(arguments.config).items()):
-        told = {"installed": None, "missing": None, "install": None}
-        rows.append({"name": name, "kind": "named", "summary": str(settings.get("use", "?")), **told})
+    rows += [_named(name, each, arguments.config) for name, each in sorted(profiles(arguments.config).items())]
     print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else "\n".join(_listing(rows)))
-    return 0
+    return WRONG_USE if any(row.get("error") for row in rows) else 0
+
+
+def _named(name: str, settings: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """Return the row of a reranker of the configuration file; building it shows what is wrong, and loads no model."""
+    from ..config import load_reranker
+
+    cascade = settings.get("cascade")
+    stages = cascade.get("stages") if isinstance(cascade, Mapping) else None
+    summary = f"cascade of {len(stages)} stages" if isinstance(stages, list) else str(settings.get("use", "?"))
+    row: dict[str, Any] = {"name": name, "kind": "named", "summary": summary}
+    try:
+        load_reranker(name, config=config).close()
+    except MissingExtra as error:
+        missing = {"installed": False, "missing": error.package, "install": INSTALL.format(error.extra)}
+        return {**row, **missing, "error": str(error)}
+    except RerankError as error:
+        return {**row, "installed": None, "missing": None, "install": None, "error": str(error)}
+    return {**row, "installed": None, "missing": None, "install": None, "error": None}
 
 
 def _listing(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -51,7 +68,8 @@ def _listing(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             kind = row["kind"]
             yield f"{kind}:"
         need = f" (missing {row['missing']}: {row['install']})" if row["missing"] else ""
-        yield f"  {row['name']:<{width}}  {row['summary']}{need}"
+        wrong = f" (broken: {printable(row['error'])})" if row.get("error") and not need else ""
+        yield f"  {row['name']:<{width}}  {row['summary']}{need}{wrong}"
 
 
 COMMAND = Command(
@@ -63,4 +81,5 @@ COMMAND = Command(
   rerank-plugins list
   rerank-plugins list --models
   rerank-plugins list --json | jq -r '.[] | select(.installed) | .name'""",
+    "The rerankers of the configuration file are built, but no model is loaded; the exit code is 2 if one of them is broken.",
 )

@@ -53,6 +53,7 @@ class MissingExtra(ConfigError, ImportError):
             f"{what} needs the package {package!r}, which is not installed. Run: pip install 'rerank-plugins[{extra}]'"
         )
         self.extra = extra
+        self.package = package
         self._made_of = (what, extra, package)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -154,7 +154,7 @@ def _digest(files: pafs.FileSystem, path: str) -> str:
     with files.open_input_stream(path) as stream:
         while block := stream.read(1 << 20):
             found.update(block)
-    return found.hexdigest()
+    return str(found.hexdigest())
 
 
 def _hash() -> Any:

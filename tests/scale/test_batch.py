@@ -155,10 +155,8 @@ def nested(levels: int, kind: type) -> object:
 
 @pytest.mark.parametrize(("kind", "levels"), [(list, 50), (dict, 100), (list, 150), (dict, 190)])
 def test_what_no_reader_of_parquet_opens_is_kept_as_json_and_said(tmp_path, capsys, kind, levels):
-    rows_of = [{"query": "cat", "documents": ["a cat"], "deep": nested(n, kind), "flat": [[1]]} for n in (levels, 1)]
-    (tmp_path / "in.jsonl").write_text(
-        "\n".join(map(json.dumps, rows_of[:1] + [{**rows_of[0], "deep": None}])), "utf-8"
-    )
+    rows_of = [{"query": "cat", "documents": ["a cat"], "deep": nested(n, kind), "flat": [[1]]} for n in (levels,)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, [rows_of[0], {**rows_of[0], "deep": None}])), "utf-8")
     assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
     assert "each value as JSON, since Parquet has no one type for their values: deep\n" in capsys.readouterr().err
     first, second = written(tmp_path / "out")
