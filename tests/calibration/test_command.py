@@ -59,6 +59,18 @@ def test_from_data_to_a_threshold(data, tmp_path, capsys):
     assert [each.index for each in reranker.rerank("fruit0 colour0", next(rows())["candidates"])][:1] == [0]
 
 
+def test_what_is_printed_to_use_it_works_in_a_shell(data, tmp_path, capsys):
+    out = str(tmp_path / "it's mine.json")
+    spec = json.dumps({"use": "lexical", "long_documents": "head_tail", "top_n": 3})
+    assert main(["calibrate", spec, "--data", data, "--out", out]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(last.removeprefix("use it: "))
+    assert words[0] == "-r"
+    assert json.loads(words[1]) == {"use": "lexical", "long_documents": "head_tail", "calibration": out}
+    (tmp_path / "cats.txt").write_text("a cat\na dog\n", "utf-8")
+    assert main(["rerank", "cat", str(tmp_path / "cats.txt"), *words]) == 0
+
+
 def test_readmes_command_and_spec(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
