@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["LONGEST_S", "MOST", "finite", "integer", "positive", "seconds"]
+__all__ = ["LONGEST_S", "MOST", "finite", "integer", "seconds", "shown"]
 
 MOST = 2**31 - 1
 """The largest count or size of an option."""
@@ -29,18 +29,6 @@ def finite(value: Any, name: str, low: float | None = None, high: float | None =
         or not _is_finite(value)
     ):
         raise _wrong(value, name, "finite number", low, high)
-    return float(value)
-
-
-def positive(value: Any, name: str, high: float | None = None) -> float:
-    """Return `value` as a float: a finite number above 0, at most `high`.
-
-    Raises:
-        ConfigError: It is no such number.
-    """
-    if not _is_number(value) or not value > 0 or (high is not None and value > high) or not _is_finite(value):
-        most = "" if high is None else f" and at most {high:,.10g}"
-        raise ConfigError(f"{name} must be a number above 0{most}, got {shown(value)}.")
     return float(value)
 
 
