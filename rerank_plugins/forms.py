@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from .calibration.identity import difference, identity, pending
 from .core.errors import ConfigError
 from .core.numeric import integer
 from .core.scorer import Backend, Scorer
+from .core.secret import Secret
 from .policies.breaker import FAILURES, RESET_S, Breaker
 from .policies.cache import Cache
 from .policies.calibrate import Calibrate
@@ -26,7 +28,7 @@ from .policies.limit import Limit
 from .policies.memory import MemoryStore
 from .policies.retry import Retry
 from .policies.truncate import MODES, Truncate
-from .spec import holds_client, without_keys
+from .spec import SENT_ALONG, holds_client, without_keys
 from .values import choice, count, known, number, seconds
 
 __all__ = [
@@ -108,7 +110,14 @@ async def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:
     """Return what, beside the texts, a score may depend on: every option but those of the way there, and the model's files."""
     options = _options(backend, settings)
     told = {key: each for key, each in options.items() if key not in (*HOSTED_OPTIONS, "local_files_only")}
-    return json.dumps([__version__, await backend.afingerprint(), told], sort_keys=True, default=str)
+    # What `without_keys` masks may change the scores too; as a hash it is in no dump of a cache's attributes.
+    sent = {key: each for key, each in settings.get(backend.name, {}).items() if key in SENT_ALONG}
+    digest = hashlib.sha256(json.dumps(sent, sort_keys=True, default=_plain).encode()).hexdigest() if sent else ""
+    return json.dumps([__version__, await backend.afingerprint(), told, digest], sort_keys=True, default=str)
+
+
+def _plain(value: Any) -> str:
+    return value.reveal() if isinstance(value, Secret) else str(value)
 
 
 def _options(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:

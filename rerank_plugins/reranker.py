@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +14,18 @@ from .core.deadline import counting, within
 from .core.errors import ConfigError, DeadlineExceeded, InputError
 from .core.journal import gathering
 from .core.loop import require_asyncio, run_sync
+from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
-from .core.types import Attempt, Capabilities, RerankRequest, Scores
+from .core.types import Attempt, Capabilities, RerankRequest, Scores, outside_scale
 from .documents import Batch, as_list, snapshot, unread_request, unread_results
 from .fields import check_names
 from .telemetry import watching
 
 __all__ = ["RerankResponse", "RerankResult", "Reranker"]
+
+_log = logging.getLogger("rerank_plugins")
 
 _ITEMS_PER_RESULT = 8
 """A result takes as long as about so many items of other work on text."""
@@ -67,6 +71,7 @@ class Reranker:
         self.instruction = instruction
         self.spec = spec
         self.counters = counters or Counters()
+        self._warned = False
 
     def rerank(
         self,
@@ -151,7 +156,7 @@ class Reranker:
             scale=scores.capabilities.scale,
             usage=replace(scores.usage, requests=sum(attempt.remote for attempt in attempts)),
             degraded=scores.degraded,
-            reason=scores.reason,
+            reason=scores.reason or self._outside_scale(scores),
             attempts=tuple(attempts),
             latency_ms=(time.perf_counter() - started) * 1000.0,
         )
@@ -181,6 +186,13 @@ class Reranker:
         with counting(-1.0):  # passed for certain, so that no backend is asked about text that is not there
             scores = await self.scorer.ascore(unread_request(documents))
         return scores, unread_results(documents)
+
+    def _outside_scale(self, scores: Scores) -> str | None:
+        reason = outside_scale(scores)
+        if reason is not None and not self._warned:
+            self._warned = True
+            _log.warning("%s (said once)", one_line(reason))
+        return reason
 
     async def _scores(self, request: RerankRequest) -> Scores:
         if not request.documents:

@@ -13,10 +13,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from .core.address import SECRET_NAME, storable_url
 from .core.errors import ConfigError
 from .core.numeric import shown
+from .core.redaction import MASK
 from .core.secret import Secret
 from .core.text import sendable
 from .registry import entries, unknown
@@ -44,8 +45,10 @@ LARGEST = 10_000
 HOLDS_SPECS = {"fallback": "specs", "cascade": "stages", "fuse": "with"}
 """Where a spec holds other specs."""
 
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
-_ENVIRONMENT = re.compile(r'"env:([^"]+)"')
+SENT_ALONG = ("headers", "body", "query", "params")
+"""Options whose texts are sent along with each request: any of them may be a credential."""
+
+_ENVIRONMENT = re.compile(r'env:([^"&@/?#\s]+)')
 
 Profiles = Mapping[str, Mapping[str, Any]]
 
@@ -216,9 +219,11 @@ def _cut(text: str | bytes) -> str:
 
 
 def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain copy that may be printed, pickled and stored: no key, no header or address that holds one.
+    """Return a plain copy that may be printed, pickled and stored: no key, and nothing that may be a credential.
 
-    `"env:NAME"` stays, since it names a key and is none.
+    A key is left out, since it is found again in the environment, and so is what else has the name of a credential. Of
+    headers, bodies and the query of a `base_url` only `"env:NAME"` stays, which names a credential and is none, and what
+    is no text. A mask stands for every other text: a backend refuses a spec with one, rather than send less than before.
     """
     kept: dict[str, Any] = {}
     for key, value in spec.items():
@@ -226,27 +231,25 @@ def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
             told = Secret.of(value)
             if told is not None and told.reveal().startswith("env:"):
                 kept[key] = told.reveal()
-        elif key == "headers" and isinstance(value, Mapping):
-            kept[key] = {
-                name: each
-                for name, each in value.items()
-                if str(each).startswith("env:") or not _SECRET_HEADER.search(name)
-            }
+        elif key in SENT_ALONG and isinstance(value, Mapping):
+            kept[key] = _masked(value)
         elif key == "base_url" and isinstance(value, str):
-            kept[key] = _without_credentials(value)
+            kept[key] = storable_url(value)
         elif key != "client":
             kept[key] = _inside(value, without_keys)
     return kept
 
 
-def _without_credentials(address: str) -> str:
-    """Return an address without user and password, and without a query that may hold a key."""
-    try:
-        parts = urlsplit(address)
-    except ValueError as error:
-        raise ConfigError(f"base_url is no address ({error}): write it like http://127.0.0.1:8000.") from error
-    query = "" if _SECRET_HEADER.search(parts.query) else parts.query
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+def _masked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        masked = {key: _masked(each) for key, each in value.items()}
+        return {key: each for key, each in masked.items() if each != MASK or not SECRET_NAME.search(str(key))}
+    if isinstance(value, list | tuple):
+        return [_masked(each) for each in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value.reveal() if isinstance(value, Secret) else value
+    return text if isinstance(text, str) and text.startswith("env:") else MASK
 
 
 def _inside(value: Any, change: Any) -> Any:

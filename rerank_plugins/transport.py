@@ -2,48 +2,216 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Mapping
+import importlib.util
+import os
+import urllib.request
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from .core.errors import ConfigError, TransientError
+from .core.address import Address
+from .core.errors import BadResponse, ConfigError, RerankError, TransientError
 from .core.json_text import encoded
 from .core.loop import PerLoop, Workers
+from .core.redaction import redact_logs_of
 from .core.text_work import INLINE, run_text_work, size_of
-from .core.wire import HTTPResponse
+from .core.wire import HTTPResponse, connection_advice
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx
 
-__all__ = ["HTTPXTransport"]
+__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "unreachable"]
+
+LIMIT = 64 * 2**20
+"""Bytes of an unpacked reply, where the caller sets no limit."""
+_PIECE = 2**20
+"""Bytes that are unpacked without a break for the event loop."""
 
 _ADVICE = "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`."
+_LOGGERS = ("httpx", *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
+"""They log URLs, and the headers of replies, where a server may repeat a key."""
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
-    """Certificates take 30 ms to load: once in a process, not once a client."""
+def _trusted() -> ssl.SSLContext:
+    """Return the certificates to trust. They take 30 ms to read: once in a process, not once a client."""
     import httpx
 
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError, for a file that holds no certificate, is one
+        name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "SSL_CERT_FILE")
+        raise ConfigError(
+            f"The certificates that {name} names ({os.environ.get(name, '')}) cannot be read ({type(error).__name__}): "
+            f"set {name} to a file of certificates, or unset it."
+        ) from error
+
+
+@functools.cache
+def _trusting_nobody() -> ssl.SSLContext:
+    """Return a context for addresses without TLS: it reads no certificates, and accepts none."""
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@functools.cache
+def _quiet_url() -> type[httpx.URL]:
+    """Return a class of URLs that are sent whole and shown without their query: httpx logs the URL of each request."""
+    import httpx
+
+    class QuietURL(httpx.URL):
+        def __str__(self) -> str:
+            return str(self.copy_with(query=None))
+
+        def __repr__(self) -> str:
+            return f"URL({str(self)!r})"
+
+    return QuietURL
+
+
+def _import(*, tls: bool) -> None:
+    import httpx  # noqa: F401
+
+    redact_logs_of(*_LOGGERS)
+    if tls:
+        _trusted()
 
 
 _loader = Workers(1, "rerank-plugins-httpx")
+_prepared: set[bool] = set()
 
 
-async def _prepared() -> None:
-    """Import the client and read the certificates on a thread: a tenth of a second that no event loop should wait."""
-    if _tls.cache_info().currsize == 0:
-        await _loader.run(_tls)
+async def prepare(url: str) -> None:
+    """Import httpx and, for https, read the certificates on a thread: it takes a tenth of a second.
+
+    Raises:
+        ConfigError: The certificates cannot be read.
+    """
+    tls = url.startswith("https")
+    if tls not in _prepared:
+        await _loader.run(lambda: _import(tls=tls))
+        _prepared.add(tls)
 
 
-def _shown(url: str) -> str:
-    """Return an address without the passwords and keys that may be in it."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def open_client(
+    address: Address, on_response: Callable[[httpx.Response], Awaitable[None]] | None = None
+) -> httpx.AsyncClient:
+    """Return a client for requests to `address`, whose query and user it adds to each; `prepare` comes first.
+
+    Raises:
+        ConfigError: The environment names a proxy that cannot be used.
+    """
+    authorization = address.authorization()
+
+    async def complete(request: httpx.Request) -> None:
+        if authorization is not None:
+            request.headers["authorization"] = authorization
+        request.url = _quiet_url()(address.full(str(request.url)))
+
+    return _open(
+        address.url,
+        event_hooks={"request": [complete], "response": [] if on_response is None else [on_response]},
+    )
+
+
+def _open(url: str, **options: Any) -> httpx.AsyncClient:
+    import httpx
+
+    options = {
+        # No timeout here: one attempt is timed as a whole by its backend, where a dripping body cannot restart the clock.
+        "timeout": None,
+        # Nor a bound on connections: how many calls are under way is the caller's affair.
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        "verify": _trusted() if url.startswith("https") else _trusting_nobody(),
+        # What is unpacked with a limit; brotli and zstd, which httpx asks for where it can, have none.
+        "headers": {"accept-encoding": "gzip"},
+        **options,
+    }
+    try:
+        return httpx.AsyncClient(**options)
+    except (ImportError, ValueError, TypeError, httpx.InvalidURL) as error:
+        if urllib.request.proxy_bypass(urlsplit(url).hostname or ""):
+            return httpx.AsyncClient(trust_env=False, **options)
+        raise proxy_error(error) from None  # its text may show the proxy's password
+
+
+def proxy_error(error: Exception | None = None) -> ConfigError:
+    """Return the error for proxies of the environment that cannot be used; it names the variable, not its value."""
+    names = [name for name in os.environ if name.lower() in _PROXY_VARIABLES and os.environ[name]]
+    wrong = [name for name in names if not _usable(os.environ[name])]
+    others = [name for name in os.environ if name.lower() == "no_proxy" and os.environ[name]]
+    shown = " and ".join(wrong or [*names, *others]) or "the proxy settings of this system"
+    if any(os.environ[name].lower().startswith("socks") for name in wrong):
+        advice = "a SOCKS proxy needs a package: pip install 'httpx[socks]'"
+    else:
+        advice = "write it like http://proxy.example:3128"
+    kind = "" if error is None else f" ({type(error).__name__})"
+    return ConfigError(f"The proxy that {shown} names cannot be used{kind}: {advice}, or unset the variable.")
+
+
+def _usable(proxy: str) -> bool:
+    import httpx
+
+    try:
+        scheme = httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}").url.scheme
+    except (ValueError, TypeError, httpx.InvalidURL):
+        return False
+    return not scheme.startswith("socks") or importlib.util.find_spec("socksio") is not None
+
+
+async def read_reply(response: httpx.Response, limit: int) -> bytes:
+    """Return the body of a streamed reply, unpacked.
+
+    Raises:
+        BadResponse: It has more than `limit` bytes, or is packed in a way that was not asked for.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip"):
+        raise BadResponse(
+            f"The reply is packed as {encoding[:40]!r}, which was not asked for: check what answers at `base_url`."
+        )
+    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding == "gzip" else None
+    body = bytearray()
+    async for chunk in response.aiter_raw(_PIECE):
+        packed = chunk
+        while packed:
+            if unpack is None:
+                piece, packed = packed, b""
+            else:
+                try:
+                    piece = unpack.decompress(packed, _PIECE)
+                except zlib.error as error:
+                    raise BadResponse(f"The reply cannot be unpacked as gzip ({error}): check `base_url`.") from error
+                packed = unpack.unconsumed_tail
+            body += piece
+            if len(body) > limit:
+                raise BadResponse(
+                    f"The reply is larger than {limit // 2**20} MB, far more than scores need: check `base_url`, and "
+                    "what answers there."
+                )
+            if packed:
+                await asyncio.sleep(0)
+    return bytes(body)
+
+
+def unreachable(error: Exception, url: str) -> RerankError:
+    """Return the error for what httpx raised in place of a reply from `url`."""
+    import httpx
+
+    kind = type(error).__name__
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError | UnicodeError):
+        return ConfigError(f"{url} cannot be asked ({kind}): check `base_url`, `api_key` and `headers`.")
+    advice = connection_advice(error)
+    return TransientError(
+        f"No answer from {url} ({kind}{f': {error}' if str(error) else ''}). {f'{advice} ' if advice else ''}{_ADVICE}"
+    )
 
 
 class HTTPXTransport:
@@ -51,30 +219,27 @@ class HTTPXTransport:
 
     def __init__(self) -> None:
         """Open nothing before the first request."""
-        self._clients: PerLoop[httpx.AsyncClient] = PerLoop(self._open, self._close)
-
-    def _open(self) -> httpx.AsyncClient:
-        import httpx
-
-        # No timeout here: one attempt is timed as a whole by its backend, where a dripping body cannot restart the clock.
-        # Nor a bound on connections: how many calls are under way is the caller's affair.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        return httpx.AsyncClient(timeout=None, limits=limits, verify=_tls())  # noqa: S113
+        self._url = ""  # a transport has one backend, and that has one address
+        self._clients: PerLoop[httpx.AsyncClient] = PerLoop(lambda: _open(self._url), self._close)
 
     @staticmethod
     async def _close(client: httpx.AsyncClient) -> None:
         await client.aclose()
 
-    async def post(self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
+    async def post(
+        self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str], *, limit: int | None = None
+    ) -> HTTPResponse:
         """POST `payload` as JSON to `url` and return the reply, read to its end.
 
         Raises:
             TransientError: No connection, or one that broke.
-            ConfigError: The address, a header or a value of the body cannot be used at all.
+            BadResponse: The unpacked reply is larger than `limit` bytes.
+            ConfigError: The address, a header, a proxy, the certificates or a value of the body cannot be used at all.
         """
-        await _prepared()
+        await prepare(url)
         import httpx
 
+        self._url = shown = url.partition("?")[0]
         client = await self._clients.get()
         content = await run_text_work(size_of(payload, INLINE), encoded, payload)
         sent = {"content-type": "application/json", "accept": "application/json", **headers}
@@ -86,17 +251,19 @@ class HTTPXTransport:
                     "`api_key` and `headers`."
                 )
         try:
-            reply = await client.post(url, content=content, headers=sent)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError) as error:
-            raise ConfigError(
-                f"{_shown(url)} cannot be asked ({type(error).__name__}): check `base_url`, `api_key` and `headers`."
-            ) from None  # its text may show what is secret in the address
-        except httpx.HTTPError as error:
-            told = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
-            raise TransientError(f"No answer from {_shown(url)} ({told}). {_ADVICE}") from error
-        return HTTPResponse(
-            reply.status_code, reply.content, {key.lower(): value for key, value in reply.headers.items()}
-        )
+            request = client.build_request("POST", url, content=content, headers=sent)
+            request.url = _quiet_url()(url)
+            reply = await client.send(request, stream=True)
+            try:
+                body = await read_reply(reply, LIMIT if limit is None else limit)
+            finally:
+                await reply.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            ours = unreachable(error, shown)
+            raise ours from (
+                error if isinstance(ours, TransientError) else None
+            )  # what is wrong in a URL may be secret
+        return HTTPResponse(reply.status_code, body, {key.lower(): value for key, value in reply.headers.items()})
 
     async def aclose(self) -> None:
         """Close the clients of all event loops."""

@@ -21,7 +21,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "core": set(),
     "transport": {"core"},
     "engine": {"core"},
-    "backends": {"core", "engine"},
+    "backends": {"core", "engine", "transport"},  # an SDK that takes an HTTP client gets one from there
     "policies": {"core"},
     "calibration": {"core"},
     "registry": {"core"},

@@ -17,6 +17,7 @@ import pytest
 from rerank_plugins import __version__
 from rerank_plugins.cli import main
 from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
 
 COMMAND = [sys.executable, "-m", "rerank_plugins"]
 
@@ -519,3 +520,48 @@ def test_control_c_is_130_and_quiet(cats):
     assert process.returncode == 130
     assert out == b""
     assert err == b""
+
+
+# What others say ------------------------------------------------------------------------------------------------------
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
+
+
+def test_no_escape_of_others_reaches_the_terminal(tmp_path, capsys):
+    """A vendor's message, a document, a file's name and a reranker's name."""
+    file = tmp_path / f"a{ESCAPES}b.txt"
+    file.write_text(f"the moon {ESCAPES}\nbananas\n")
+    config = tmp_path / "rerank.toml"
+    name = json.dumps(f"evil{ESCAPES}", ensure_ascii=True).replace("\\u202e", "\\u202E")
+    config.write_text(f'[rerankers.{name}]\nuse = "lexical"\n')
+    lines = [
+        ["rerank", "moon", str(file), "-r", "lexical"],
+        ["rerank", "moon", str(file), "-r", "lexical", "--json"],
+        ["rerank", "moon", str(file), "-r", f"no{ESCAPES}"],
+        ["rerank", "moon", str(tmp_path / f"missing{ESCAPES}")],
+        ["list", "--config", str(config)],
+        ["list", "--config", str(config), "--json"],
+        ["check", f"no{ESCAPES}"],
+        ["check", f"--{ESCAPES}"],
+        [f"no{ESCAPES}"],
+    ]
+    with CohereLike() as server:
+        server.always(Status(400, message=f"bad {ESCAPES} words"))
+        spec = {"use": f"http:{ESCAPES}", "base_url": server.url, "api_key": server.key, "retry": 1}
+        lines += [
+            ["check", json.dumps(spec)],
+            ["check", json.dumps({**spec, "fallback": {"specs": ["lexical"], "on": ["rejected"]}})],
+        ]
+        for line in lines:
+            main(line)
+            shown = "".join(capsys.readouterr())
+            assert shown, line
+            assert all(each.isprintable() or each == "\n" for each in shown), (line, shown)
+
+
+def test_check_fails_on_scores_outside_of_their_scale(capsys):
+    with CohereLike(score=lambda query, text: 7.7 if "reranker" in text else -2.3) as server:
+        spec = {"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1}
+        for options in ([], ["--golden"]):
+            assert main(["check", json.dumps(spec), *options]) == 1
+            assert "outside 0…1" in "".join(capsys.readouterr())

@@ -230,7 +230,7 @@ def test_file(file, monkeypatch):
         ),
         ({"use": "embedded", "embedded": {"cache_mb": float("inf")}}, r"embedded\.cache_mb must be a finite number"),
         ({"use": "onnx:" + "x" * 4000}, "File name too long"),
-        ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url has to begin with"),
+        ({"use": "acme", "api_key": KEY, "base_url": "api.acme.com"}, "base_url must start with"),
         ({"use": "acme", "api_key": KEY, "base_url": "http://[::1"}, "base_url"),
         ({"use": "http"}, "http needs a base_url"),
         ({"use": "onnx"}, "onnx needs a model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -10,9 +11,11 @@ import pickle
 import pytest
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.core.redaction import MASK
 from rerank_plugins.core.secret import Secret
 from rerank_plugins.spec import canonical, guarded, parse, profiles, spelled_out, without_keys
 from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.vendors import VENDORS
 
 KEY = "sk-very-secret-1234567890"
 
@@ -219,7 +222,7 @@ def test_without_keys_leaves_none_and_keeps_the_rest(before):
     assert found == {
         "use": "http",
         "base_url": "https://host:8443/v1",
-        "http": {"headers": {"X-Team": "red", "X-Token": "env:TEAM_TOKEN"}},
+        "http": {"headers": {"X-Team": MASK, "X-Token": "env:TEAM_TOKEN"}},
         "fallback": {"specs": ["lexical", {"use": "http", "fallback": [{"use": "http"}]}]},
     }
 
@@ -228,13 +231,89 @@ def test_the_name_of_a_variable_is_no_key():
     assert without_keys(guarded({"use": "http", "api_key": "env:ACME_KEY"}))["api_key"] == "env:ACME_KEY"
 
 
-def test_a_harmless_address_stays_as_it_is():
-    address = "http://127.0.0.1:8000/v1?tenant=red"
-    assert without_keys({"base_url": address}) == {"base_url": address}
+@pytest.mark.parametrize(
+    ("address", "stored"),
+    [
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://h/v1?api-version=2024-05-01", "http://h/v1?api-version=2024-05-01"),
+        ("http://h/v1?tenant=red&key=env:K", f"http://h/v1?tenant={MASK}&key=env:K"),
+        ("http://user:env:PASSWORD@h/v1", "http://user:env:PASSWORD@h/v1"),
+        (f"http://user:{KEY}@h", "http://h"),
+        (f"http://{KEY}@h", "http://h"),
+        (f"http://h/?{KEY}", "http://h/"),
+        (f"http://h/?api_key={KEY}", "http://h/"),
+        (f"http://h/#{KEY}", "http://h/"),
+        (f"http://h/?api-version={KEY}{KEY}", f"http://h/?api-version={MASK}"),
+    ],
+)
+def test_of_an_address_only_variables_and_the_version_are_stored(address, stored):
+    assert without_keys({"base_url": address}) == {"base_url": stored}
+    assert without_keys({"base_url": stored}) == {"base_url": stored}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": f"http://h?tenant={KEY}"},
+        {"http": {"headers": {"x-team": KEY}}},
+        {"http": {"body": {"team": KEY}}},
+        {"http": {"body": {"deep": [{"team": KEY}]}}},
+    ],
+)
+def test_what_was_left_out_of_a_stored_spec_is_missed_when_it_is_read(options):
+    """Silently sending less than before would be a wrong tenant, or a wrong answer."""
+    reranker = load_reranker({"use": "http", "base_url": "http://h", **options})
+    with pytest.raises(ConfigError, match=r"stored.*env:NAME"):
+        pickle.loads(pickle.dumps(reranker))
+
+
+def test_variables_in_address_headers_and_body_are_read_and_stored_by_name(monkeypatch):
+    for name in ("PASSWORD", "TOKEN", "TENANT", "JWT"):
+        monkeypatch.setenv(name, f"{name.lower()} &secret")
+    spec = {
+        "use": "http",
+        "http": {"headers": {"x-jwt": "env:JWT"}, "body": {"deep": {"token": "env:TOKEN"}, "truncate": True, "n": 3}},
+    }
+    with CohereLike(key="") as server:
+        server.authorized = lambda headers: True
+        server.optional = {**server.optional, "deep": dict, "truncate": bool, "n": int}
+        spec["base_url"] = server.url.replace("://", "://user:env:PASSWORD@") + "?tenant=env:TENANT"
+        for each in (reranker := load_reranker(spec), pickle.loads(pickle.dumps(reranker))):
+            each.rerank("tides", ["moon", "sea"])
+        assert server.refused == []
+    first, second = server.requests
+    assert first.path == second.path == "/rerank?tenant=tenant%20%26secret"
+    assert first.headers["authorization"] == "Basic " + base64.b64encode(b"user:password &secret").decode()
+    assert first.headers["x-jwt"] == "jwt &secret"
+    assert (
+        second.body
+        == first.body
+        == {
+            "query": "tides",
+            "documents": ["moon", "sea"],
+            "deep": {"token": "token &secret"},
+            "truncate": True,
+            "n": 3,
+        }
+    )
+    assert "secret" not in repr(reranker.spec)
+
+
+@pytest.mark.parametrize("use", ["jina-api", "cohere", "http"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_key_in_the_spec_comes_before_the_address_and_that_before_a_key_of_the_environment(use, given, monkeypatch):
+    monkeypatch.setenv("JINA_API_KEY", "from-the-environment")
+    monkeypatch.setenv("CO_API_KEY", "from-the-environment")
+    with VENDORS[use]() if use in VENDORS else CohereLike() as server:
+        server.authorized = lambda headers: True
+        spec = {"use": use, "base_url": server.url.replace("://", "://u:p@")} | ({"api_key": "given"} if given else {})
+        load_reranker(spec).rerank("tides", ["moon", "sea"])
+        basic = "Basic " + base64.b64encode(b"u:p").decode()
+        assert server.requests[0].headers["authorization"] == ("Bearer given" if given else basic)
 
 
 def test_an_address_that_is_none():
-    with pytest.raises(ConfigError, match="base_url is no address"):
+    with pytest.raises(ConfigError, match="base_url is not a URL"):
         without_keys({"base_url": "http://[::1"})
 
 

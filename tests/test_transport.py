@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import pytest
 
@@ -21,10 +25,14 @@ from rerank_plugins import (
     TransientError,
     load_reranker,
 )
+from rerank_plugins.core.reply import reply_limit
+from rerank_plugins.core.tokens import estimate
+from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.core.wire import HTTPResponse, error_for, join_url, parse_json
 from rerank_plugins.testing.cohere_like import CohereLike
-from rerank_plugins.testing.script import Hang, Status, Step
+from rerank_plugins.testing.script import HTML, JSON, Hang, Status, Step
 from rerank_plugins.testing.server import VendorServer
+from rerank_plugins.testing.vendors import VENDORS
 
 DOCUMENTS = ["the moon", "bananas", "the sea"]
 
@@ -215,3 +223,235 @@ def test_what_a_status_means(status: int, kind: type[BackendError]) -> None:
 def test_a_body_that_is_no_json(body: bytes) -> None:
     with pytest.raises(BadResponse, match="base_url"):
         parse_json(HTTPResponse(200, body), backend="acme")
+
+
+# What a reply may be ------------------------------------------------------------------------------------------------
+
+EVERYBODY = {**VENDORS, "http": CohereLike}
+
+
+@functools.cache
+def packed(megabytes: int) -> bytes:
+    """Return gzip that unpacks to so many megabytes of white space, which JSON may begin with."""
+    packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    piece = b" " * 2**20
+    return b"".join(packer.compress(piece) for _ in range(megabytes)) + packer.flush()
+
+
+@dataclass(frozen=True)
+class Raw(Step):
+    """Any bytes, with any headers."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    code: int = 200
+
+    def play(self, exchange) -> None:
+        exchange.send_raw(self.code, self.body, {"content-type": "application/json", **self.headers})
+
+
+@pytest.mark.parametrize("code", [200, 400])
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_a_reply_that_unpacks_to_gigabytes_is_refused_early(name: str, code: int) -> None:
+    body = packed(128)
+    assert len(body) < 2**20
+    with EVERYBODY[name]() as server:
+        server.play(Raw(body, {"content-encoding": "gzip"}, code))
+        tracemalloc.start()
+        try:
+            with pytest.raises(BackendError) as raised:
+                call(name, server)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert name in str(raised.value)
+    if name != "voyage":  # which unpacks nothing
+        assert isinstance(raised.value, BadResponse)
+        assert "larger than 16 MB" in str(raised.value)
+    assert peak < 100 * 2**20
+
+
+def test_the_limit_of_a_reply_follows_from_the_request() -> None:
+    few = RerankRequest(query="q", documents=("a",))
+    assert reply_limit(few) < 17 * 2**20
+    assert reply_limit(RerankRequest(query="q", documents=("a" * 10**6,) * 50)) > 300 * 2**20
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "deflate"])
+@pytest.mark.parametrize("name", ["http", "cohere"])
+def test_what_is_packed_as_nobody_asked_is_not_unpacked(name: str, encoding: str) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(Raw(b"{}", {"content-encoding": encoding}))
+        with pytest.raises(BadResponse, match=r"packed as .*not asked for"):
+            call(name, server)
+        assert server.requests[0].headers["accept-encoding"] == "gzip"
+
+
+def test_bytes_that_are_not_gzip(server: VendorServer) -> None:
+    server.play(Raw(b"{}", {"content-encoding": "gzip"}))
+    with pytest.raises(BadResponse, match="cannot be unpacked"):
+        call("http", server)
+
+
+def call(name: str, server: VendorServer, **options):
+    spec = {"use": name, "base_url": server.url, "api_key": server.key, "retry": 1, **options}
+    with load_reranker(spec) as reranker:
+        return reranker.rerank("tides", DOCUMENTS)
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"error": {"message": "quota exceeded: top up"}}, BadResponse),
+        ({"error": "quota exceeded: top up"}, BadResponse),
+        ({"error": {"message": "quota exceeded: top up", "code": 402}}, Rejected),
+        ({"error": {"message": "quota exceeded: top up", "code": "429"}}, RateLimited),
+        ({"code": 503, "message": "quota exceeded: top up"}, TransientError),
+    ],
+)
+def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendError]) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(JSON(body))
+        with pytest.raises(kind, match="quota exceeded: top up") as raised:
+            call(name, server)
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
+def test_the_query_of_an_address_comes_last(name: str) -> None:
+    with EVERYBODY[name]() as server:
+        spec = {"use": name, "base_url": f"{server.url}/?api-version=2024-05-01&tenant=red", "api_key": server.key}
+        with load_reranker(spec) as reranker:
+            reranker.rerank("tides", DOCUMENTS)
+        path, _, query = server.requests[0].path.partition("?")
+    assert path in server.paths
+    assert query == "api-version=2024-05-01&tenant=red"
+
+
+def test_voyages_sdk_cannot_send_a_query() -> None:
+    with pytest.raises(ConfigError, match="backend `http`"):
+        load_reranker({"use": "voyage", "base_url": "http://h/?a=b", "api_key": "k"})
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize("code", [404, 405])
+def test_a_wrong_path_is_shown(name: str, code: int) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(Status(code))
+        with pytest.raises(Rejected, match=rf"`base_url`\. {server.url}/\S*rerank\S* was asked"):
+            call(name, server)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
+def test_a_file_server_is_recognised(name: str) -> None:
+    with EVERYBODY[name]() as server:
+        server.always(HTML(501))
+        with pytest.raises(TransientError, match="does not look like a rerank API: check `base_url`"):
+            call(name, server, retry={"attempts": 2, "wait_initial": 0})
+
+
+# Lengths and scales -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["the moon pulls the sea. " * 12_500, "月は海を引く" * 20_000, "a1" * 50_000, "a" * 100_000]
+)
+def test_a_document_longer_than_max_tokens_is_cut_before_it_is_sent(server: VendorServer, text: str) -> None:
+    with reranker_for(server, http={"max_tokens": 512}) as reranker:
+        response = reranker.rerank("tides", [text, "bananas"])
+    (long, short) = server.requests[0].documents
+    assert text.startswith(long)
+    assert 64 < len(long) < 2100
+    assert estimate(long)[1] <= 512
+    assert short == "bananas"
+    assert {result.index: result.truncated for result in response} == {0: True, 1: False}
+
+
+@pytest.mark.parametrize(
+    ("scale", "values", "told"),
+    [
+        ("unit", [7.7, 3.8, -2.3], "outside 0…1, from -2.3 to 7.7"),
+        ("cosine", [7.7, 3.8, -2.3], "outside -1…1"),
+        ("unit", [1.0000001, 0.5, -1e-7], None),
+        ("logit", [7.7, 3.8, -2.3], None),
+        ("ordinal", [7.7, 3.8, -2.3], None),
+    ],
+)
+def test_scores_outside_of_their_scale_are_reported(scale: str, values, told, caplog: pytest.LogCaptureFixture) -> None:
+    scores = dict(zip(DOCUMENTS, values, strict=True))
+    with (
+        CohereLike(score=lambda _, text: scores[text]) as server,
+        reranker_for(server, http={"scale": scale}) as reranker,
+    ):
+        for _ in range(3):
+            response = reranker.rerank("tides", DOCUMENTS)
+            assert [result.raw_score for result in response] == values
+            assert not response.degraded
+            if told is None:
+                assert response.reason is None
+            else:
+                assert told in response.reason
+                assert "scale: logit" in response.reason
+    assert len(caplog.records) == (told is not None)
+
+
+@pytest.mark.parametrize("value", [False, 0, None])
+def test_vllm_sends_no_truncation_where_the_spec_says_so(value) -> None:
+    with VENDORS["vllm"]() as server:
+        call("vllm", server, vllm={"truncate_prompt_tokens": value})
+        assert "truncate_prompt_tokens" not in server.requests[0].body
+    with pytest.raises(ConfigError, match="truncate_prompt_tokens must be an integer"):
+        load_reranker({"use": "vllm", "base_url": "http://h", "vllm": {"truncate_prompt_tokens": True}})
+
+
+# Logs ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_a_vendors_words_are_in_no_log_and_no_counter(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    words = "your text was:\nthe moon\n\x1b[31mERROR forged line"
+    with EVERYBODY[name]() as server:
+        server.play(Status(503, message=words))
+        response = call(name, server, fallback=["passthrough"])
+        spec = {"use": name, "base_url": server.url, "api_key": server.key, "retry": 1, "fallback": ["passthrough"]}
+        server.play(Status(503, message=words))
+        with load_reranker(spec) as reranker:
+            reranker.rerank("tides", DOCUMENTS)
+            stats = json.dumps(reranker.stats(), ensure_ascii=False)
+    assert "the moon" in response.reason
+    assert response.reason.isprintable()
+    logged = caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+    for text in (logged, stats):
+        assert "the moon" not in text
+        assert "forged" not in text
+    assert "TransientError (HTTP 503)" in logged
+    assert "TransientError (HTTP 503)" in stats
+
+
+def test_attempts_cache_and_breaker_are_logged(server: VendorServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="rerank_plugins")
+    with reranker_for(server, cache=True, breaker={"failures": 2, "reset_s": 0.001}) as reranker:
+        reranker.rerank("tides", DOCUMENTS)
+        reranker.rerank("tides", DOCUMENTS)
+        for query in ("one", "two"):
+            server.play(Status(503))
+            with pytest.raises(TransientError):
+                reranker.rerank(query, DOCUMENTS)
+        while reranker.stats()["backends"]["http"]["breaker"] == "open":
+            pass
+        reranker.rerank("three", DOCUMENTS)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    debug = " ".join(text for level, text in told if level == "DEBUG")
+    assert "http: answered (HTTP 200), 3 documents" in debug
+    assert "http: TransientError (HTTP 503), 3 documents" in debug
+    assert "http: 3 of 3 documents are in the cache" in debug
+    warnings = [text for level, text in told if level == "WARNING"]
+    assert [text.split(":")[0] for text in warnings] == [
+        "The circuit breaker of http opens",
+        "The circuit breaker of http is half open",
+        "The circuit breaker of http closes",
+    ]
+    assert "tides" not in caplog.text
+    assert "moon" not in caplog.text

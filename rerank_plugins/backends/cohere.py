@@ -15,17 +15,19 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
-from ..core.hosted import TIMEOUT, SDKBackend, explanation, read
+from ..core.hosted import TIMEOUT, SDKBackend
 from ..core.noting import note, noted
 from ..core.numeric import integer
 from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
-from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage, aligned
-from ..core.wire import HTTPResponse, error_for_status, join_url, parse_json, whole_number
+from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage
+from ..core.wire import HTTPResponse, connection_advice, error_for, error_for_status, join_url, parse_json, whole_number
+from ..transport import LIMIT, open_client, prepare, read_reply, unreachable
 
 __all__ = ["Cohere"]
 
 PATH = "/v2/rerank"
+PRODUCTION = "https://api.cohere.com"
 
 
 class Cohere(SDKBackend):
@@ -112,18 +114,31 @@ class Cohere(SDKBackend):
         """Import the SDK: it loads lazily, so its client has to be named."""
         from cohere import AsyncClientV2  # noqa: F401
 
+    async def awarmup(self) -> None:
+        """Import the SDK, httpx and the certificates without stopping the event loop."""
+        await super().awarmup()
+        if self._given is None:
+            await prepare(self._url)
+
+    @property
+    def _url(self) -> str:
+        return join_url(self._address or PRODUCTION, PATH)
+
     def open(self) -> Any:
-        """Return an `AsyncClientV2`; its `timeout` only must not be shorter than ours, which covers the attempt."""
+        """Return an `AsyncClientV2` with an HTTP client made here: it bounds replies, and keeps credentials out of logs.
+
+        The SDK appends the path to its `base_url` (and would double a /v2 at the end), so a query is added by that
+        client, to the URL of each request. `timeout` must not be shorter than ours, which covers the attempt.
+        """
         import cohere
 
-        address: dict[str, Any] = {}
-        if self._address:  # the SDK appends the path, and would double a /v2 at the end
-            address["base_url"] = join_url(self._address, PATH).removesuffix(PATH)
-        key = self._key.reveal() if self._key is not None else None
-        client = cohere.AsyncClientV2(key, timeout=self._patience, **address)
-        # The way in which the SDK itself closes it. Errors tell the headers (Retry-After) from 5.16 on only.
-        client._client_wrapper.httpx_client.httpx_client.event_hooks["response"].append(_take)
-        return client
+        user = None if self._key is not None else self._base.user
+        return cohere.AsyncClientV2(
+            self._key.reveal() if self._key is not None else "n/a",  # `user` takes its place
+            timeout=self._patience,
+            base_url=self._url.removesuffix(PATH),
+            httpx_client=open_client(replace(self._base, url=self._url, user=user), _take),
+        )
 
     async def shut(self, client: Any) -> None:
         """Close its connections, as the SDK's own `async with` does."""
@@ -152,9 +167,9 @@ class Cohere(SDKBackend):
                 },
             )
         except _Answer as answer:
-            reply = parse_json(answer.reply, backend=self.label)
+            reply = self._body(answer.reply)
         # From a client of the user's it is the SDK's object, built unchecked: whatever JSON came is in it.
-        values, reply_order = aligned(read(_pairs, reply, self.label), request, self.label)
+        values, reply_order = self._scores_of(_pairs, reply, request)
         return Scores(
             values=values,
             reply_order=reply_order,
@@ -164,6 +179,20 @@ class Cohere(SDKBackend):
             spans=_spans(_get(reply, "results"), len(values)) if "relevant_spans" in self._options else None,
         )
 
+    def _body(self, reply: HTTPResponse) -> Any:
+        """Return the JSON of a good reply.
+
+        Raises:
+            BackendError: The reply is a refusal, or no JSON.
+        """
+        if 200 <= reply.status < 300:
+            return parse_json(reply, backend=self.label, url=self._url)
+        try:
+            said = self._words(parse_json(reply, backend=self.label))
+        except BadResponse:
+            said = ""
+        raise error_for(reply, backend=self.label, explanation=said, url=self._url)
+
     def translate(self, error: Exception) -> Exception:
         """Return our error for an `ApiError` or for what the SDK's HTTP client raised."""
         from cohere.core.api_error import ApiError
@@ -172,7 +201,7 @@ class Cohere(SDKBackend):
             told = getattr(error, "headers", None)
             headers = {str(name).lower(): str(value) for name, value in told.items()} if told else _headers()
             body = error.body.model_dump() if hasattr(error.body, "model_dump") else error.body  # typed before 5.16
-            said = self._redacted(explanation(body))[:300]
+            said = self._words(body)
             status = error.status_code or 200
             return error_for_status(
                 status, headers, backend=self.label, explanation="" if 200 <= status < 300 else said
@@ -181,12 +210,15 @@ class Cohere(SDKBackend):
         told = self._redacted(f"{kind}: {error}" if str(error) else kind)[:300]
         if package == "botocore":
             return Rejected(f"{self.label}: {told} Check the credentials and the region of AWS.", backend=self.label)
-        if kind in ("InvalidURL", "UnsupportedProtocol", "LocalProtocolError"):
-            return ConfigError(f"{self.label} cannot be asked ({told}): check `base_url` and `api_key`.")
+        if package == "httpx" and (self._given is None or kind in ("InvalidURL", "UnsupportedProtocol")):
+            ours = unreachable(error, self._url)
+            if isinstance(ours, ConfigError):
+                return ConfigError(f"{self.label}: {ours}")
+            return TransientError(f"{self.label}: {ours}", backend=self.label)
         if isinstance(error, OSError) or package in ("httpx", "httpcore", "h11", "anyio", "aiohttp"):
             return TransientError(
-                f"{self.label}: no answer ({told}). It may pass: raise `retry` or name a `fallback` in the spec, and "
-                "check `base_url`.",
+                f"{self.label}: no answer ({told}). {connection_advice(error)} It may pass: raise `retry` or name a "
+                "`fallback` in the spec, and check `base_url`.",
                 backend=self.label,
             )
         # What is left comes of a body that the SDK could not read: ValueError, TypeError, AttributeError, pydantic's.
@@ -206,7 +238,7 @@ def _check_client(client: Any) -> None:
 
 
 class _Answer(Exception):
-    """Takes a good reply past the SDK: building its objects costs more time than everything else here together."""
+    """Takes a reply past the SDK: building its objects costs more time than everything else here together."""
 
     def __init__(self, reply: HTTPResponse) -> None:
         super().__init__("answered")
@@ -214,10 +246,12 @@ class _Answer(Exception):
 
 
 async def _take(response: Any) -> None:
-    """Note a reply, and take it if it is a good one; a refusal is the SDK's to raise."""
+    """Take the reply past the SDK, whose own reading of it has no limit."""
     note(response.status_code, response.headers.items())
-    if 200 <= response.status_code < 300:
-        raise _Answer(HTTPResponse(response.status_code, await response.aread()))
+    found = noted()
+    limit = found.limit if found is not None else None
+    body = await read_reply(response, limit or LIMIT)
+    raise _Answer(HTTPResponse(response.status_code, body, dict(_headers())))
 
 
 def _headers() -> Mapping[str, str]:

@@ -37,7 +37,7 @@ class VLLM(HostedBackend):
         timeout: float = TIMEOUT,
         max_in_flight: int = MAX_IN_FLIGHT,
         price: Mapping[str, float] | None = None,
-        truncate_prompt_tokens: int | None = -1,
+        truncate_prompt_tokens: int | bool | None = -1,
         use_activation: bool | None = None,
         scale: Scale | None = None,
         max_documents: int | None = None,
@@ -52,8 +52,8 @@ class VLLM(HostedBackend):
             timeout: Seconds for one attempt.
             max_in_flight: Parts of one call that are sent at once.
             price: US dollars per million tokens.
-            truncate_prompt_tokens: Where query and document together are cut; -1 is the model's own length, `None`
-                sends nothing (a longer pair then fails the request).
+            truncate_prompt_tokens: Where query and document together are cut; -1 is the model's own length; `False`, 0
+                or `None` sends nothing (a longer pair then fails the request).
             use_activation: `False` asks for logits instead of their sigmoid; `None` is the server's choice.
             scale: What the score means; `unit`, or `logit` with `use_activation=False`. An embedding model served for
                 scoring gives `cosine`.
@@ -65,6 +65,11 @@ class VLLM(HostedBackend):
         super().__init__(
             model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
         )
+        if truncate_prompt_tokens is True or not isinstance(truncate_prompt_tokens, int | None):
+            raise ConfigError(
+                f"vllm.truncate_prompt_tokens must be an integer, or false to send none; got {truncate_prompt_tokens!r}."
+            )
+        truncate_prompt_tokens = truncate_prompt_tokens or None
         options = {"truncate_prompt_tokens": truncate_prompt_tokens, "use_activation": use_activation}
         self._options = {name: value for name, value in options.items() if value is not None}
         cut = truncate_prompt_tokens if truncate_prompt_tokens and truncate_prompt_tokens > 0 else None

@@ -14,18 +14,22 @@ import inspect
 import json
 import logging
 import os
+import urllib.request
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
-from ..core.hosted import SDKBackend, explanation, read
+from ..core.hosted import SDKBackend
 from ..core.noting import Noted, note, noted
+from ..core.reply import explanation
 from ..core.secret import Secret
-from ..core.types import Capabilities, RerankRequest, Scores, Usage, aligned
-from ..core.wire import error_for_status, join_url, whole_number
+from ..core.types import Capabilities, RerankRequest, Scores, Usage
+from ..core.wire import connection_advice, error_for_status, join_url, whole_number
+from ..transport import proxy_error
 
 __all__ = ["Voyage"]
 
@@ -75,6 +79,11 @@ class Voyage(SDKBackend):
 
     def _find_address(self, given: str | None) -> str:
         atlas = self._key is not None and self._key.reveal().startswith("al-")
+        if self._base.user is not None or self._base.query is not None:
+            raise ConfigError(
+                "voyage.base_url cannot have a user or a query: the voyageai SDK sends neither. For a gateway that needs "
+                "them, use the backend `http` with results_field = 'data'."
+            )
         return super()._find_address(given or (ATLAS if atlas else None))
 
     def key_of(self, client: Any) -> Secret | None:
@@ -91,7 +100,10 @@ class Voyage(SDKBackend):
         warnings.filterwarnings("ignore", "Sending a large body directly with raw bytes", ResourceWarning)
 
     def open(self) -> Any:
-        """Return an aiohttp session for this loop's calls: the SDK alone would open one for every request."""
+        """Return an aiohttp session for this loop's calls: the SDK alone would open one for every request.
+
+        Nothing is unpacked: aiohttp sets no limit to what a small reply may unpack to, and scores need no packing.
+        """
         import aiohttp
 
         traces = aiohttp.TraceConfig()
@@ -99,8 +111,10 @@ class Voyage(SDKBackend):
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
-            trust_env=True,
             trace_configs=[traces],
+            headers={"accept-encoding": "identity"},
+            auto_decompress=False,
+            **_proxy(self._address),
         )
 
     async def shut(self, client: Any) -> None:
@@ -123,7 +137,7 @@ class Voyage(SDKBackend):
                 model=self.model,
                 truncation=True,
             )
-        values, reply_order = aligned(read(_pairs, answer, self.label), request, self.label)
+        values, reply_order = self._scores_of(_pairs, answer, request)
         return Scores(
             values=values,
             reply_order=reply_order,
@@ -151,21 +165,31 @@ class Voyage(SDKBackend):
 
         reply = noted() or Noted()
         status = reply.status or getattr(error, "http_status", None)
-        package, kind = type(error).__module__.partition(".")[0], type(error).__name__
+        kind, cause = type(error).__name__, error.__cause__ or error
+        packages = {type(each).__module__.partition(".")[0] for each in (error, cause)}
         if status is not None and not 200 <= status < 300:
             headers = reply.headers or {
                 str(name).lower(): str(value) for name, value in (getattr(error, "headers", None) or {}).items()
             }
             told = explanation(getattr(error, "json_body", None)) or explanation(_json(getattr(error, "http_body", "")))
-            return error_for_status(status, headers, backend=self.label, explanation=self._redacted(told)[:300])
-        network = isinstance(error, voyageai.error.Timeout | OSError) or package in ("aiohttp", "requests", "urllib3")
+            return error_for_status(
+                status,
+                headers,
+                backend=self.label,
+                explanation=self._redacted(told)[:300],
+                url=join_url(self._address, PATH),
+            )
+        network = isinstance(error, voyageai.error.Timeout | OSError) or packages & {"aiohttp", "requests", "urllib3"}
         if network or (status is None and isinstance(error, voyageai.error.APIConnectionError)):
-            cause = error.__cause__ or error
+            advice = connection_advice(error)
             return TransientError(
-                f"{self.label}: no answer ({type(cause).__name__}). It may pass: raise `retry` or name a `fallback` in "
-                "the spec, and check `base_url`.",
+                f"{self.label}: no answer from {self._address} ({type(cause).__name__}). {f'{advice} ' if advice else ''}"
+                "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`.",
                 backend=self.label,
             )
+        body = _json(reply.body)
+        if isinstance(body, dict) and (said := self._words(body)):
+            return self._error_in(body, said)
         return BadResponse(
             f"{self.label} answered what the voyageai SDK cannot read ({kind}). Check `base_url`.", backend=self.label
         )
@@ -189,7 +213,41 @@ def _using(session: Any) -> contextlib.AbstractContextManager[None]:
 
 
 async def _note(_session: Any, _context: Any, parameters: Any) -> None:
-    note(parameters.response.status, parameters.response.headers.items())
+    response = parameters.response
+    note(response.status, response.headers.items())
+    if (reply := noted()) is None:
+        return
+    if reply.limit is not None and (response.content_length or 0) > reply.limit:
+        raise BadResponse(
+            f"The reply is larger than {reply.limit // 2**20} MB, far more than scores need: check `base_url`, and what "
+            "answers there."
+        )
+    if response.status == 200:
+        reply.body = await response.read()  # aiohttp keeps it, so the SDK reads the same again
+
+
+def _proxy(url: str) -> dict[str, Any]:
+    """Return the options of a session that sends through the environment's proxy for `url`.
+
+    As aiohttp's `trust_env` does, but without ~/.netrc: aiohttp refuses a request that has a key and an entry there.
+    """
+    import aiohttp
+
+    if "proxy" not in inspect.signature(aiohttp.ClientSession).parameters:  # before 3.11
+        return {"trust_env": True}
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return {}
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        found = urlsplit(proxy)
+        usable = found.scheme == "http" and bool(found.hostname) and (found.port or 0) >= 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise proxy_error()
+    return {"proxy": proxy}
 
 
 def _unhurried(client: Any) -> Any:

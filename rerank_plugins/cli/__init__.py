@@ -15,6 +15,7 @@ from .. import __version__
 from ..core.errors import ConfigError, InputError, RerankError
 from . import batch, calibrate, check, compare, export, fetch, listing, rerank, serve
 from .command import EXIT_CODES, FAILED, INTERRUPTED, NAME, WRONG_USE
+from .terminal import printable, say
 
 __all__ = ["main"]
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(what: object, code: int) -> int:
-    print(f"{NAME}: {' '.join(str(what).split())}", file=sys.stderr)
+    say(f"{NAME}: {' '.join(str(what).split())}", file=sys.stderr)
     return code
 
 
@@ -63,7 +64,7 @@ def _complain(what: object, code: int) -> int:
 def _warnings_shown() -> Iterator[None]:
     """Show what the package logs (a degraded answer, say) the way errors are shown."""
     log, shown = logging.getLogger("rerank_plugins"), logging.StreamHandler()
-    shown.setFormatter(logging.Formatter(f"{NAME}: %(message)s"))
+    shown.setFormatter(_Printable(f"{NAME}: %(message)s"))
     log.addHandler(shown)
     try:
         yield
@@ -71,11 +72,18 @@ def _warnings_shown() -> Iterator[None]:
         log.removeHandler(shown)
 
 
+class _Printable(logging.Formatter):
+    """Writes a record, a traceback included, without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).splitlines()))
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in two lines rather than with the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{NAME}: {message}\nTry '{self.prog} --help'.\n")
+        self.exit(WRONG_USE, f"{NAME}: {printable(message)}\nTry '{self.prog} --help'.\n")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .command import FAILED, NAME, SPEC, Command, integer_from, number_from, spec_from
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..scale.batch import Done
@@ -68,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
         done = run(job, way, shown)
     finally:
         shown.end()
-    print(
+    say(
         f"{done.reranked:,} rows reranked into {arguments.output}"
         + (f", {done.degraded:,} of them by a stand-in" if done.degraded else "")
         + (f"; {done.set_aside:,} set aside, with the reasons, in its folder _set_aside" if done.set_aside else "")

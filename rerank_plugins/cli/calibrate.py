@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BackendError
 from .command import Command, integer_from, named, number_from, spec_argument, writable
-from .terminal import json_text, progress
+from .terminal import json_text, progress, say
 
 if TYPE_CHECKING:
     from ..calibration.fit import Judged
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
         plot(held_out, label, Path(arguments.plot).expanduser())
     _tell(label, curve.method, held_out)
     # As JSON in the shell's quotes: it can be pasted behind -r, and its inside into a program or a file.
-    print(f"use it: -r {shlex.quote(json_text({**spec, 'calibration': arguments.out}))}")
+    say(f"use it: -r {shlex.quote(json_text({**spec, 'calibration': arguments.out}))}")
     return 0
 
 
@@ -101,18 +101,16 @@ def _questions(data: Path, candidates: int) -> Iterator[Question]:
 
 
 def _tell(label: str, method: str, held_out: Mapping[str, Any]) -> None:
-    print(
+    say(
         f"{label}: {method}, fitted to {held_out['pairs']} scores of {held_out['queries']} queries, "
         f"{held_out['relevant']} relevant; held out in {held_out['folds']} folds by query (seed {held_out['seed']}):"
     )
-    print(f"{'':8}{'ECE':>8}{'ECE, equal count':>18}{'Brier':>8}   ({held_out['bins']} bins)")
+    say(f"{'':8}{'ECE':>8}{'ECE, equal count':>18}{'Brier':>8}   ({held_out['bins']} bins)")
     for name in ("before", "after"):
         told = held_out[name]
-        print(f"{name:8}{told['ece']:8.4f}{told['ece_equal_count']:18.4f}{told['brier']:8.4f}")
+        say(f"{name:8}{told['ece']:8.4f}{told['ece_equal_count']:18.4f}{told['brier']:8.4f}")
     if held_out["relevant"] < FEW:
-        print(
-            f"Only {held_out['relevant']} documents are relevant: with fewer than {FEW}, figures and curve are rough."
-        )
+        say(f"Only {held_out['relevant']} documents are relevant: with fewer than {FEW}, figures and curve are rough.")
 
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .command import FAILED, Command, named, spec_argument
-from .terminal import progress
+from .terminal import progress, say
 
 if TYPE_CHECKING:
     from ..reranker import RerankResponse
@@ -46,13 +46,17 @@ def _run(arguments: argparse.Namespace) -> int:
         loaded = time.perf_counter() - started
         response = reranker.rerank(CHECK_QUERY, CHECK_DOCUMENTS)
     right = _order(response)
-    verdict = "degraded" if response.degraded else "warning" if right == WRONG else "ok"
-    print(
+    reason = response.reason  # scores outside of the declared scale, say
+    doubtful = right == WRONG or reason is not None
+    verdict = "degraded" if response.degraded else "warning" if doubtful else "ok"
+    say(
         f"{verdict}: {response.model} {right}; "
         f"loaded in {loaded:.1f} s, 3 documents in {response.latency_ms:.0f} ms{_usage(response)}"
     )
-    if verdict == "warning":
-        print(
+    if reason is not None:
+        say(reason)
+    if right == WRONG and not response.degraded:
+        say(
             "The question is an easy one: the model may not be trained to rerank, or is asked in a wrong way. "
             "Try `rerank-plugins check --golden`, or `rerank-plugins compare` on your own data."
         )
@@ -71,7 +75,7 @@ def _golden(arguments: argparse.Namespace) -> int:
         with progress(f"asking {backend.label}"):
             reranker.warmup()
             verdict = judged(reranker, template, server=backend.remote)
-    print(f"{'ok' if verdict.fine else 'WRONG'}: {backend.label}: {verdict.words}")
+    say(f"{'ok' if verdict.fine else 'WRONG'}: {backend.label}: {verdict.words}")
     return 0 if verdict.fine else FAILED
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import FAILED, INTERRUPTED, NAME, SPEC_FORMS, Command, integer_from, number_from, spec_from, writable
-from .terminal import columns, counted, json_text, printable
+from .terminal import columns, counted, json_text, printable, say
 
 if TYPE_CHECKING:
     from ..evaluation import Comparison
@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         again = " (without --fresh)" if arguments.fresh else ""
-        print(
+        say(
             f"{NAME}: stopped. Every answer so far is kept in {kept}: the same command goes on from there{again}.",
             file=sys.stderr,
         )
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from ..evaluation.report import html
 
         Path(arguments.html).expanduser().write_text(html(comparison), "utf-8")
-        print(f"\nReport: {arguments.html}")
+        say(f"\nReport: {arguments.html}")
     return FAILED if any(row.error for row in comparison.rows) else 0
 
 
@@ -103,18 +103,18 @@ def _show(comparison: Comparison) -> None:
 
     dataset = comparison.dataset
     unjudged = f" ({dataset.unjudged:,} more have no judgement)" if dataset.unjudged else ""
-    print(
+    say(
         f"{printable(dataset.name)}: {len(dataset.questions):,} queries{unjudged}, up to {dataset.depth} candidates each; "
         f"first stage: {printable(dataset.first_stage)}\n"
     )
     for line in columns(rows(comparison)):
-        print(line)
-    print(f"\n{comparison.main} by number of candidates:")
+        say(line)
+    say(f"\n{comparison.main} by number of candidates:")
     for line in columns(depth_rows(comparison)):
-        print(line)
-    print()
+        say(line)
+    say()
     for line in comparison.advice.lines:
-        print(printable(line))
+        say(printable(line))
 
 
 COMMAND = Command(

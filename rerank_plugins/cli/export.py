@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .command import Command
-from .terminal import progress
+from .terminal import progress, say
 
 __all__ = ["COMMAND"]
 
@@ -28,7 +28,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress(f"exporting {arguments.model}"):
         made = export(checkpoint, Path(arguments.folder).expanduser())
     last = "; last layer for the first token only" if made.first_token_only else ""
-    print(
+    say(
         f"ok: onnx:{arguments.folder} agrees with torch on {made.pairs} pairs: "
         f"largest difference {made.largest:.1e}, Kendall tau {made.tau:.4f}{last}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .command import Command, named, spec_argument
+from .terminal import say
 
 __all__ = ["COMMAND"]
 
@@ -15,7 +16,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with named(arguments, {"top_n": None, "score_threshold": None}) as reranker:
         for backend in backends(reranker):
             told = backend.fetch()  # the hub's client shows its bar
-            print(f"{backend.label}: {told if told is not None else 'needs no files'}")
+            say(f"{backend.label}: {told if told is not None else 'needs no files'}")
     return 0
 
 

@@ -160,6 +160,8 @@ def seen(reranker: Reranker, template: Template | None = None, *, whole: bool = 
             raise BackendError(
                 f"{response.model} answered in its place ({response.reason}): check it without a fallback."
             )
+        if response.reason is not None:
+            raise BackendError(response.reason)
         scores = {each.index: each.relevance_score for each in response}
         values = [scores[place] or 0.0 for place in range(3)]
         if None in scores.values():

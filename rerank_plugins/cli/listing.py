@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.errors import MissingExtra, RerankError
 from .command import WRONG_USE, Command
-from .terminal import columns, printable
+from .terminal import columns, json_text, printable, say
 
 __all__ = ["COMMAND"]
 
@@ -27,7 +26,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.models:
         found = models()
-        print(json.dumps(found, indent=2, ensure_ascii=False) if arguments.json else "\n".join(columns(found)))
+        say(json_text(found, indent=2) if arguments.json else "\n".join(columns(found)))
         return 0
     kinds = ("local", "hosted", "server", "plugin")
     rows: list[dict[str, Any]] = []
@@ -37,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
         told = {"installed": missing is None, "missing": missing, "install": install}
         rows.append({"name": name, "kind": entry.kind, "summary": entry.summary, **told})
     rows += [_named(name, each, arguments.config) for name, each in sorted(profiles(arguments.config).items())]
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if arguments.json else "\n".join(_listing(rows)))
+    say(json_text(rows, indent=2) if arguments.json else "\n".join(_listing(rows)))
     return WRONG_USE if any(row.get("error") for row in rows) else 0
 
 

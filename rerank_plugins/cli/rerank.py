@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..rows import Row, read
 from .command import NAME, SPEC, Command, named
-from .terminal import json_text, printable, progress
+from .terminal import json_text, printable, progress, say
 
 if TYPE_CHECKING:
     from ..reranker import RerankResponse, RerankResult
@@ -46,12 +46,12 @@ def _run(arguments: argparse.Namespace) -> int:
     with named(arguments, {name: value for name, value in given.items() if value is not None}) as reranker:
         rows = [row for file in arguments.files for row in read(file, jsonl=arguments.jsonl, field=arguments.field)]
         if not rows:
-            print(f"{NAME}: no documents in {', '.join(arguments.files)}: nothing to rank.", file=sys.stderr)
+            say(f"{NAME}: no documents in {', '.join(arguments.files)}: nothing to rank.", file=sys.stderr)
         with progress(f"reranking {len(rows):,} documents with {reranker.scorer.label}"):
             response = reranker.rerank(arguments.query, [row.document for row in rows])
     write = _table if arguments.format == "table" else _jsonl
     for line in write(response, rows):
-        print(line)
+        say(line)
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
 from .command import NAME, Command, named, spec_argument, spec_from
-from .terminal import progress
+from .terminal import progress, say
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     if arguments.api_key is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):
-        print(f"{NAME}: whoever reaches {arguments.host} is served: there is no --api-key", file=sys.stderr)
+        say(f"{NAME}: whoever reaches {arguments.host} is served: there is no --api-key", file=sys.stderr)
 
     def serve(reranker: str | dict[str, Any] | Reranker | None) -> None:
         served = Served(reranker, arguments.config, arguments.api_key, models, limits)
@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _told(address: str) -> None:
-    print(f"{NAME}: serving at {address} (its page: {address}/docs); Ctrl-C ends it", file=sys.stderr, flush=True)
+    say(f"{NAME}: serving at {address} (its page: {address}/docs); Ctrl-C ends it", file=sys.stderr)
 
 
 COMMAND = Command(

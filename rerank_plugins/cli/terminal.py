@@ -7,21 +7,30 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["columns", "counted", "json_text", "printable", "progress"]
+from ..core.redaction import one_line
 
-
-def printable(text: str) -> str:
-    """Return `text` on one line and without control characters: a document cannot steer the terminal."""
-    return "".join(each if each.isprintable() else " " for each in " ".join(text.split())).rstrip()
+__all__ = ["columns", "counted", "json_text", "printable", "progress", "say"]
 
 
-def json_text(value: Any) -> str:
-    """Return `value` as one line of JSON that any reader takes."""
-    text = json.dumps(value, ensure_ascii=False)
+printable = one_line
+"""Return a text on one line and without control characters: a document cannot steer the terminal."""
+
+
+def say(text: str = "", *, file: TextIO | None = None) -> None:
+    """Print `text`, which may hold names and words of anybody: line by line, without control characters."""
+    lines = ("".join(each if each.isprintable() else " " for each in line) for line in text.split("\n"))
+    print("\n".join(lines), file=file, flush=file is not None)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON that any reader takes, and that steers no terminal."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     # A lone surrogate is no UTF-8, and its escape is refused by other readers of JSON (jq): U+FFFD stands for it.
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    # JSON escapes control characters below U+0020 only. U+009B begins an escape sequence too, and U+202E turns a line around.
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -38,7 +47,7 @@ def progress(what: str) -> Iterator[None]:
         yield
         return
     started = time.perf_counter()
-    print(f"{what}… ", end="", file=sys.stderr, flush=True)
+    print(f"{printable(what)}… ", end="", file=sys.stderr, flush=True)
     outcome = "stopped after"
     try:
         yield

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .fork import Lock
+from .redaction import one_line
 from .response import RerankResponse
 from .types import Attempt
 
@@ -35,7 +36,7 @@ class Counters:
             self._milliseconds += response.latency_ms
             if response.degraded:
                 self._degraded += 1
-                self._last_degraded = time.time(), response.reason
+                self._last_degraded = time.time(), _why(response)
             self._tried(response.attempts)
 
     def failed(self, error: BaseException, attempts: Sequence[Attempt]) -> None:
@@ -68,3 +69,15 @@ class Counters:
                 "last_degraded_at": when,
                 "last_reason": reason,
             }
+
+
+_FINE = ("answered", "cached", "kept", "spared")
+
+
+def _why(response: RerankResponse) -> str:
+    """Return who answered for whom and why, without the vendor's words: these may quote the text that was sent."""
+    failed = next((attempt for attempt in response.attempts if attempt.outcome not in _FINE), None)
+    if failed is None:
+        return one_line(f"{response.model} answered")
+    status = "" if failed.status is None else f" (HTTP {failed.status})"
+    return one_line(f"{response.model} answered in place of {failed.model}: {failed.outcome}{status}")

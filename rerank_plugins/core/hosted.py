@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import os
 from abc import abstractmethod
@@ -10,16 +11,19 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from .address import Address, proxy_credentials
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
 from .loop import PerLoop, Workers
-from .noting import note, noting
+from .noting import note, noted, noting
 from .numeric import integer, seconds
 from .price import Price
+from .redaction import holds, one_line, redact, redacting_logs
+from .reply import explanation, read, reply_limit
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
 from .text_work import run_text_work
 from .types import RerankRequest, Scores, Span, Usage, aligned, checked
-from .wire import HTTPResponse, Transport, error_for, join_url, parse_json, whole_number
+from .wire import HTTPResponse, Transport, error_for, error_for_status, join_url, parse_json, whole_number
 
 __all__ = ["HostedBackend", "Remote", "SDKBackend"]
 
@@ -64,8 +68,11 @@ class Remote(Backend):
             ConfigError: There is no key and the vendor wants one, or a number is out of range.
         """
         super().__init__(model)
+        self._base = Address.of(self._known_address(base_url))
         self._key = self._find_key(Secret.of(api_key))
-        self._address = self._find_address(base_url)
+        self._base = Address.of(self._find_address(base_url))
+        self._address = self._base.url
+        """Where requests go, without credentials and query."""
         self.timeout = seconds(timeout, "timeout")
         self.max_in_flight = integer(max_in_flight, "max_in_flight")
         self._price = Price.of(price)
@@ -77,23 +84,28 @@ class Remote(Backend):
     @property
     def account(self) -> Hashable:
         """The vendor, its address and the key: what a vendor counts requests by, whatever the model."""
-        return self.name, self._address, self._key
+        return self.name, self._address, self._key, self._base.user, self._base.query
 
     @property
     def fingerprint(self) -> str:
         """The label, and the address: an environment variable may hold another one."""
-        return f"{self.label} {self._address}"
+        return f"{self.label} {self._base.public}"
 
-    def _find_address(self, given: str | None) -> str:
+    def _known_address(self, given: str | None) -> str:
         variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
         address = given or next(variables, "") or self.base_url
         if address and not (isinstance(address, str) and address.startswith(("http://", "https://"))):
-            raise ConfigError("base_url has to begin with http:// or https://, and this address does not.")
+            raise ConfigError("base_url must start with http:// or https://, and this address does not.")
         return address
+
+    def _find_address(self, given: str | None) -> str:
+        return self._known_address(given)
 
     def _find_key(self, given: Secret | None) -> Secret | None:
         if given is not None:
             return given.resolved()
+        if self._base.user is not None:  # named in the spec, where a key of the environment is not
+            return None
         for variable in self.key_variables:
             if value := os.environ.get(variable, "").strip():
                 return Secret(value)
@@ -105,9 +117,66 @@ class Remote(Backend):
             )
         return None
 
+    def credentials(self) -> tuple[str, ...]:
+        """Return every text that no log and no message may show: the key, and what is secret in the address."""
+        key = () if self._key is None else (self._key.reveal(),)
+        return (*key, *self._base.credentials(), *proxy_credentials())
+
     def _redacted(self, text: str) -> str:
-        """Cut the key out of a text that came from outside."""
-        return text.replace(self._key.reveal(), "**********") if self._key is not None else text
+        """Return a text that came from outside on one line, with the credentials masked."""
+        return redact(one_line(text), self.credentials())
+
+    async def _guarded(self, ask: Callable[[], Awaitable[Scores]]) -> Scores:
+        """Await `ask()`, with the credentials masked in what libraries log meanwhile and in the error that comes out."""
+        credentials = self.credentials()
+        try:
+            with redacting_logs(credentials):
+                return await ask()
+        except RerankError as error:
+            if not holds(error, credentials):
+                raise
+            clean = copy.copy(error)  # without its cause and context
+            clean.args = tuple(redact(each, credentials) if isinstance(each, str) else each for each in error.args)
+        raise clean  # outside of the `except`, which would make the first error its context
+
+    def _named(self, error: BackendError) -> BackendError:
+        """Return an error of the transport, which does not know for whom it sends, with the backend in its message."""
+        if error.backend is not None:
+            return error
+        return type(error)(f"{self.label}: {error}", backend=self.label)
+
+    def _scores_of(
+        self, decode: Callable[[Any], Iterable[tuple[int, float]]], body: Any, request: RerankRequest
+    ) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Return one score for each document of the JSON of a good reply, and the order of the reply.
+
+        Raises:
+            BackendError: The JSON is an error after all (some gateways send one with status 200), or of another shape.
+        """
+        try:
+            pairs = read(decode, body, self.label)
+        except BadResponse as error:
+            if (said := self._words(body)) and isinstance(body, dict):
+                raise self._error_in(body, said) from error
+            raise
+        return aligned(pairs, request, self.label)
+
+    def _error_in(self, body: Mapping[str, Any], said: str) -> BackendError:
+        inner = body.get("error")
+        codes = [each.get(name) for each in (inner, body) if isinstance(each, Mapping) for name in ("code", "status")]
+        status = next((code for code in map(whole_number, codes) if code is not None and 400 <= code < 600), None)
+        if status is not None:
+            return error_for_status(status, {}, backend=self.label, explanation=said)
+        return BadResponse(
+            f"{self.label} answered 200 with an error in place of scores: {said}. Do what it asks for, or check "
+            "`base_url`.",
+            backend=self.label,
+            status=200,
+        )
+
+    def _words(self, body: Any) -> str:
+        """Return what the vendor says went wrong, redacted; nothing where that is not to be found."""
+        return self._redacted(explanation(body))[:300]
 
     async def _in_time(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Give one attempt its time."""
@@ -165,18 +234,23 @@ class HostedBackend(Remote):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Send one request and read its reply."""
+        return await self._guarded(lambda: self._ask(request))
+
+    async def _ask(self, request: RerankRequest) -> Scores:
         path, payload = self.encode(request)
         own_path = self.base_url.partition("://")[2].partition("/")[2]
+        path, _, query = path.partition("?")
         url = join_url(self._address, f"{own_path}/{path}")
-        reply: HTTPResponse = await self._in_time(lambda: self._post(url, payload))
+        sent_to = f"{url}?{query}" if query else url
+        reply: HTTPResponse = await self._in_time(lambda: self._post(sent_to, payload, reply_limit(request)))
         if not 200 <= reply.status < 300:
             told = self._explanation(reply)
-            raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses)
-        return await run_text_work(len(reply.body), self._scores, reply, request)
+            raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses, url=url)
+        return await run_text_work(len(reply.body), self._read_scores, reply, request, url)
 
-    def _scores(self, reply: HTTPResponse, request: RerankRequest) -> Scores:
-        body = parse_json(reply, backend=self.label)
-        values, reply_order = aligned(read(self.decode, body, self.label), request, self.label)
+    def _read_scores(self, reply: HTTPResponse, request: RerankRequest, url: str) -> Scores:
+        body = parse_json(reply, backend=self.label, url=url)
+        values, reply_order = self._scores_of(self.decode, body, request)
         return Scores(
             values=values,
             reply_order=reply_order,
@@ -186,22 +260,31 @@ class HostedBackend(Remote):
             spans=self.spans(body, len(values)),
         )
 
-    async def _post(self, url: str, payload: Mapping[str, Any]) -> HTTPResponse:
+    async def _post(self, url: str, payload: Mapping[str, Any], limit: int) -> HTTPResponse:
         if self.transport is None:
             raise ConfigError(f"{type(self).__name__} has no transport: build it with load_reranker().")
+        headers = dict(self.headers())
+        basic = self._base.authorization()
+        if basic is not None and not any(name.lower() == "authorization" for name in headers):
+            headers["authorization"] = basic
         try:
-            reply = await self.transport.post(url, payload, self.headers())
-        except BackendError as error:  # the transport does not know for whom it sends
-            raise type(error)(f"{self.label}: {error}", backend=self.label) from error.__cause__
+            reply = await self.transport.post(self._base.full(url), payload, headers, limit=limit)
+        except BackendError as error:
+            raise self._named(error) from error.__cause__
         note(reply.status, ())
         return reply
 
+    def _words(self, body: Any) -> str:
+        try:
+            return self._redacted(self.explain(body))[:300]
+        except Exception:  # an error of any form must not hide the status
+            return ""
+
     def _explanation(self, reply: HTTPResponse) -> str:
         try:
-            told = self.explain(parse_json(reply, backend=self.label))
-        except Exception:  # an error page in any form must not hide the status
-            told = ""
-        return self._redacted(told)[:300]
+            return self._words(parse_json(reply, backend=self.label))
+        except BadResponse:
+            return ""
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -270,22 +353,27 @@ class SDKBackend(Remote):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Send one request through the SDK."""
-        await self.awarmup()
-        client = self._given if self._given is not None else await self._clients.get()
         with noting():
-            try:
-                scores: Scores = await self._in_time(lambda: self.ask(client, request))
-                values = checked(scores.values, request, self.label)
-                return replace(scores, values=values, usage=self._price.of_usage(scores.usage))
-            except RerankError:
+            return await self._guarded(lambda: self._ask(request))
+
+    async def _ask(self, request: RerankRequest) -> Scores:
+        await self.awarmup()
+        if (reply := noted()) is not None:
+            reply.limit = reply_limit(request)
+        try:
+            client = self._given if self._given is not None else await self._clients.get()
+            scores: Scores = await self._in_time(lambda: self.ask(client, request))
+            values = checked(scores.values, request, self.label)
+            return replace(scores, values=values, usage=self._price.of_usage(scores.usage))
+        except BackendError as error:
+            raise self._named(error) from error.__cause__
+        except RerankError:
+            raise
+        except Exception as error:
+            ours = self.translate(error)
+            if ours is error:
                 raise
-            except Exception as error:
-                ours = self.translate(error)
-                if ours is error:
-                    raise
-                if self._redacted(told := f"{error!r} {error}") == told:
-                    raise ours from error
-        raise ours  # outside the handler: the SDK's own words hold the key, and must not travel along
+            raise ours from error
 
     async def awarmup(self) -> None:
         """Import the SDK without stopping the event loop."""
@@ -297,26 +385,3 @@ class SDKBackend(Remote):
         """Close the clients made here."""
         self._workers.close()
         await self._clients.aclose()
-
-
-def read(decode: Callable[[Any], Iterable[tuple[int, float]]], body: Any, backend: str) -> list[tuple[int, float]]:
-    """Return `decode(body)` as a list; a body of another shape is `BadResponse`, not a KeyError."""
-    try:
-        return list(decode(body))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise BadResponse(
-            f"{backend} answered JSON of an unknown shape ({type(error).__name__}: {error}). Check that `base_url` is "
-            "the address of this vendor's rerank API.",
-            backend=backend,
-        ) from error
-
-
-def explanation(body: Any) -> str:
-    """Return the sentence in which the vendors say what went wrong: `message`, `detail` or `error`, nested or not."""
-    if isinstance(body, str):
-        return body
-    if isinstance(body, list):
-        return "; ".join(filter(None, (explanation(each) for each in body[:3])))
-    if isinstance(body, dict):
-        return next((told for key in ("message", "detail", "error", "msg") if (told := explanation(body.get(key)))), "")
-    return ""

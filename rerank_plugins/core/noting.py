@@ -20,6 +20,10 @@ class Noted:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
+    limit: int | None = None
+    """Bytes that the unpacked reply may have."""
+    body: bytes | None = None
+    """What came, where that is all that is left of a reply that an SDK could not read."""
 
 
 _noted: ContextVar[Noted | None] = ContextVar("rerank_plugins_noted", default=None)

@@ -44,7 +44,7 @@ class RerankResponse(Sequence[RerankResult]):
     degraded: bool = False
     """A stand-in answered, or nobody did and this is the order given."""
     reason: str | None = None
-    """Why it is degraded."""
+    """Why it is degraded, or what is wrong with its scores where it is not."""
     attempts: tuple[Attempt, ...] = ()
     """What was tried, in the order in which it ended."""
     latency_ms: float = 0.0

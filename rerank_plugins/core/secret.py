@@ -6,10 +6,24 @@ import os
 from typing import Any, NoReturn
 
 from .errors import ConfigError
+from .redaction import MASK
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "refuse_mask"]
 
-_SHOWN = "**********"
+_SHOWN = MASK
+
+
+def refuse_mask(value: Any, name: str) -> None:
+    """Refuse what `without_keys` left of a credential.
+
+    Raises:
+        ConfigError: `value` is the mask.
+    """
+    if isinstance(value, str) and MASK in value:
+        raise ConfigError(
+            f"{name} holds {MASK}: this spec was stored, and what it held there was left out, since it may be a "
+            'credential. Write "env:NAME" there, which is stored, and set that variable where the spec is read.'
+        )
 
 
 class Secret:

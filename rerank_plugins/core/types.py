@@ -49,6 +49,8 @@ class Capabilities:
     """A document's score depends on the other documents: never split, never cached per document."""
     instructions: bool = False
     """Follows an `instruction`; one that does not refuses it."""
+    cuts: bool = True
+    """Reads the beginning of a document that is too long; of one that refuses it, the core cuts the document."""
     fields: bool = False
     """Takes mappings as documents itself; otherwise they are sent as YAML."""
 
@@ -60,6 +62,12 @@ class Capabilities:
         """
         declared = self._declared(raw)
         return declared if self.curve is None else self.curve.probability(raw, declared)
+
+    def outside(self, raw: float) -> bool:
+        """Tell whether a raw score cannot be of the declared scale; rounding of half precision is allowed for."""
+        if self.curve is not None or self.scale not in ("unit", "cosine"):
+            return False
+        return not (0.0 if self.scale == "unit" else -1.0) - 1e-3 <= raw <= 1.0 + 1e-3
 
     def _declared(self, raw: float) -> float:
         if self.scale == "logit":
@@ -158,6 +166,8 @@ class Attempt:
     """Whether a request left the process."""
     usage: Usage | None = None
     """What it consumed, of one that answered: in a cascade or a fusion, what each scorer cost."""
+    status: int | None = None
+    """The HTTP status of the reply, where one came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +236,20 @@ def is_score(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer of 400 digits
         return False
+
+
+def outside_scale(scores: Scores) -> str | None:
+    """Return what is wrong where raw scores are outside of the scale that the backend declares; their order is right."""
+    capabilities = scores.capabilities
+    if not any(value is not None and capabilities.outside(value) for value in scores.values):
+        return None
+    values = [value for value in scores.values if value is not None]
+    limits = "0…1" if capabilities.scale == "unit" else "-1…1"
+    return (
+        f"{scores.model}: scores outside {limits}, from {min(values):g} to {max(values):g}, under `scale: "
+        f"{capabilities.scale}`: set `scale: logit` (or `raw_scores`, where the backend has it). The order is right, "
+        "relevance_score is not."
+    )
 
 
 def checked(values: Iterable[Any], request: RerankRequest, backend: str) -> tuple[float, ...]:

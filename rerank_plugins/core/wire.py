@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +17,7 @@ from .text_work import SLICE, check_cancelled
 __all__ = [
     "HTTPResponse",
     "Transport",
+    "connection_advice",
     "error_for",
     "error_for_status",
     "join_url",
@@ -39,15 +42,33 @@ class HTTPResponse:
 class Transport(Protocol):
     """Sends one request; the core is given one and knows no HTTP client."""
 
-    async def post(self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
-        """POST `payload` as JSON and return the reply; raise `TransientError` where no reply comes."""
+    async def post(
+        self, url: str, payload: Mapping[str, Any], headers: Mapping[str, str], *, limit: int | None = None
+    ) -> HTTPResponse:
+        """POST `payload` as JSON and return the reply.
+
+        Args:
+            url: Its query may hold credentials: it is sent, and neither logged nor shown in an error.
+            payload: The body.
+            headers: More headers.
+            limit: Bytes that the unpacked reply may have; `None` is the transport's own limit.
+
+        Raises:
+            TransientError: No reply came.
+            BadResponse: The reply is larger than `limit`.
+        """
 
     async def aclose(self) -> None:
         """Close every connection."""
 
 
 def error_for(
-    response: HTTPResponse, *, backend: str, explanation: str, transient: frozenset[int] = frozenset()
+    response: HTTPResponse,
+    *,
+    backend: str,
+    explanation: str,
+    transient: frozenset[int] = frozenset(),
+    url: str | None = None,
 ) -> BackendError:
     """Return the typed error of a reply whose status is not 2xx.
 
@@ -56,9 +77,12 @@ def error_for(
         backend: The spec of the backend, for the message.
         explanation: What the vendor said in its body.
         transient: More statuses that may pass, by this vendor's own meaning of them.
+        url: The address of the request, without credentials.
     """
+    if not explanation and response.body.lstrip()[:1] == b"<":
+        explanation = "a web page, not JSON"
     return error_for_status(
-        response.status, response.headers, backend=backend, explanation=explanation, transient=transient
+        response.status, response.headers, backend=backend, explanation=explanation, transient=transient, url=url
     )
 
 
@@ -69,9 +93,11 @@ def error_for_status(
     backend: str,
     explanation: str,
     transient: frozenset[int] = frozenset(),
+    url: str | None = None,
 ) -> BackendError:
     """Return the typed error of an HTTP status that is not 2xx; header names in lower case."""
     explanation = explanation.rstrip(" .")  # the vendor's sentence has a full stop of its own
+    where = f" {url} was asked." if url else ""
     told = f"{backend} answered {status}" + (f": {explanation}" if explanation else "") + "."
     request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("cf-ray")
 
@@ -81,6 +107,11 @@ def error_for_status(
     if status == 429:
         return make(RateLimited, "Send fewer requests, or raise `retry`, or name a `fallback`.", retry_after(headers))
     if status in TRANSIENT_STATUSES or status in transient or status >= 500:
+        if status == 501 or explanation == "a web page, not JSON":
+            advice = (
+                f"This does not look like a rerank API: check `base_url`.{where} If it is one, it may pass: name a "
+            )
+            return make(TransientError, f"{advice}`fallback` in the spec.", retry_after(headers))
         return make(
             TransientError, "It may pass: raise `retry` or name a `fallback` in the spec.", retry_after(headers)
         )
@@ -88,10 +119,10 @@ def error_for_status(
         return make(AuthenticationFailed, "Check the key (`api_key`, or the backend's environment variable).")
     if status == 402:
         return make(Rejected, "The account has no credit left: top it up, or change the backend.")
-    if status == 404:
-        return make(Rejected, "Check the model's name and `base_url`.")
+    if status in (404, 405):
+        return make(Rejected, f"Check the model's name and `base_url`.{where}")
     if 300 <= status < 400:
-        return make(Rejected, "It redirects: set `base_url` to the address it names.")
+        return make(Rejected, f"It redirects: set `base_url` to the address it names.{where}")
     if 200 <= status < 300:
         return make(BadResponse, "Expected a JSON body of scores.")
     return make(Rejected, "The request is refused as it is: sending it again will not help.")
@@ -162,7 +193,7 @@ def _duration(text: str | None) -> float | None:
     return total
 
 
-def parse_json(response: HTTPResponse, *, backend: str) -> Any:
+def parse_json(response: HTTPResponse, *, backend: str, url: str | None = None) -> Any:
     """Return the body as JSON.
 
     Raises:
@@ -177,7 +208,8 @@ def parse_json(response: HTTPResponse, *, backend: str) -> Any:
         start = response.body[:60].decode("utf-8", "replace")
         raise BadResponse(
             f"{backend} answered {response.status} with a body that is not JSON (it begins {start!r}). "
-            "Check `base_url`: a proxy or a web page may be answering in its place.",
+            "Check `base_url`: a proxy or a web page may be answering in its place."
+            + (f" {url} was asked." if url else ""),
             backend=backend,
             status=response.status,
         ) from error
@@ -213,3 +245,45 @@ def join_url(base: str, path: str) -> str:
     want = [segment for segment in path.split("/") if segment]
     overlap = next((size for size in range(min(len(have), len(want)), 0, -1) if have[-size:] == want[:size]), 0)
     return urlunsplit((parts.scheme, parts.netloc, "/" + "/".join(have + want[overlap:]), parts.query, ""))
+
+
+def connection_advice(error: BaseException) -> str:
+    """Return what an error of a connection says about its cause, and what to do; nothing where it may simply pass."""
+    chain = list(_chain(error))
+    texts = " ".join(str(each) for each in chain)
+    if any(isinstance(each, socket.gaierror) for each in chain):
+        return (
+            "The name of the host cannot be resolved (DNS): check the spelling of `base_url`, and this machine's DNS."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in texts or "certificate verify failed" in texts:
+        return (
+            "The server's certificate is not trusted: set SSL_CERT_FILE to a file with the certificate of the authority "
+            "that signed it, or check `base_url`."
+        )
+    if any(isinstance(each, ssl.SSLError) for each in chain) or "[SSL:" in texts:
+        return (
+            "TLS failed: the server may speak plain HTTP on this port. Check whether `base_url` starts with http:// "
+            "or https://."
+        )
+    if any(isinstance(each, ConnectionRefusedError) for each in chain) or "Connection refused" in texts:
+        return "Nothing listens there: check the host and port of `base_url`, and that the server runs."
+    if "\\x15\\x03" in texts or "illegal status line" in texts or "Bad status line" in texts:
+        return (
+            "What answered does not speak HTTP: it may speak TLS. Check the port of `base_url`, and whether it starts "
+            "with http:// or https://."
+        )
+    return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, its causes, and the members of groups among them."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        inner = (each.__cause__, each.__context__, getattr(each, "os_error", None))  # aiohttp has the last one
+        waiting += [one for one in inner if isinstance(one, BaseException)]
+        waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +11,15 @@ from typing import Any, Literal
 
 from ..core.errors import Rejected, TransientError
 from ..core.journal import note
+from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
 from .deadline import passed
 from .shared import Shared, now
 
 __all__ = ["FAILURES", "RESET_S", "Breaker"]
+
+_log = logging.getLogger("rerank_plugins")
 
 FAILURES = 5
 RESET_S = 30.0
@@ -55,13 +59,17 @@ class _Circuit:
             if tries and self.trial == moment:
                 self.trial = None
 
-    def failed(self) -> None:
+    def failed(self) -> int:
+        """Count a failure, and return how many there are in a row."""
         with self.lock:
             self.failures, self.last = self.failures + 1, now()
+            return self.failures
 
-    def answered(self) -> None:
+    def answered(self) -> int:
+        """Forget the failures, and return how many there were."""
         with self.lock:
-            self.failures = 0
+            before, self.failures = self.failures, 0
+            return before
 
 
 _circuits: Shared[_Circuit] = Shared(_Circuit)
@@ -88,23 +96,39 @@ class Breaker(Wrapper):
             TransientError: Not asked: the breaker is open.
         """
         circuit = _circuits.of(self.account)
+        tries = circuit.standing(self.failures, self.reset_s) != "closed"
         with circuit.entered(self.failures, self.reset_s) as admitted:
+            if admitted and tries:
+                _log.warning("The circuit breaker of %s is half open: one call is sent, to see", one_line(self.label))
             if not admitted:
                 raise self._refusal(circuit)
             try:
                 scores = await self.inner.ascore(request)
             except TransientError:
-                circuit.failed()
+                self._failed(circuit)
                 raise
             except asyncio.CancelledError:
                 if passed():
-                    circuit.failed()
+                    self._failed(circuit)
                 raise
             except Rejected:
-                circuit.answered()
+                self._answered(circuit)
                 raise
-            circuit.answered()
+            self._answered(circuit)
             return scores
+
+    def _failed(self, circuit: _Circuit) -> None:
+        if circuit.failed() == self.failures:
+            _log.warning(
+                "The circuit breaker of %s opens: %d calls in a row failed; it is asked again in %g s",
+                one_line(self.label),
+                self.failures,
+                self.reset_s,
+            )
+
+    def _answered(self, circuit: _Circuit) -> None:
+        if circuit.answered() >= self.failures:
+            _log.warning("The circuit breaker of %s closes: it answers again", one_line(self.label))
 
     def _refusal(self, circuit: _Circuit) -> TransientError:
         wait = max(0.0, circuit.last + self.reset_s - now())

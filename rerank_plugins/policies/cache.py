@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +12,14 @@ from typing import Any, NamedTuple, Protocol
 
 from ..core.fork import Lock
 from ..core.journal import note
+from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
 from ..core.types import Attempt, RerankRequest, Scores, Span, Usage, is_score
 
 __all__ = ["Cache", "Store"]
+
+_log = logging.getLogger("rerank_plugins")
 
 _NOTHING_SENT = Usage(requests=0, input_tokens=0, search_units=0.0, cost_usd=0.0)
 
@@ -92,6 +96,7 @@ class Cache(Wrapper):
         with self._lock:
             self._hits += hits
             self._misses += len(missing)
+        _log.debug("%s: %d of %d documents are in the cache", one_line(self.label), hits, len(found))
         if hits:
             note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(found)} documents"))
         if not missing:

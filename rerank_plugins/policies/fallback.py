@@ -16,6 +16,7 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
+from ..core.redaction import one_line, summary
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
 from .deadline import bounded, seconds_left
@@ -134,7 +135,12 @@ class Fallback(Scorer):
         now = time.monotonic()
         if now - self._warned >= _WARN_EVERY:
             self._warned = now
-            _log.warning("Degraded answer: %s (said at most once a minute)", reason)
+            _log.warning(
+                "Degraded answer: %s answered in place of %s: %s (said at most once a minute)",
+                one_line(scores.model),
+                one_line(self.label),
+                summary(errors[0]),
+            )
         return replace(scores, degraded=True, reason=reason)
 
     def state(self) -> Mapping[str, Mapping[str, Any]]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 
 from ..core.errors import BackendError, DeadlineExceeded
 from ..core.journal import attempting
 from ..core.noting import noted, noting
+from ..core.redaction import one_line
 from ..core.scorer import Backend, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
 from .deadline import passed
 from .loading import Loading
 
 __all__ = ["Observe"]
+
+_log = logging.getLogger("rerank_plugins")
 
 
 class Observe(Wrapper):
@@ -46,4 +50,12 @@ class Observe(Wrapper):
                 milliseconds = (time.perf_counter() - started) * 1000.0
                 if status is None and (reply := noted()) is not None:
                     status = reply.status
-                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote, usage), usage, status)
+                _log.debug(
+                    "%s: %s%s, %d documents, %.0f ms",
+                    one_line(self.label),
+                    outcome,
+                    "" if status is None else f" (HTTP {status})",
+                    len(request.documents),
+                    milliseconds,
+                )
+                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote, usage, status), usage, status)

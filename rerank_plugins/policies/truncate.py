@@ -24,7 +24,8 @@ _JOINT = " … "
 class Truncate(Wrapper):
     """Never cut silently.
 
-    `truncate`: the backend cuts (its own tokenizer knows where), and the result says so. `head_tail`: the middle is
+    `truncate`: the backend cuts (its own tokenizer knows where), and the result says so; for a backend that refuses what
+    is too long, the end is cut here. `head_tail`: the middle is
     taken out, so that a beginning and an end remain. `error`: an over-long document is an `InputError` that names it.
 
     Lengths are exact where the backend has its tokenizer at hand; for a vendor they are estimates, and `truncated` is
@@ -40,7 +41,7 @@ class Truncate(Wrapper):
         """Score what fits, and mark what did not."""
         if self.capabilities.max_tokens is None and self.capabilities.max_document_tokens is None:
             return await self.inner.ascore(request)
-        if self.mode == "truncate":
+        if self.mode == "truncate" and self.capabilities.cuts:
             scores = await self.inner.ascore(request)
             if scores.truncated is not None:
                 return scores
@@ -62,7 +63,7 @@ class Truncate(Wrapper):
         if bound(text) <= room:
             return text
         offsets = self.tokens(text)
-        length = len(offsets) if offsets is not None else estimate(text)[self.mode == "head_tail"]
+        length = len(offsets) if offsets is not None else estimate(text)[self.mode != "error"]
         if length <= room:
             return text
         if self.mode == "error":
@@ -70,6 +71,8 @@ class Truncate(Wrapper):
                 f"Document {index} has {'about ' if offsets is None else ''}{length} tokens and {self.label} reads "
                 f"{max(room, 0)} beside this query. Split it, or set `long_documents` to 'truncate' or 'head_tail'."
             )
+        if self.mode == "truncate":
+            return _beginning(text, offsets, max(room, 1), length)
         return _ends(text, offsets, max(room - 3, 2), length)
 
 
@@ -94,6 +97,17 @@ def length(scorer: Scorer, text: str) -> int:
     """Return the tokens of a text: counted where the scorer has its tokenizer, else estimated from above."""
     exact = scorer.tokens(text)
     return len(exact) if exact is not None else estimate(text)[1]
+
+
+def _beginning(text: str, offsets: Sequence[tuple[int, int]] | None, room: int, length: int) -> str:
+    """Return the first `room` tokens; where they are estimated, of the whole text from above, a beginning that fits."""
+    if offsets is not None:
+        return text[: offsets[room - 1][1]]
+    size = int(len(text) * room / length)
+    # A beginning may be denser than the whole text. Each round takes off what is too much by its own estimate.
+    while size > 1 and (now := estimate(text[:size])[1]) > room:
+        size = min(size - 1, int(0.98 * size * room / now))
+    return text[: max(size, 1)]
 
 
 def _ends(text: str, offsets: Sequence[tuple[int, int]] | None, room: int, length: int) -> str:

@@ -21,6 +21,7 @@ from .. import __version__
 from ..config import load_reranker
 from ..core.errors import BackendError, DeadlineExceeded, MissingExtra, RerankError
 from ..core.labels import without_detail
+from ..core.redaction import one_line
 from ..core.secret import Secret
 from ..core.text_work import run_text_work
 from ..reranker import Reranker, RerankResponse
@@ -164,7 +165,7 @@ class _Server:
             "A request failed with %s (%s of %s%s; said at most once a minute)",
             status,
             type(error).__name__,
-            backend,
+            one_line(backend),
             answered,
         )
 
@@ -287,7 +288,7 @@ class _Guarded:
         except ClientDisconnect:
             response = Response(status_code=_GONE)
         except Exception:
-            _log.exception("The server failed at a request to %s", request.url.path)
+            _log.exception("The server failed at a request to %s", one_line(request.url.path))
             response = refused(500, "The server failed; its log says how. Tell whoever runs it.", {})
         self._server.metrics.requests.labels(str(response.status_code)).inc()
         await response(scope, receive, send)

@@ -231,7 +231,7 @@ class Drip(Step):
 
     def play(self, exchange: Exchange) -> None:
         """Drip white space, which JSON may begin with."""
-        exchange.write(exchange.head(200, 10**9, {"content-type": "application/json"}))
+        exchange.write(exchange.head(200, 10**6, {"content-type": "application/json"}))
         while exchange.wait(self.every):
             exchange.write(b" ")
         exchange.hang_up()

@@ -1,0 +1,142 @@
+"""A `base_url`, with the credentials in it apart: they are sent, and shown or stored nowhere."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
+
+from .errors import ConfigError
+from .redaction import MASK
+from .secret import Secret, refuse_mask
+
+__all__ = ["SECRET_NAME", "Address", "proxy_credentials", "storable_url"]
+
+SECRET_NAME = re.compile(
+    r"auth|key|token|secret|cookie|password|passwd|jwt|credential|signature|session", re.IGNORECASE
+)
+"""Names of headers and fields that hold credentials."""
+_PUBLIC = re.compile(r"api[-_]?version|version", re.IGNORECASE)
+_PUBLIC_VALUE = re.compile(r"[\w.-]{1,24}")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a backend sends its requests."""
+
+    url: str = ""
+    """Scheme, host, port and path."""
+    query: Secret | None = None
+    """The query as it is sent, without the question mark."""
+    user: Secret | None = None
+    """`user:password`."""
+
+    @classmethod
+    def of(cls, base_url: str) -> Address:
+        """Take a `base_url` apart; `env:NAME` as a password, or as a value of the query, is read from the environment.
+
+        Raises:
+            ConfigError: It is not a URL, or a variable in it is not set.
+        """
+        parts = _split(base_url)
+        if base_url and not parts.hostname:
+            raise ConfigError("base_url names no host: write it like http://127.0.0.1:8000.")
+        userinfo, _, host = parts.netloc.rpartition("@")
+        user, _, password = userinfo.partition(":")
+        return cls(
+            urlunsplit((parts.scheme, host, parts.path, "", "")),
+            Secret("&".join(_sent(each) for each in parts.query.split("&"))) if parts.query else None,
+            Secret(f"{unquote(user)}:{_resolved(unquote(password))}") if userinfo else None,
+        )
+
+    def full(self, url: str) -> str:
+        """Return `url`, an address below this one, with the query at its end."""
+        if self.query is None:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{self.query.reveal()}"
+
+    def authorization(self) -> str | None:
+        """Return the header of basic authentication (RFC 7617) where the address names a user."""
+        if self.user is None:
+            return None
+        return f"Basic {base64.b64encode(self.user.reveal().encode()).decode()}"
+
+    def credentials(self) -> tuple[str, ...]:
+        """Return every text in it that may be a credential."""
+        found = []
+        if self.user is not None:
+            found += [self.user.reveal(), self.user.reveal().partition(":")[2], (self.authorization() or "")[6:]]
+        if self.query is not None:
+            for name, value in _pairs(self.query.reveal()):
+                found += [] if _is_public(name, value) else [unquote_plus(value or name)]
+        return tuple(found)
+
+    @property
+    def public(self) -> str:
+        """The URL and what is public of its query: what identifies the server."""
+        pairs = _pairs(self.query.reveal()) if self.query is not None else []
+        public = [f"{name}={value}" for name, value in pairs if _is_public(name, value)]
+        return f"{self.url}?{'&'.join(public)}" if public else self.url
+
+
+def proxy_credentials() -> Iterator[str]:
+    """Yield the passwords of the environment's proxies, and the headers made of them: a proxy may repeat them too."""
+    for name, value in os.environ.items():
+        if name.lower().endswith("_proxy") and "@" in value:
+            userinfo = value.rpartition("://")[2].rpartition("@")[0]
+            user = Secret(unquote(userinfo))
+            yield from Address(user=user).credentials()
+
+
+def storable_url(base_url: str) -> str:
+    """Return `base_url` as it may be stored: only `env:NAME` and the API's version are kept of its credentials and query.
+
+    What has the name of a credential is left out: it is found again in the environment, or missed by the server. A mask
+    stands for any other value, so that what reads it back says so, rather than send less than before.
+    """
+    parts = _split(base_url)
+    userinfo, _, host = parts.netloc.rpartition("@")
+    netloc = parts.netloc if unquote(userinfo.partition(":")[2]).startswith("env:") else host
+    stored = []
+    for each in parts.query.split("&") if parts.query else ():
+        name, equals, value = each.partition("=")
+        if _is_public(name, value) or unquote_plus(value).startswith("env:"):
+            stored.append(each)
+        elif equals and not SECRET_NAME.search(name):
+            stored.append(f"{name}={MASK}")
+    return urlunsplit((parts.scheme, netloc, parts.path, "&".join(stored), ""))
+
+
+def _split(base_url: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url)
+    except ValueError as error:
+        raise ConfigError(f"base_url is not a URL ({error}): write it like http://127.0.0.1:8000.") from error
+    try:
+        parts.port  # noqa: B018 (it is parsed when it is read)
+    except ValueError:  # whose text may quote a password, of a URL where the @ was forgotten
+        raise ConfigError("base_url has a port that is not a number from 0 to 65535.") from None
+    return parts
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (each.partition("=") for each in query.split("&"))]
+
+
+def _sent(each: str) -> str:
+    name, _, value = each.partition("=")
+    value = unquote_plus(value or name)
+    resolved = _resolved(value)
+    return f"{name}={quote(resolved, safe='')}" if resolved != value else each
+
+
+def _resolved(value: str) -> str:
+    refuse_mask(value, "base_url")
+    return Secret(value).resolved().reveal()
+
+
+def _is_public(name: str, value: str) -> bool:
+    return _PUBLIC.fullmatch(name) is not None and _PUBLIC_VALUE.fullmatch(value) is not None
