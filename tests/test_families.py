@@ -8,6 +8,7 @@ import math
 import shutil
 
 import pytest
+from bounds import OTHER_CODE, near
 from checkpoints import checkpoint
 from language_models import language_model, listwise
 from models import SENTENCES, cross_encoder
@@ -216,7 +217,7 @@ def test_flashrank_folders_score_as_flashrank_does(labels, tmp_path):
     theirs = their_scores(Ranker(model_name=folder.name, cache_dir=str(tmp_path)), SENTENCES)
     with load_reranker(f"flashrank:{folder}") as reranker:
         ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
-    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert ours == near(theirs, OTHER_CODE)
 
 
 def test_flashrank_models_in_int8_score_as_flashrank_does_text_by_text(tmp_path):
@@ -232,7 +233,7 @@ def test_flashrank_models_in_int8_score_as_flashrank_does_text_by_text(tmp_path)
     alone = {index: their_scores(ranker, [text])[0] for index, text in enumerate(SENTENCES)}
     with load_reranker(f"flashrank:{folder}") as reranker:
         ours = {each.index: each.relevance_score for each in reranker.rerank(QUERY, SENTENCES)}
-    assert ours == pytest.approx(alone, abs=1e-4)
+    assert ours == near(alone, OTHER_CODE)
 
 
 def test_list_models(capsys):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bounds import SAME_INPUT, near
 
 from rerank_plugins import BackendError, ConfigError, Reranker, TransientError, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
@@ -430,7 +431,7 @@ def test_a_forked_child_reranks(
         found = raw_scores(reranker.rerank(QUERY, DOCUMENTS) if call is None else asyncio.run(call))
         assert len(found) == 3
         if expected is not None:
-            assert found == pytest.approx(expected, abs=1e-6)
+            assert found == near(expected, SAME_INPUT)
 
     assert in_child(child) == 0
     assert len(reranker.rerank(QUERY, DOCUMENTS)) == 3  # and so does the parent, still

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bounds import near
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "object_storage"
 sys.path.insert(0, str(EXAMPLE))
@@ -90,7 +91,7 @@ def test_both_frameworks_give_the_reranked_order(passages):
     assert [each.id for each in documents] == [each.node_id for each in nodes]
     assert [each.id for each in documents][:1] == ["moon.txt"]
     assert len(documents) == 5
-    assert nodes[0].score == pytest.approx(documents[0].metadata["relevance_score"], abs=1e-4)
+    assert nodes[0].score == near(documents[0].metadata["relevance_score"])
 
 
 async def test_inside_a_running_event_loop(passages):

@@ -8,6 +8,7 @@ import random
 import shutil
 
 import pytest
+from bounds import BFLOAT16, OTHER_CODE, near
 from language_models import CHAT, CONTEXT, FAMILIES, language_model
 from models import SENTENCES
 
@@ -137,7 +138,7 @@ def sentence_transformers(folder, query, documents):
 def test_the_scores_are_the_makers(family, instruction, folders):
     ours = scored(backend(folders(family), family), DOCUMENTS, instruction=instruction)
     expected = theirs(family, folders(family), DOCUMENTS, instruction)
-    assert ours.values == pytest.approx(expected, abs=1e-4)
+    assert ours.values == near(expected, OTHER_CODE)
     assert max(expected) - min(expected) > 0.05, "the scores have to differ, or the test says nothing"
     assert not any(ours.truncated)
 
@@ -150,7 +151,7 @@ def test_sharing_batches_and_order_change_nothing(family, folders):
     for batch_tokens in (1, 16, 60, None):
         some = backend(folders(family), family, batch_tokens=batch_tokens)
         values = scored(some, [DOCUMENTS[index] for index in shuffled]).values
-        assert values == pytest.approx([alone[index] for index in shuffled], abs=1e-5)
+        assert values == near([alone[index] for index in shuffled])
     rows = [row.ids for row in prompts(made, DOCUMENTS)]
     assert common(rows) > len(made.torch_model.reader.encoder.offsets(QUERY)), "the query is in what is shared"
 
@@ -175,7 +176,7 @@ def test_a_document_cannot_close_its_prompt(family, folders):
         (told,) = prompts(made, ["plain"], instruction=hostile)
         assert [token for token in told.ids if token in marks] == structure
     values = scored(made, [*HOSTILE, *DOCUMENTS]).values
-    assert values[len(HOSTILE) :] == pytest.approx(alone, abs=1e-5)
+    assert values[len(HOSTILE) :] == near(alone)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -196,7 +197,7 @@ def test_only_the_end_of_a_document_is_cut(family, folders):
         if len(prompts(made, [long[: offsets[end][1]]])[0].ids) == size
     )
     values = scored(made, [long, kept])
-    assert values.values[0] == pytest.approx(values.values[1], abs=1e-4)
+    assert values.values[0] == near(values.values[1])
     assert values.truncated[0]
     assert scored(made, [long * 500]).truncated == (True,)
 
@@ -232,7 +233,7 @@ def test_two_hundred_documents(folders):
     documents = [f"{number} {' '.join(RANDOM.choices(WORDS, k=9))}" for number in range(200)]
     values = scored(made, documents).values
     for index in (0, 77, 199):
-        assert values[index] == pytest.approx(scored(made, [documents[index]]).values[0], abs=1e-5)
+        assert values[index] == near(scored(made, [documents[index]]).values[0])
 
 
 def test_an_instruction_that_leaves_no_room_is_refused(folders):
@@ -244,9 +245,11 @@ def test_an_instruction_that_leaves_no_room_is_refused(folders):
 def test_an_untied_head_and_bfloat16(folders, tmp_path):
     folder = language_model(tmp_path / "untied", "qwen3", tied=False)
     exact = scored(backend(folder, "qwen3"), SENTENCES).values
-    assert exact == pytest.approx(theirs("qwen3", folder, SENTENCES), abs=1e-4)
+    assert exact == near(theirs("qwen3", folder, SENTENCES), OTHER_CODE)
     fast = backend(folder, "qwen3", dtype="bfloat16")
-    assert scored(fast, SENTENCES).values == pytest.approx(exact, abs=0.5)
+    values = scored(fast, SENTENCES).values
+    assert values == near(exact, BFLOAT16)
+    assert values != near(exact, OTHER_CODE), "rounded to float32, not to bfloat16"
     assert fast.detail == "torch bfloat16"
 
 

@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from bounds import near
 from checkpoints import checkpoint
 from language_models import language_model, listwise
 from models import SENTENCES
@@ -89,7 +90,7 @@ def test_two_copies_give_the_scores_of_one(folder):
 
     log, networks = watched(made, *(lambda own=own: meet(own) for own in once))
     scores = asyncio.run(made.ascore(REQUEST))
-    assert scores.values == pytest.approx(alone.values, abs=1e-4)
+    assert scores.values == near(alone.values)
     assert scores.truncated == alone.truncated
     assert {each for each, *_ in log} == set(networks)
     assert sum(rows for *_, (rows, _) in log) == len(DOCUMENTS), "no document is run twice"
@@ -160,7 +161,7 @@ def test_a_device_that_is_full_gets_halves_and_the_other_goes_on(folder):
     _, (small, large) = watched(made, *(lambda own=own: meet(own) for own in once))
     small.on_gpu = large.on_gpu = True
     small.most = 60
-    assert asyncio.run(made.ascore(REQUEST)).values == pytest.approx(alone.values, abs=1e-4)
+    assert asyncio.run(made.ascore(REQUEST)).values == near(alone.values)
     first, second = made.torch_models
     assert first._safe is not None
     assert second._safe is None
@@ -191,7 +192,7 @@ def test_language_models_too(tmp_path):
     alone = CausalLM(str(model), template="qwen3", device="cpu")
     made = on_two(CausalLM(str(model), template="qwen3", batch_tokens=40), template="qwen3")
     expected = asyncio.run(alone.ascore(REQUEST)).values
-    assert asyncio.run(made.ascore(REQUEST)).values == pytest.approx(expected, abs=1e-4)
+    assert asyncio.run(made.ascore(REQUEST)).values == near(expected)
     assert all(each._network is not None for each in made.torch_models)
 
 

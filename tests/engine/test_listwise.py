@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from bounds import OTHER_CODE, SAME_INPUT, near
 from language_models import LISTWISE_CONTEXT, language_model, listwise
 from models import SENTENCES
 
@@ -91,7 +92,7 @@ def theirs(folder, documents, instruction=None, room=LISTWISE_CONTEXT, longest=S
 def test_the_scores_are_the_makers(folder, instruction):
     ours = scored(Listwise(str(folder), device="cpu", **SIZES), DOCUMENTS, instruction=instruction)
     expected = theirs(folder, DOCUMENTS, instruction)
-    assert ours.values == pytest.approx(expected, abs=1e-4)
+    assert ours.values == near(expected, OTHER_CODE)
     assert max(expected) - min(expected) > 0.05, "the scores have to differ, or the test says nothing"
     assert ours.reason is None
     assert not any(ours.truncated)
@@ -99,8 +100,8 @@ def test_the_scores_are_the_makers(folder, instruction):
 
 def test_layers_that_see_a_window_and_another_projector(tmp_path):
     made = listwise(tmp_path / "v3.5", projected=8, window=32)
-    assert scored(Listwise(str(made), device="cpu", **SIZES), DOCUMENTS[:6]).values == pytest.approx(
-        theirs(made, DOCUMENTS[:6]), abs=1e-4
+    assert scored(Listwise(str(made), device="cpu", **SIZES), DOCUMENTS[:6]).values == near(
+        theirs(made, DOCUMENTS[:6]), OTHER_CODE
     )
 
 
@@ -108,7 +109,7 @@ def test_more_than_a_block_is_read_as_the_maker_does_and_said(folder):
     longest = 120
     made = Listwise(str(folder), device="cpu", **SIZES | {"document_tokens": LISTWISE_CONTEXT - longest})
     ours = scored(made, DOCUMENTS)
-    assert ours.values == pytest.approx(theirs(folder, DOCUMENTS, longest=LISTWISE_CONTEXT - longest), abs=1e-4)
+    assert ours.values == near(theirs(folder, DOCUMENTS, longest=LISTWISE_CONTEXT - longest), OTHER_CODE)
     assert "were read in" in ours.reason
     assert "25 documents" in ours.reason
     assert [len(each) for each in blocks([1] * 300, 10_000, 50)] == [125, 125, 50]
@@ -135,7 +136,7 @@ def test_a_document_cannot_pose_as_another(folder):
     assert told.ids[told.query] == prompts.encoder.token(QUERY)
     # The maker takes its own marks out.
     marked = scored(made, [f"{SENTENCES[0]}{PASSAGE}", SENTENCES[1]]).values
-    assert marked == pytest.approx(scored(made, SENTENCES[:2]).values, abs=1e-6)
+    assert marked == near(scored(made, SENTENCES[:2]).values, SAME_INPUT)
 
 
 def test_what_is_too_long_is_cut_and_said(folder):
@@ -144,7 +145,7 @@ def test_what_is_too_long_is_cut_and_said(folder):
     kept = long[: made.tokens(long)[SIZES["document_tokens"] - 1][1]]
     ours = scored(made, [long, SENTENCES[0]])
     assert ours.truncated == (True, False)
-    assert ours.values == pytest.approx(scored(made, [kept, SENTENCES[0]]).values, abs=1e-5)
+    assert ours.values == near(scored(made, [kept, SENTENCES[0]]).values)
     assert scored(made, SENTENCES, query=long).truncated == (True,) * len(SENTENCES)
 
 

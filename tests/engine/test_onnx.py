@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import SAME_INPUT, near
 from hypothesis import given
 from hypothesis import strategies as st
 from models import SENTENCES
@@ -364,4 +365,4 @@ def test_a_passage_seen_before_is_not_encoded_again(
     assert query == [1, 1, 1]
     assert passages == [len(SENTENCES), again, again + 1]
     assert [each.index for each in first] == [each.index for each in second]
-    assert [each.raw_score for each in first] == pytest.approx([each.raw_score for each in second], abs=1e-6)
+    assert [each.raw_score for each in first] == near([each.raw_score for each in second], SAME_INPUT)

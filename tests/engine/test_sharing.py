@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from bounds import near
 from checkpoints import checkpoint
 from models import SENTENCES
 from tokenizers import Tokenizer
@@ -101,7 +102,7 @@ def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
     one_by_one, network.shapes = len(network.shapes), []
     found = asyncio.run(at_once(made))
     for scores, expected in zip(found, alone, strict=True):
-        assert scores.values == pytest.approx(expected, abs=1e-4)
+        assert scores.values == near(expected)
     assert len(network.shapes) * 2 < one_by_one
     assert network.rows == sum(len(each.documents) for each in REQUESTS), "no row is run twice"
     assert all(rows * tokens <= 512 for rows, tokens in network.shapes)
@@ -114,7 +115,7 @@ def test_never_on_a_cpu(folder, alone):
     asyncio.run(made.ascore(REQUESTS[0]))
     shapes, network.shapes = sorted(network.shapes), []
     found = asyncio.run(at_once(made, [REQUESTS[0]] * 5))
-    assert [each.values for each in found] == [pytest.approx(alone[0], abs=1e-4)] * 5
+    assert [each.values for each in found] == [near(alone[0])] * 5
     assert sorted(network.shapes) == sorted(shapes * 5)
 
 
@@ -125,7 +126,7 @@ def test_rerankers_of_one_model_and_threads_share_too(folder, alone):
         work = [(seed, (made, other)[seed % 2]) for seed in range(8)] * 4
         answers = list(pool.map(lambda each: asyncio.run(each[1].ascore(REQUESTS[each[0]])).values, work))
     for (seed, _), values in zip(work, answers, strict=True):
-        assert values == pytest.approx(alone[seed], abs=1e-4)
+        assert values == near(alone[seed])
     assert not made.torch_model.calls
 
 
@@ -135,7 +136,7 @@ def test_several_gpus_share_too(folder, alone):
     on_gpu(made)
     found = asyncio.run(at_once(made))
     for scores, expected in zip(found, alone, strict=True):
-        assert scores.values == pytest.approx(expected, abs=1e-4)
+        assert scores.values == near(expected)
     assert sum(model._network.rows for model in made.torch_models) == sum(len(each.documents) for each in REQUESTS)
 
 
@@ -169,7 +170,7 @@ def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone)
         go.set()
         return await calls[2]
 
-    assert asyncio.run(call()).values == pytest.approx(alone[2], abs=1e-4)
+    assert asyncio.run(call()).values == near(alone[2])
     first = network.shapes[0][0]
     assert network.rows <= first + 10, "after the batch that was running, only the third call's"
     assert not made.torch_model.calls
@@ -245,7 +246,7 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
     assert isinstance(failed, BackendError)
     assert "out of memory" in str(failed)
     for scores, expected in zip(others, alone, strict=True):
-        assert scores.values == pytest.approx(expected, abs=1e-4)
+        assert scores.values == near(expected)
 
 
 def test_shorter_rows_are_padded_with_the_model_s_own_token(folder):
@@ -309,13 +310,13 @@ def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone)
 
     on_gpu(made, before=broken)
     first, second, third = asyncio.run(at_once(made, [short, short, long]))
-    assert third.values == pytest.approx(expected, abs=1e-4)
+    assert third.values == near(expected)
     assert isinstance(first, BackendError)
     assert isinstance(second, BackendError)
     assert first is not second, "each caller gets an error of its own"
     assert isinstance(first.__cause__, ValueError)
     on_gpu(made)
-    assert asyncio.run(made.ascore(REQUESTS[0])).values == pytest.approx(alone[0], abs=1e-4)
+    assert asyncio.run(made.ascore(REQUESTS[0])).values == near(alone[0])
 
 
 class _Large:

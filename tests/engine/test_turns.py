@@ -11,6 +11,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from bounds import near
 from checkpoints import checkpoint
 from models import SENTENCES
 
@@ -261,7 +262,7 @@ async def test_a_model_closed_while_calls_are_in_it_and_wait_goes_with_the_last(
     assert turns._waiting
     del turns
     for answer in await asyncio.gather(*calls):
-        assert [each.raw_score for each in answer] == pytest.approx(alone, abs=1e-5)
+        assert [each.raw_score for each in answer] == near(alone)
     assert backend.label
     del calls, answer
     until = time.monotonic() + 10.0
