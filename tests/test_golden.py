@@ -226,25 +226,27 @@ def test_what_cannot_be_checked_says_so(capsys, cross_encoder_folder):
     assert "WRONG" in capsys.readouterr().out  # random weights
 
 
-@pytest.mark.slow
-def test_a_real_tiny_qwen3_shows_each_fault(capsys, tmp_path):
-    """A Qwen3 of two layers that was trained on the questions, inside its prompt: what it does outside of it is its own."""
+@pytest.mark.slow  # seconds of imports and of a real network
+def test_a_real_tiny_qwen3_shows_each_fault(capsys):
+    """A Qwen3 of two layers with fixed weights, which knows the questions inside its prompt.
+
+    In any other text it is at a loss, and that is built in here: what its weights make of such a text is chance.
+    """
     import torch
-    from language_models import trained_on
+    from language_models import GOLDEN
     from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-    folder = trained_on(
-        tmp_path / "tiny",
-        [(each.query, each.right) for each in QUESTIONS],
-        [text for each in QUESTIONS for text in (each.right, each.alike, each.other)],
-    )
-    assert main(["check", f"qwen3:{folder}", "--golden"]) == 0
+    assert main(["check", f"qwen3:{GOLDEN}", "--golden"]) == 0
     assert "8 of 8" in capsys.readouterr().out
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    network = Qwen3ForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(GOLDEN)
+    network = Qwen3ForCausalLM.from_pretrained(GOLDEN, dtype=torch.float32).eval()
+    capsys.readouterr()  # transformers' bars
     yes, no = (tokenizer.convert_tokens_to_ids(each) for each in ("yes", "no"))
+    known = {once(each.query, text) for each in QUESTIONS for text in (each.right, each.alike, each.other)}
 
     def model(prompt):
+        if prompt not in known:
+            return scorer(prompt)
         with torch.no_grad():
             logits = network(**tokenizer(prompt, return_tensors="pt"), logits_to_keep=1).logits[0, -1]
         return float(torch.sigmoid(logits[yes] - logits[no]))
