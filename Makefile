@@ -31,12 +31,18 @@ demo: .venv/.demo ## rerank real documents in LangChain and LlamaIndex, before a
 demo-s3: .venv/.demo-s3 ## two stages over a table on object storage: a local S3 server, or yours (no torch)
 	$(BIN)/python examples/object_storage/demo.py
 
-test: .venv/.dev lint ## lint, types and the test suite (under five minutes)
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not alone"  # half of the time is waiting
+# Of the runtimes only onnxruntime has no such switch. A processor that has no more than AVX2 runs the same tests twice.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 OV_CPU_MAX_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+LOCAL := $(patsubst %,tests/engine/test_%.py,causal_lm export listwise makers onnx runtimes sentence_transformers sharing special) \
+	tests/test_embedded.py tests/test_families.py tests/test_golden.py tests/contract/test_backends.py
+
+test: .venv/.dev lint ## lint, types and the test suite (under six minutes)
+	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=10 -m "not slow and not alone"  # half of the time is waiting
 	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-all: .venv/.dev ## the tests that take minutes, or an environment of their own
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=10
+	$(AVX2) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m "not slow and not alone" $(LOCAL)
 
 lint: .venv/.dev ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -207,6 +208,26 @@ def test_a_forked_child_loads_anew(runtime, cross_encoder_folder):
             os._exit(0 if found == near(alone) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)] == near(alone)
+
+
+HELD = """
+import openvino, sys, torch
+compiled = openvino.compile_model(sys.argv[1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+print(torch.backends.cpu.get_cpu_capability())
+print(*{node.get_rt_info()["primitiveType"].value for node in compiled.get_runtime_model().get_ops()})
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets are those of x86-64")
+def test_the_runtimes_can_be_held_to_an_instruction_set(cross_encoder_folder):
+    """So that the second run of `make test-all` is one of AVX2: OpenVINO has one switch for itself and one for oneDNN."""
+    held = {"ONEDNN_MAX_CPU_ISA": "SSE41", "OV_CPU_MAX_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-W", "ignore", "-c", HELD, str(cross_encoder_folder / "model.onnx")]
+    done = subprocess.run(command, env=os.environ | held, capture_output=True, text=True, check=True, timeout=60)
+    torch_has, primitives = done.stdout.lower().splitlines()
+    assert torch_has == "default"
+    assert "sse42" in primitives
+    assert "avx" not in primitives
 
 
 TOLD = """
