@@ -19,6 +19,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from environments import wheel  # noqa: E402, F401 (a fixture)
 from models import cross_encoder_folder  # noqa: E402, F401 (a fixture)
 
 _connect = socket.socket.connect

@@ -142,10 +142,10 @@ def test_cohere_after(name):
 
 
 @pytest.mark.slow  # an environment of its own: langchain-cohere pins cohere<6
-def test_cohere_before_and_after_in_one_environment(tmp_path):
+def test_cohere_before_and_after_in_one_environment(tmp_path, wheel):
     venv.create(tmp_path, with_pip=True)
     python = str(tmp_path / ("Scripts" if os.name == "nt" else "bin") / "python")
-    ours = f"{EXAMPLES.parent}[langchain,llama-index,cohere]"
+    ours = f"{wheel}[langchain,llama-index,cohere]"
     theirs = ("langchain-cohere", "llama-index-postprocessor-cohere-rerank")
     install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", ours, *theirs]
     done = subprocess.run(install, capture_output=True, text=True, timeout=900, check=False)

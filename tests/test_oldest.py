@@ -36,9 +36,9 @@ def oldest() -> list[str]:
 
 @pytest.mark.slow  # two minutes: an environment, and the tests of adapters, contract and core in it
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="numpy 1.26 is for Python below 3.13")
-def test_the_oldest_versions_of_everything_work_together(tmp_path: Path) -> None:
+def test_the_oldest_versions_of_everything_work_together(tmp_path: Path, wheel: Path) -> None:
     environment = Environment(tmp_path)
-    installed = environment.install(str(ROOT), *oldest(), "hypothesis>=6.100", "langchain-classic>=1.0")
+    installed = environment.install(str(wheel), *oldest(), "hypothesis>=6.100", "langchain-classic>=1.0")
     for each in oldest():
         assert any(re.fullmatch(rf"{re.escape(each)}(\.0)*", version) for version in installed), each
     environment.tests(

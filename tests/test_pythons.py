@@ -41,12 +41,12 @@ def interpreter(version: str) -> str | None:
 
 
 @pytest.mark.slow  # three minutes: an environment, and the tests that need no torch
-def test_the_newest_python_that_is_here(tmp_path: Path) -> None:
+def test_the_newest_python_that_is_here(tmp_path: Path, wheel: Path) -> None:
     here = next(filter(None, map(interpreter, NEWER)), None)
     if here is None:
         pytest.skip(f"no newer Python is on this machine: {', '.join(NEWER)}")
     environment = Environment(tmp_path, here)
-    environment.install(f"{ROOT}[all,calibration,evaluation,serve]", "hypothesis>=6.100", "langchain-classic>=1.0")
+    environment.install(f"{wheel}[all,calibration,evaluation,serve]", "hypothesis>=6.100", "langchain-classic>=1.0")
     environment.tests(
         *("-m", "not slow and not alone", "-k", " and ".join(f"not {each}" for each in OTHERS)),
         *("--ignore", str(ROOT / "tests/adapters/test_langchain_retriever.py")),

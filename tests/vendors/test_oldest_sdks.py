@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import ROOT, Environment
+from environments import Environment
 
 HERE = Path(__file__).parent
 FILES = [str(HERE / f"test_{name}.py") for name in ("contract", "sdks", "wire", "options")]
@@ -31,8 +31,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     ],
     ids=" ".join,
 )
-def test_the_contract_holds_with_older_sdks(versions: tuple[str, ...], environment: Environment) -> None:
-    installed = environment.install(f"{ROOT}[cohere,voyage]", *versions, "onnx>=1.17")
+def test_the_contract_holds_with_older_sdks(versions: tuple[str, ...], environment: Environment, wheel: Path) -> None:
+    installed = environment.install(f"{wheel}[cohere,voyage]", *versions, "onnx>=1.17")
     assert set(versions) <= set(installed)
     summary = environment.tests(
         "-k", "TestCohere or TestVoyage or test_sdks or test_wire or test_options", *FILES, more_than=600
