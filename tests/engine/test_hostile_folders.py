@@ -10,6 +10,7 @@ import threading
 import types
 
 import pytest
+from bounds import SAME_INPUT, near
 from checkpoints import checkpoint
 from models import SENTENCES, cross_encoder
 
@@ -83,7 +84,7 @@ def test_names_that_no_score_needs_are_ignored(kind, file, entries, folders, tmp
     folder = shutil.copytree(folders[kind], tmp_path / "hostile")
     edited(folder / file, **entries)
     (folder / "evil.py").write_text("raise SystemExit('ran')\n", "utf-8")
-    assert scores(folder) == pytest.approx(scores(folders[kind]), abs=1e-6)
+    assert scores(folder) == near(scores(folders[kind]), SAME_INPUT)
     assert marks == []
 
 

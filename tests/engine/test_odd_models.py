@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bounds import OTHER_CODE, near
 from models import SENTENCES, cross_encoder, wordpiece
 
 from rerank_plugins import ConfigError, load_reranker
@@ -75,7 +76,7 @@ def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kin
         expected = [float(model(input_ids=torch.tensor([row.ids])).logits[0, 0]) for row in rows]
     assert max(expected) - min(expected) > 0.05
     found = scores(f"sentence-transformers:{folder}", DOCUMENTS, device="cpu", batch_tokens=4096)
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert found == near(expected, OTHER_CODE)
 
 
 def test_rows_that_use_every_token_of_the_vocabulary_are_run_alone(tmp_path):
@@ -156,7 +157,7 @@ def test_outputs_and_shapes_of_other_exports(change, told, runtime, folder, tmp_
     expected = scores(f"onnx:{folder}", DOCUMENTS)
     assert max(expected) - min(expected) > 0.05
     odd = changed(folder, tmp_path / "odd", change)
-    assert scores(f"onnx:{odd}", DOCUMENTS, runtime=runtime) == pytest.approx(expected, abs=1e-4), told
+    assert scores(f"onnx:{odd}", DOCUMENTS, runtime=runtime) == near(expected, OTHER_CODE), told
 
 
 def test_a_length_below_the_settings_cuts_says_so_and_warns(folder, tmp_path, caplog):
@@ -165,7 +166,7 @@ def test_a_length_below_the_settings_cuts_says_so_and_warns(folder, tmp_path, ca
     with load_reranker(f"onnx:{odd}") as reranker:
         response = reranker.rerank(QUERY, DOCUMENTS)
     found = sorted(response, key=lambda result: result.index)
-    assert [result.raw_score for result in found] == pytest.approx(expected, abs=1e-4)
+    assert [result.raw_score for result in found] == near(expected, OTHER_CODE)
     assert found[-1].truncated
     assert "Set max_tokens to 32" in caplog.text
 
