@@ -44,6 +44,10 @@ test-all: .venv/.dev ## the tests that take minutes, or an environment of their 
 	$(BIN)/python -m pytest -m slow --durations=10
 	$(AVX2) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m "not slow and not alone" $(LOCAL)
 
+SECONDS ?= 60
+fuzz: .venv/.dev ## random specs, documents, replies, cancellations and requests, SECONDS of each (60)
+	RERANK_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m slow tests/fuzz
+
 lint: .venv/.dev ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -60,4 +64,4 @@ bench: .venv/.dev ## speed, side by side with the peers
 	$(BIN)/python benchmarks/hosted.py
 	$(BIN)/python benchmarks/soak.py
 
-.PHONY: help demo demo-s3 test test-all lint format bench
+.PHONY: help demo demo-s3 test test-all fuzz lint format bench
