@@ -7,7 +7,7 @@ import unicodedata
 
 from .text_work import slices
 
-__all__ = ["is_blank", "sendable"]
+__all__ = ["is_blank", "is_ignorable", "sendable"]
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 """General categories of control, format and separator characters."""
@@ -38,9 +38,12 @@ def is_blank(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _visible(character: str) -> bool:
-    if unicodedata.category(character) in _INVISIBLE:
-        return False
-    return not any(first <= ord(character) <= last for first, last in _IGNORABLE)
+    return unicodedata.category(character) not in _INVISIBLE and not is_ignorable(character)
+
+
+def is_ignorable(character: str) -> bool:
+    """Return whether a display leaves the character out: a format character or another default-ignorable code point."""
+    return unicodedata.category(character) == "Cf" or any(first <= ord(character) <= last for first, last in _IGNORABLE)
 
 
 def sendable(text: str) -> str:

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ..core.errors import ConfigError, RerankError
 from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
-from ..core.text_work import SLICE, check_cancelled, slices
+from ..core.text_work import SLICE, check_cancelled
 from ..core.types import RerankRequest, Scores
+from ..core.words import word_slices
 
 __all__ = ["LAMBDA", "TOP_N", "Diversify", "term_overlap"]
 
 LAMBDA = 0.7
 TOP_N = 10
 
-_WORD = re.compile(r"\w+")
-
 
 def term_overlap(one: str, other: str) -> float:
-    """Return the share of the words of both that both have (Jaccard), in [0, 1]; case does not count."""
+    """Return the share of the words of both that both have (Jaccard), in [0, 1]; the words are folded (`core.words`)."""
     return _overlap(_words(one), _words(other))
 
 
 def _words(text: str) -> frozenset[str]:
-    found = set[str]()
-    for each in slices(text):
-        found.update(_WORD.findall(each.casefold()))
-    return frozenset(found)
+    return frozenset(word for words in word_slices(text) for word in words)
 
 
 def _overlap(mine: frozenset[str], theirs: frozenset[str]) -> float:
