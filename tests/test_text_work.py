@@ -79,13 +79,13 @@ POLICIES: dict[str, tuple[Make, str]] = {
     "head_tail": (lambda: Truncate(Scripted(capabilities=CAPABILITIES), "head_tail"), "tokens"),
     "chunk": (lambda: Chunk(Scripted(capabilities=CAPABILITIES)), "tokens"),
     "cache": (lambda: Cache(Scripted(), MemoryStore(100, None), "identity"), "cache"),
-    "diversify": (lambda: Diversify(Scripted()), "diversify"),
-    "lexical": (Lexical, "lexical"),
+    "diversify": (lambda: Diversify(Scripted()), "words"),
+    "lexical": (Lexical, "words"),
 }
 
 
 def module(name: str) -> str:
-    home = {"tokens": "core", "lexical": "backends"}.get(name, "policies")
+    home = {"tokens": "core", "words": "core"}.get(name, "policies")
     return f"rerank_plugins.{home}.{name}.slices"
 
 

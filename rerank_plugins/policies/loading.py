@@ -11,7 +11,7 @@ from ..core.fork import Lock, forgets_after_fork
 from ..core.loop import in_background
 from ..core.scorer import Backend, Wrapper
 from ..core.types import RerankRequest, Scores
-from .deadline import seconds_left
+from .deadline import passed, seconds_left
 
 __all__ = ["Loading"]
 
@@ -59,14 +59,22 @@ class Loading(Wrapper):
                 loop.call_soon_threadsafe(ready.cancel)  # a future that is done does not mind
 
         self._start().add_done_callback(tell)
-        done, _ = await asyncio.wait([ready], timeout=max(0.0, left * (1.0 - _MARGIN)))
+        try:
+            done, _ = await asyncio.wait([ready], timeout=max(0.0, left * (1.0 - _MARGIN)))
+        except asyncio.CancelledError as error:
+            if not passed():
+                raise
+            raise self._still_loading(left) from error  # on a busy machine the deadline's own timer may come first
         if not done:
-            raise DeadlineExceeded(
-                f"{self.label} was still loading its model when its {max(left, 0.0):.3g} s of the deadline had passed. It goes on "
-                "loading in the background, for the calls after that. Call `warmup()` before the first call, or raise "
-                "`deadline`."
-            )
+            raise self._still_loading(left)
         # If loading failed, the call itself tries again and raises the model's own error.
+
+    def _still_loading(self, left: float) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self.label} was still loading its model when its {max(left, 0.0):.3g} s of the deadline had passed. It goes on "
+            "loading in the background, for the calls after that. Call `warmup()` before the first call, or raise "
+            "`deadline`."
+        )
 
     def _start(self) -> Future[None]:
         with self._lock:

@@ -17,13 +17,14 @@ def server() -> Iterator[CohereLike]:
 
 
 @pytest.fixture
-def spec(server: CohereLike) -> dict[str, object]:
+def spec(server: CohereLike, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.setenv("TENANT", "acme")
     return {
         "use": "http",
         "base_url": server.url,
         "api_key": SECRET,
         "retry": 1,
-        "http": {"headers": {"x-api-key": SECRET, "x-tenant": "acme"}},
+        "http": {"headers": {"x-api-key": SECRET, "x-tenant": "env:TENANT"}},
         "fallback": [
             {"use": "http", "base_url": f"http://user:{SECRET}@127.0.0.1:9", "api_key": SECRET, "retry": 1},
             "passthrough",

@@ -491,7 +491,7 @@ class TestSerialisation:
             postprocessor = RerankPostprocessor(reranker=reranker)
             for stored in (json.dumps(postprocessor.to_dict()), postprocessor.to_json(), str(postprocessor.dict())):
                 assert SECRET not in stored
-                assert "acme" in stored
+                assert "env:TENANT" in stored
             assert RerankPostprocessor.from_dict(postprocessor.to_dict()).reranker["use"] == "http"
 
     async def test_a_loaded_reranker_is_its_spec(self) -> None:

@@ -21,6 +21,7 @@ from models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.config import backends
 from rerank_plugins.engine.export import export
 from rerank_plugins.engine.torch_model import Placement, loaded
 
@@ -174,7 +175,7 @@ def test_special_tokens_in_a_document_are_text(folders):
 def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
     spec = f"sentence-transformers:{folders('bert')}"
     first, second, third = load_reranker(spec), load_reranker(spec), load_reranker(spec, dtype="bfloat16")
-    models = [each.scorer.inner.inner.inner.torch_model for each in (first, second, third)]
+    models = [backends(each)[0].inner.torch_model for each in (first, second, third)]
     assert models[0] is models[1] is not models[2]
     raw(first, SENTENCES)
     network = weakref.ref(models[0].network)
@@ -467,7 +468,7 @@ class _SmallGPU:
 def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
         expected = raw(reranker, DOCUMENTS)
-        model = reranker.scorer.inner.inner.inner.torch_model
+        model = backends(reranker)[0].inner.torch_model
         model._network = small = _SmallGPU(model.network, 120)
         assert raw(reranker, DOCUMENTS) == near(expected)
         assert small.freed >= 1
@@ -480,7 +481,7 @@ def test_what_a_full_gpu_of_each_kind_raises_is_known(folders):
     import torch
 
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
-        network = reranker.scorer.inner.inner.inner.torch_model.network
+        network = backends(reranker)[0].inner.torch_model.network
     assert network.exhausted(torch.OutOfMemoryError("CUDA out of memory."))
     # Apple's: MPSAllocator.mm of torch, which throws a plain error.
     told = "MPS backend out of memory (MPS allocated: 17.98 GiB, other allocations: 1.49 MiB, max allowed: 18.13 GiB)"
@@ -493,7 +494,7 @@ def test_a_full_gpu_gives_back_what_it_keeps(kind, folders, monkeypatch):
     import torch
 
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
-        network = reranker.scorer.inner.inner.inner.torch_model.network
+        network = backends(reranker)[0].inner.torch_model.network
     given_back = []
     monkeypatch.setattr(getattr(torch, kind), "empty_cache", lambda: given_back.append(kind))
     network.free()
@@ -506,7 +507,7 @@ def test_a_full_gpu_gives_back_what_it_keeps(kind, folders, monkeypatch):
 def test_longest_first(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=64) as reranker:
         raw(reranker, SENTENCES)
-        model = reranker.scorer.inner.inner.inner.torch_model
+        model = backends(reranker)[0].inner.torch_model
         model._network = seen = _SmallGPU(model.network, 10**6)
         raw(reranker, DOCUMENTS)
     longest = [size for size in seen.sizes if size <= 64]
