@@ -153,9 +153,9 @@ def test_the_time_is_linear(unit: str) -> None:
         text = "é" + unit * (size // len(unit))
         times = []
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             split_words(text)
-            times.append(time.perf_counter() - started)
+            times.append(time.thread_time() - started)
         return min(times)
 
-    assert seconds(400_000) < 3.5 * seconds(200_000)
+    assert seconds(400_000) < 8 * seconds(100_000)
