@@ -117,13 +117,31 @@ def open_client(
 
     return _open(
         address.url,
+        _encoding_client(),
         event_hooks={"request": [complete], "response": [] if on_response is None else [on_response]},
     )
 
 
-def _open(url: str, **options: Any) -> httpx.AsyncClient:
+@functools.cache
+def _encoding_client() -> type[httpx.AsyncClient]:
     import httpx
 
+    class EncodingClient(httpx.AsyncClient):
+        """Encodes large JSON bodies off the event loop: httpx does it in one call, a tenth of a second for 8 MB."""
+
+        async def request(self, method: str, url: Any, *, json: Any = None, **options: Any) -> httpx.Response:
+            if json is not None:
+                options["content"] = await run_text_work(size_of(json, INLINE), encoded, json)
+                options["headers"] = {"content-type": "application/json", **dict(options.get("headers") or {})}
+            return await super().request(method, url, **options)
+
+    return EncodingClient
+
+
+def _open(url: str, kind: type[httpx.AsyncClient] | None = None, **options: Any) -> httpx.AsyncClient:
+    import httpx
+
+    kind = kind or httpx.AsyncClient
     options = {
         # No timeout here: one attempt is timed as a whole by its backend, where a dripping body cannot restart the clock.
         "timeout": None,
@@ -135,10 +153,10 @@ def _open(url: str, **options: Any) -> httpx.AsyncClient:
         **options,
     }
     try:
-        return httpx.AsyncClient(**options)
+        return kind(**options)
     except (ImportError, ValueError, TypeError, httpx.InvalidURL) as error:
         if urllib.request.proxy_bypass(urlsplit(url).hostname or ""):
-            return httpx.AsyncClient(trust_env=False, **options)
+            return kind(trust_env=False, **options)
         raise proxy_error(error) from None  # its text may show the proxy's password
 
 

@@ -8,6 +8,7 @@ Every call has a deadline, which cuts preparation, scoring and all other work.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -122,7 +123,7 @@ def chunked(backend: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     if "base_url" in backend:
         policies |= {
-            "limit": {"requests_per_minute": 1_000_000, "tokens_per_minute": 10**12},
+            "limit": {"requests_per_minute": 1_000_000, "tokens_per_minute": 2_000_000_000},
             "breaker": True,
         }
     return {**plain(backend, folder), **policies}
@@ -164,19 +165,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("backend", "kind", "policies"), CASES, indirect=["backend"], scope="module")
+@pytest.mark.parametrize(("backend", "kind", "policies"), CASES, indirect=["backend"])
 def test_the_loop_is_held_for_less_than_50_ms(
     backend: Mapping[str, Any],
     kind: str,
     policies: Callable[[Mapping[str, Any], Path], dict[str, Any]],
     tmp_path: Path,
 ) -> None:
+    gc.unfreeze()
     documents = INPUTS[kind]()
     retrieval_scores = [1.0 / (1 + position) for position in range(len(documents))]
     holds, seconds = [], []
     numbers = itertools.count()
     with load_reranker(usable(policies(backend, tmp_path))) as reranker:
         reranker.warmup()
+        # A full collection looks through the whole heap, here that of every library of the suite: a quarter of a second.
+        gc.collect()
+        gc.freeze()
         for _ in range(RUNS):
             # The second run of a document finds it in the cache; a run that is measured again must not only see hits.
             fresh = [f"{next(numbers)} {text}" if isinstance(text, str) else text for text in documents]

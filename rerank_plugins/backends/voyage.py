@@ -16,7 +16,7 @@ import logging
 import os
 import urllib.request
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ from ..core.hosted import SDKBackend
 from ..core.noting import Noted, note, noted
 from ..core.reply import explanation
 from ..core.secret import Secret
+from ..core.text_work import characters, run_text_work
+from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..core.wire import connection_advice, error_for_status, join_url, whole_number
 from ..transport import proxy_error
@@ -129,11 +131,12 @@ class Voyage(SDKBackend):
         """
         own = self._given is None
         sender = self._sender() if own else _unhurried(client)
+        documents = await run_text_work(characters(request), self._readable, request.documents)
         with _using(client if own else await self._clients.get()):
             answer = await self.run(
                 sender.rerank,
                 query=request.query if request.instruction is None else f"{request.instruction}\n{request.query}",
-                documents=list(request.documents),
+                documents=documents,
                 model=self.model,
                 truncation=True,
             )
@@ -145,6 +148,14 @@ class Voyage(SDKBackend):
             capabilities=self.capabilities,
             usage=Usage(input_tokens=whole_number(getattr(answer, "total_tokens", None))),
         )
+
+    def _readable(self, documents: Sequence[str]) -> list[str]:
+        """Return the documents without what the model certainly does not read: the SDK writes its JSON on the event loop.
+
+        Truncate marks a document by the estimate of its whole text, so one that is cut here is `truncated`.
+        """
+        window = self.capabilities.max_tokens
+        return list(documents) if window is None else [beginning(text, 2 * window) for text in documents]
 
     def _sender(self) -> Any:
         """Return a client for one call: versions before 0.3.6 keep the state of the call under way on it."""

@@ -12,7 +12,7 @@ from itertools import repeat
 
 from .text_work import SLICE, slices
 
-__all__ = ["bound", "estimate"]
+__all__ = ["beginning", "bound", "estimate"]
 
 # Runs of text that tokenizers treat alike, single blanks left out. A run that mixes digits and letters (base64, hex,
 # hashes) is near one token a character; ordinary words are not. Every repetition is possessive, or nothing has to match
@@ -92,3 +92,14 @@ def _cost(run: str) -> tuple[float, float]:
     if "\u2e80" <= first <= "\u33ff" or "\u4dc0" <= first <= "\uabff" or "\uf900" <= first <= "\ufaff":
         return size / 3, size * 2
     return 0.0, size * 4
+
+
+def beginning(text: str, tokens: int) -> str:
+    """Return a beginning of `text` that has at least `tokens` tokens by the lower estimate; the whole where it has fewer."""
+    length = lower = 0
+    for part in slices(text):
+        length += len(part)
+        lower += estimate(part)[0]
+        if lower >= tokens:
+            return text[:length]
+    return text

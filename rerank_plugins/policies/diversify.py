@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from ..core.deadline import seconds_left
 from ..core.errors import ConfigError, RerankError
 from ..core.loop import Workers
 from ..core.scorer import Scorer, Wrapper
@@ -17,6 +19,7 @@ __all__ = ["LAMBDA", "TOP_N", "Diversify", "term_overlap"]
 
 LAMBDA = 0.7
 TOP_N = 10
+NO_TIME = "in order of relevance: the deadline left no time for diversify"
 
 
 def term_overlap(one: str, other: str) -> float:
@@ -41,7 +44,8 @@ class Diversify(Wrapper):
     Next comes the document with the largest trade * relevance - (1 - trade) * (largest similarity to one chosen before).
     (Carbonell and Goldstein, "The Use of MMR, Diversity-Based Reranking", SIGIR 1998, section 2; their lambda is `trade`.)
     The relevance is stretched over [0, 1] among the candidates, so that `trade` means the same under every vendor. Scores
-    stay as they are; only the order changes. The order given, where nobody scored, stays too.
+    stay as they are; only the order changes. The order given, where nobody scored, stays too. Where the call's deadline
+    leaves no time for this, the order by score stays, and the answer's reason says so.
     """
 
     def __init__(
@@ -62,18 +66,26 @@ class Diversify(Wrapper):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score, and spread out the best."""
         scores = await self.inner.ascore(request)
-        known = {each: value for each, value in enumerate(scores.relevances()) if value is not None}
+        try:
+            async with asyncio.timeout(seconds_left()):
+                # On a thread: the event loop is the caller's, and a similarity of the caller's may take its time.
+                return await self._workers.run(self._spread, scores, request.documents)
+        except TimeoutError:
+            # The scores have been paid for: they are worth more than an error.
+            return replace(scores, reason=scores.reason or NO_TIME)
+
+    def _spread(self, scores: Scores, documents: Sequence[str]) -> Scores:
+        known = {index: value for index, value in enumerate(scores.relevances()) if value is not None}
         if len(known) < 2:
             return scores
         low, high = min(known.values()), max(known.values())
         width = high - low or 1.0
         best = scores.best_first()
-        # Who has no score cannot be compared, and stays behind.
-        worth = {each: self.trade * (known[each] - low) / width for each in best if each in known}
-        # On a thread: the event loop is the caller's, and a similarity of the caller's may take its time.
-        chosen = await self._workers.run(self._chosen, request.documents, worth)
+        # Documents without a score cannot be compared, and stay behind.
+        worth = {index: self.trade * (known[index] - low) / width for index in best if index in known}
+        chosen = self._chosen(documents, worth)
         taken = set(chosen)
-        return replace(scores, order=(*chosen, *(each for each in best if each not in taken)))
+        return replace(scores, order=(*chosen, *(index for index in best if index not in taken)))
 
     async def aclose(self) -> None:
         """Close the inner scorer, and let the thread end."""

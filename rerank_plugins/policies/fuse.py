@@ -9,6 +9,7 @@ from operator import add
 from typing import Literal, get_args
 
 from ..core.scorer import Scorer
+from ..core.text_work import run_text_work
 from ..core.together import together
 from ..core.types import Capabilities, RerankRequest, Scores
 from .several import Several
@@ -20,6 +21,10 @@ METHODS: tuple[Method, ...] = get_args(Method)
 RRF_K = 60
 """Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual rank learning methods", SIGIR
 2009, section 2."""
+
+
+_ITEMS_PER_SCORE = 4
+"""Joining one score of one list takes as long as about so many items of other work on text."""
 
 
 class Fuse(Several):
@@ -68,6 +73,10 @@ class Fuse(Several):
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask everybody and join the answers."""
         answers = await together(self.ask(each, request) for each in self.scorers)
+        size = len(request.documents) * len(self.weights) * _ITEMS_PER_SCORE
+        return await run_text_work(size, self._joined, answers, request)
+
+    def _joined(self, answers: Sequence[Scores], request: RerankRequest) -> Scores:
         lists = self._by_rank(answers, request) if self.method == "rrf" else self._by_score(answers, request)
         values = tuple(
             sum(weight * value for weight, value in zip(self.weights, column, strict=True))

@@ -125,3 +125,20 @@ def test_alone_or_none(server):
 def test_what_cannot_be_meant_is_refused(value, told: str):
     with pytest.raises(ConfigError, match=told):
         load_reranker({"use": "lexical", "diversify": value})
+
+
+def test_a_deadline_ends_it_and_the_scores_stay(server: CohereLike):
+    """A similarity that takes longer than the deadline leaves: the answer is in order of relevance, and says so."""
+    may_end = threading.Event()
+
+    def slow(one: str, other: str) -> float:
+        may_end.wait(30.0)
+        return 0.0
+
+    with load_reranker({**spec(server, similarity=slow), "deadline": 0.5}) as reranker:
+        try:
+            answer = reranker.rerank(QUERY, DOCUMENTS)
+        finally:
+            may_end.set()
+    assert [result.index for result in answer] == [0, 1, 2, 3, 4]
+    assert (answer.reason, answer.degraded) == ("in order of relevance: the deadline left no time for diversify", False)

@@ -383,3 +383,18 @@ def test_the_vendors_own_words_are_in_the_error(name: str) -> None:
 
 def test_nothing_is_read_from_the_environment_but_what_is_named() -> None:
     assert not [name for name in os.environ if name.endswith("_API_KEY")]
+
+
+def test_voyage_sends_no_more_of_a_text_than_the_model_can_read() -> None:
+    """The SDK writes its JSON on the event loop, so a text of megabytes would hold it."""
+    with (
+        VoyageServer() as server,
+        load_reranker({"use": "voyage:rerank-2.5", "base_url": server.url, "api_key": server.key}) as reranker,
+    ):
+        text = "the moon raises the tides " * 100_000  # half a million words
+        answer = reranker.rerank("moon", [text, "moon"])
+        sent = server.requests[0].documents[0]
+    assert len(sent) < len(text)
+    assert text.startswith(sent)
+    assert len(sent.split()) >= 2 * 32_000  # twice the tokens of the model's window
+    assert {result.index: result.truncated for result in answer} == {0: True, 1: False}
