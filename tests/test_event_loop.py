@@ -50,7 +50,7 @@ INPUTS: dict[str, Callable[[], list[Any]]] = {
     "8 MB of letters and a digit": lambda: [_filled("a", 8 * MB) + "1", "short"],
     "8 MB of letters and digits in turn": lambda: [_filled("a1", 8 * MB), "short"],
     "8 MB of digits": lambda: [_filled("7", 8 * MB), "short"],
-    "8 MB of blanks": lambda: ["start" + " " * (8 * MB), "x" + _filled("\n \t", 8 * MB) + "end", "short"],
+    "8 MB of blanks": lambda: ["start" + " " * (4 * MB), "x" + _filled("\n \t", 4 * MB) + "end", "short"],
     "8 MB of combining marks": lambda: ["a" + _filled("\u0301\u0302", 4 * MB), "short"],
     "8 MB of punctuation": lambda: [_filled(".!?\"')]", 8 * MB), _filled("-", MB), "short"],
     "8 MB of Chinese": lambda: [_filled("潮汐是由月球的引力引起的。", 8 * MB // 3), "short"],

@@ -388,7 +388,7 @@ def test_nothing_is_read_from_the_environment_but_what_is_named() -> None:
 def test_voyage_sends_no_more_of_a_text_than_the_model_can_read() -> None:
     """The SDK writes its JSON on the event loop, so a text of megabytes would hold it."""
     with (
-        VoyageServer() as server,
+        VENDORS["voyage"]() as server,
         load_reranker({"use": "voyage:rerank-2.5", "base_url": server.url, "api_key": server.key}) as reranker,
     ):
         text = "the moon raises the tides " * 100_000  # half a million words
