@@ -24,7 +24,7 @@ from rerank_plugins import Reranker, load_reranker
 from rerank_plugins.core.errors import RerankError
 
 LONGEST_HOLD = 0.050
-DEADLINE = 2.0
+DEADLINE = 1.0
 SLACK = 0.5
 """Seconds after the deadline in which a call must have ended: cancelling is not instant on two busy cores."""
 RUNS = 3
@@ -75,7 +75,7 @@ TYPICAL = (
     "8 MB of mappings",
 )
 """What every backend gets; `REPRESENTATIVE` backends get all inputs with all policies."""
-REPRESENTATIVE = ("lexical", "onnx", "http", "cohere")
+REPRESENTATIVE = ("lexical", "http")
 LOCAL = ("passthrough", "lexical", "embedded", "embedded:fast", "onnx", "openvino", "torch", "causal-lm", "listwise")
 
 

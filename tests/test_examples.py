@@ -200,6 +200,7 @@ def benchmark(name: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
+@pytest.mark.slow
 def test_one_threshold_under_two_rerankers():
     """The command behind README's figures of calibration, on a few queries and one reranker."""
     folder = str(EXAMPLES / "data" / "nq_qed")

@@ -147,6 +147,7 @@ def until_answered(ask, question, tries=50):
     return ask(question)
 
 
+@pytest.mark.slow
 def test_the_server_goes_away_and_comes_back(server, passages):
     """The same retriever and engine: answers, a clear error in each framework, and answers again."""
     retriever = langchain_search.two_stages(passages)

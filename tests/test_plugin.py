@@ -157,6 +157,7 @@ def test_list_shows_it_and_check_runs_it(installed):
     assert done.stdout.startswith("ok: acme:acme-1 put the right document first")
 
 
+@pytest.mark.slow
 def test_the_contract_suite_holds_for_it(installed, tmp_path):
     (tmp_path / "test_acme.py").write_text(CONTRACT, "utf-8")
     done = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path))

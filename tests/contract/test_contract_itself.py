@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each starts a pytest of its own over a backend
+
 ACME = """
 import random
 from rerank_plugins.core import Capabilities, LocalBackend

@@ -108,6 +108,7 @@ def test_the_first_call_fetches_and_scores_as_flashrank_then_without_a_network(r
     assert hub.asked == [], "a model that is at hand asks nobody"
 
 
+@pytest.mark.slow
 def test_fetch_tells_the_folder_and_any_of_the_models_is_had(run, hub, tmp_path, cross_encoder_folder):
     recipes = [recipe for recipe in MODELS if recipe.family == "flashrank"]
     assert recipes[0].name == MODEL

@@ -85,6 +85,7 @@ def test_readmes_command_fetches_its_model(run, hub, tmp_path, cross_encoder_fol
     assert FIRST in done.stdout
 
 
+@pytest.mark.slow
 def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp_path, cross_encoder_folder):
     done = run("-c", CODE, "sentence-transformers:acme/tiny")
     assert done.returncode == 0, done.stderr
@@ -97,6 +98,7 @@ def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp
     assert FIRST in done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_becomes_an_onnx_folder(run, tmp_path):
     made = tmp_path / "made"
     done = run("-m", "rerank_plugins", "export", "acme/tiny", str(made))

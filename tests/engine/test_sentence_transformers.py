@@ -516,6 +516,7 @@ def test_longest_first(folders):
     assert any(a > b for a, b in pairwise(longest))
 
 
+@pytest.mark.slow
 def test_a_forked_child_loads_anew(folders):
     code = f"""
 import os, sys
