@@ -47,6 +47,7 @@ test-all: .venv/.dev ## the tests that take minutes, or an environment of their 
 SECONDS ?= 60
 fuzz: .venv/.dev ## random specs, documents, replies, cancellations and requests, SECONDS of each (60)
 	RERANK_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m slow tests/fuzz
+	$(BIN)/python tests/fuzz/serve_driver.py --seconds $(SECONDS)
 
 lint: .venv/.dev ## ruff and mypy
 	$(BIN)/python -m ruff check .
