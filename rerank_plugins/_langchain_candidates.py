@@ -158,10 +158,10 @@ class _Counting:
             if field is None or isinstance(value, bool):
                 continue
             if isinstance(value, int) or (value is None and int in get_args(field.annotation)):
-                most = min((each.le for each in field.metadata if hasattr(each, "le")), default=self.count)
-                if most < self.count:
-                    self.few.append(f"{name} on {_name(self.retriever)} is at most {most}")
-                self.update[name] = min(self.count, most)
+                largest = min((each.le for each in field.metadata if hasattr(each, "le")), default=self.count)
+                if largest < self.count:
+                    self.few.append(f"{name} on {_name(self.retriever)} is at most {largest}")
+                self.update[name] = min(self.count, largest)
                 self.is_set = True
 
     def _search_kwargs(self) -> None:

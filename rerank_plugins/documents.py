@@ -127,8 +127,8 @@ class Batch:
         fields: list[Mapping[str, Any] | None] = []
         for index, document in enumerate(documents):
             check_cancelled()
-            found = self._fields(document, index, names)
-            text = _text(document, index) if found is None else found.text()
+            reading = self._fields(document, index, names)
+            text = _text(document, index) if reading is None else reading.text()
             if is_blank(text):
                 self._slots.append(None)
                 continue
@@ -137,7 +137,7 @@ class Batch:
             if slot == len(first):
                 first.append(index)
                 best.append(score)
-                fields.append(None if found is None or found.sole_text() is not None else found.json())
+                fields.append(None if reading is None or reading.sole_text() is not None else reading.json())
             best[slot] = max(best[slot], score)  # of equal texts the best one's counts, wherever it stands
             self._slots.append(slot)
         _check_names(names, documents)

@@ -80,10 +80,10 @@ def profiles(path: str | os.PathLike[str] | None) -> Profiles:
 @functools.lru_cache(maxsize=16)
 def _parsed(file: Path, content: bytes) -> Profiles:
     try:
-        found = tomllib.loads(content.decode("utf-8"))
+        parsed = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits; nested too deep
         raise ConfigError(f"{file} is not valid TOML: {error}. Mend that line.") from error
-    named = found.get("rerankers")
+    named = parsed.get("rerankers")
     if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
         raise ConfigError(f'{file} names no rerankers: it needs tables such as [rerankers.production] with use = "…".')
     return named
@@ -135,9 +135,9 @@ def spelled_out(spec: Mapping[str, Any], named: Profiles) -> dict[str, Any]:
     Raises:
         ConfigError: A name nobody knows, a reranker that is made of itself, or of too many others.
     """
-    found = _spelled_out(spec, named, (), itertools.count(1))
-    _check_plain(found)
-    return found
+    parsed = _spelled_out(spec, named, (), itertools.count(1))
+    _check_plain(parsed)
+    return parsed
 
 
 def _spelled_out(
@@ -214,8 +214,8 @@ def _check_plain(spec: Mapping[str, Any]) -> None:
 
 
 def _cut(text: str | bytes) -> str:
-    told = text if isinstance(text, str) else repr(text)
-    return told if len(told) <= 200 else f"{told[:100]}…{told[-50:]}"
+    shown_text = text if isinstance(text, str) else repr(text)
+    return shown_text if len(shown_text) <= 200 else f"{shown_text[:100]}…{shown_text[-50:]}"
 
 
 def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -248,8 +248,8 @@ class _Answer(Exception):
 async def _take(response: Any) -> None:
     """Take the reply past the SDK, whose own reading of it has no limit."""
     note(response.status_code, response.headers.items())
-    found = noted()
-    limit = found.limit if found is not None else None
+    reply_metadata = noted()
+    limit = reply_metadata.limit if reply_metadata is not None else None
     body = await read_reply(response, limit or LIMIT)
     raise _Answer(HTTPResponse(response.status_code, body, dict(_headers())))
 

@@ -252,8 +252,8 @@ def _proxy(url: str) -> dict[str, Any]:
         return {}
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
-        found = urlsplit(proxy)
-        usable = found.scheme == "http" and bool(found.hostname) and (found.port or 0) >= 0
+        proxy_parts = urlsplit(proxy)
+        usable = proxy_parts.scheme == "http" and bool(proxy_parts.hostname) and (proxy_parts.port or 0) >= 0
     except ValueError:
         usable = False
     if not usable:

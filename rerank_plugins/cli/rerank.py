@@ -42,8 +42,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    given = {name: getattr(arguments, name) for name in ("top_n", "instruction", "score_threshold", "fields")}
-    with named(arguments, {name: value for name, value in given.items() if value is not None}) as reranker:
+    options = {name: getattr(arguments, name) for name in ("top_n", "instruction", "score_threshold", "fields")}
+    with named(arguments, {name: value for name, value in options.items() if value is not None}) as reranker:
         rows = [row for file in arguments.files for row in read(file, jsonl=arguments.jsonl, field=arguments.field)]
         if not rows:
             say(f"{NAME}: no documents in {', '.join(arguments.files)}: nothing to rank.", file=sys.stderr)

@@ -47,14 +47,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..scale.limits import Limits
     from ..scale.server import Served, run
 
-    given = {name: getattr(arguments, name) for name in _LIMITS}
+    options = {name: getattr(arguments, name) for name in _LIMITS}
     if arguments.api_key is not None and not arguments.api_key.startswith("env:"):
         raise ConfigError("--api-key names a variable, as env:NAME: a key on the command line is seen by everybody.")
     if arguments.workers < 1:
         raise ConfigError(f"--workers has to be at least 1, and {arguments.workers} is not.")
     if not 0 <= arguments.port <= 65_535:  # before a model is loaded for nothing
         raise ConfigError(f"--port must be from 0 to 65535, got {arguments.port}.")
-    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    limits = Limits(**{name: value for name, value in options.items() if value is not None})
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     if arguments.api_key is None and arguments.host not in ("127.0.0.1", "::1", "localhost"):

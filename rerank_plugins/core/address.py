@@ -66,13 +66,13 @@ class Address:
 
     def credentials(self) -> tuple[str, ...]:
         """Return every text in it that may be a credential."""
-        found = []
+        credentials = []
         if self.user is not None:
-            found += [self.user.reveal(), self.user.reveal().partition(":")[2], (self.authorization() or "")[6:]]
+            credentials += [self.user.reveal(), self.user.reveal().partition(":")[2], (self.authorization() or "")[6:]]
         if self.query is not None:
             for name, value in _pairs(self.query.reveal()):
-                found += [] if _is_public(name, value) else [unquote_plus(value or name)]
-        return tuple(found)
+                credentials += [] if _is_public(name, value) else [unquote_plus(value or name)]
+        return tuple(credentials)
 
     @property
     def public(self) -> str:

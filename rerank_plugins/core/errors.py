@@ -122,9 +122,9 @@ class AllBackendsFailed(BackendError):
 
     def __init__(self, errors: tuple[RerankError, ...]) -> None:
         """Hold what each entry raised, in the order tried."""
-        told = "; ".join(f"({position}) {str(error).rstrip(' .')}" for position, error in enumerate(errors, start=1))
+        listed = "; ".join(f"({position}) {str(error).rstrip(' .')}" for position, error in enumerate(errors, start=1))
         super().__init__(
-            f"Every reranker of the fallback failed: {told}. End the fallback with 'passthrough' "
+            f"Every reranker of the fallback failed: {listed}. End the fallback with 'passthrough' "
             "(or set on_error to 'degrade') to get the retriever's order instead of this error."
         )
         self.errors = errors

@@ -36,5 +36,5 @@ def explanation(body: Any) -> str:
     if isinstance(body, list):
         return "; ".join(filter(None, (explanation(each) for each in body[:3])))
     if isinstance(body, dict):
-        return next((told for key in ("message", "detail", "error", "msg") if (told := explanation(body.get(key)))), "")
+        return next((text for key in ("message", "detail", "error", "msg") if (text := explanation(body.get(key)))), "")
     return ""

@@ -58,9 +58,9 @@ def estimate(text: str, enough: int | None = None) -> tuple[int, int]:
         runs = _RUNS.findall(each)
         # Long texts repeat their words: then most of the time is spent in C, in `findall` and `Counter`.
         for run, times in Counter(runs).items() if len(runs) > _FEW else zip(runs, repeat(1), strict=False):
-            least, most = _cost(run)
+            least, upper = _cost(run)
             low += times * least
-            high += times * most
+            high += times * upper
         high += each.count(" ") / 16
         # No tokenizer in use joins what white space separates. A word that the slices part counts once.
         words += len(each.split()) - (within and not each[0].isspace())

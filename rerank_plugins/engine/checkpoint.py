@@ -249,14 +249,14 @@ def _activation(file: Path) -> None:
 
 def _plain_transformer(folder: Path) -> None:
     """Refuse a transformer that is to be called in another way than for its token embeddings."""
-    told = json_of(folder / "sentence_bert_config.json")
-    task = told.get("transformer_task", "feature-extraction")
-    modalities = told.get("modality_config")
+    settings = json_of(folder / "sentence_bert_config.json")
+    task = settings.get("transformer_task", "feature-extraction")
+    modalities = settings.get("modality_config")
     text = modalities.get("text") if isinstance(modalities, dict) else None
     method = text.get("method", "forward") if isinstance(text, dict) else "forward"
     output = text.get("method_output_name", "last_hidden_state") if isinstance(text, dict) else "last_hidden_state"
     output = output[0] if isinstance(output, list) and len(output) == 1 else output
-    name = told.get("module_output_name", "token_embeddings")
+    name = settings.get("module_output_name", "token_embeddings")
     if (task, method, output, name) != ("feature-extraction", "forward", "last_hidden_state", "token_embeddings"):
         raise ConfigError(
             f"{folder} calls its transformer in a way of its own ({task}, {method}, {output}, {name}) in "
@@ -272,8 +272,8 @@ def _ends_in_a_score(folder: Path, part: Part) -> None:
     if (gives := json_of(folder / part.path / "config.json").get("module_output_name")) != "scores":
         raise headless(folder, f"the last of its modules gives {gives or 'an embedding'} and no scores")
     name = "config_sentence_transformers.json"
-    if (told := json_of(folder / name).get("model_type")) != "CrossEncoder":
-        raise headless(folder, f"its {name} tells of {told or 'no model_type'} and not of a CrossEncoder")
+    if (model_type := json_of(folder / name).get("model_type")) != "CrossEncoder":
+        raise headless(folder, f"its {name} tells of {model_type or 'no model_type'} and not of a CrossEncoder")
 
 
 def headless(folder: Path, why: str) -> ConfigError:

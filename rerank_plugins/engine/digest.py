@@ -39,17 +39,17 @@ def digest(files: Iterable[Path]) -> str:
 
 @functools.lru_cache(64)
 def _digest(ages: tuple[tuple[Path, int, int, int], ...]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file, size, *_ in ages:
-        found.update(str(size).encode())
+        digest.update(str(size).encode())
         try:
             with file.open("rb") as data:
                 for part in range(PARTS):
                     data.seek(max(0, size - PART_BYTES) * part // (PARTS - 1))
-                    found.update(data.read(PART_BYTES))
+                    digest.update(data.read(PART_BYTES))
         except OSError as error:
             raise ConfigError(f"{file} cannot be read ({error.strerror}): fetch the model again.") from error
-    return f"sampled-sha256:{found.hexdigest()[:32]}"
+    return f"sampled-sha256:{digest.hexdigest()[:32]}"
 
 
 def fingerprint(folder: Path, weights: Iterable[Path]) -> str:

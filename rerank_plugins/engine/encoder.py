@@ -226,23 +226,23 @@ class Encoder:
     def texts(self, texts: Sequence[str], room: int) -> list[list[int]]:
         """Return the ids of each text, no special tokens; of a very long one only its beginning that fills `room` and more."""
         size = room * _CHARACTERS_PER_TOKEN + 1_000
-        found = self._batch([text[:size] for text in texts])
+        encoded = self._batch([text[:size] for text in texts])
         while again := [
             position
             for position, text in enumerate(texts)
-            if len(text) > size and len(found[position]) < room + _MARGIN
+            if len(text) > size and len(encoded[position]) < room + _MARGIN
         ]:  # beginnings that gave too few tokens: long runs of blanks, say
             size *= 4
             for position, ids in zip(again, self._batch([texts[position][:size] for position in again]), strict=True):
-                found[position] = ids
-        return found
+                encoded[position] = ids
+        return encoded
 
     def _batch(self, texts: Sequence[str]) -> list[list[int]]:
-        found: list[list[int]] = []
+        encoded: list[list[int]] = []
         for group in _grouped(texts):
             check_cancelled()
-            found += (each.ids for each in self._tokenizer.encode_batch_fast(group, add_special_tokens=False))
-        return found
+            encoded += (each.ids for each in self._tokenizer.encode_batch_fast(group, add_special_tokens=False))
+        return encoded
 
 
 def _grouped(texts: Sequence[str]) -> Iterator[list[str]]:

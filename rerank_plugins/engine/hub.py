@@ -203,8 +203,8 @@ class Repository:
 
         # The largest last: what is wrong with a repository shows before the wait.
         with checked_answers(self.name):
-            found = [Path(hf_hub_download(self.name, name, revision=commit)) for name in reversed(wanted)]
-        top = found[-1]
+            paths = [Path(hf_hub_download(self.name, name, revision=commit)) for name in reversed(wanted)]
+        top = paths[-1]
         for _ in Path(wanted[0]).parts:
             top = top.parent
         return top

@@ -92,9 +92,9 @@ def json_of(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or is no JSON.
     """
     try:
-        found = json.loads(read_text(path, MOST_SETTINGS))
+        parsed = json.loads(read_text(path, MOST_SETTINGS))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): fetch the model again.") from error
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

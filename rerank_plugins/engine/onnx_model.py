@@ -112,7 +112,7 @@ class OnnxModel:
         concurrent calls take turns batch by batch. Where a row's output would depend on the rows beside it, each goes alone.
         """
         session = await self.workers.run(lambda: self.session)
-        most = 1 if self._apart or session.rows == 1 else batch_tokens
+        budget = 1 if self._apart or session.rows == 1 else batch_tokens
 
         def run(positions: list[int]) -> None:
             size = session.rows or len(positions)
@@ -126,7 +126,7 @@ class OnnxModel:
                 each(part, output[: len(part)])
 
         lane = partial(self.workers.run, run)
-        await deal(plan([len(row.ids) for row in rows], most), [lane] * (2 * self.workers.threads))
+        await deal(plan([len(row.ids) for row in rows], budget), [lane] * (2 * self.workers.threads))
 
     def _feed(self, rows: Sequence[Encoded], positions: list[int], session: Session) -> dict[str, np.ndarray]:
         import numpy as np

@@ -210,9 +210,9 @@ def _refuse_activation(file: Path) -> None:
     import torch
 
     named = json_of(file).get("activation_function")
-    found = None if named is None else getattr(torch.nn, str(named).rpartition(".")[2], None)
-    inside = getattr(found, "__module__", "")
-    if named is not None and inside != "torch.nn.modules.activation" and found is not torch.nn.Identity:
+    activation = None if named is None else getattr(torch.nn, str(named).rpartition(".")[2], None)
+    inside = getattr(activation, "__module__", "")
+    if named is not None and inside != "torch.nn.modules.activation" and activation is not torch.nn.Identity:
         raise ConfigError(f"{file} names {named!r} as its activation, which is not one of torch.nn: it is not run.")
 
 
@@ -238,11 +238,13 @@ def pretrained(
     if hasattr(config, "use_cache"):
         config.use_cache = False
     chosen = {} if attention is None else {"attn_implementation": attention}
-    module, told = kind.from_pretrained(
+    module, loading_info = kind.from_pretrained(
         folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **chosen, **shared
     )
     # transformers fills what is missing with random numbers, and says so only in its log.
-    return module.eval(), sorted({*told["missing_keys"], *(str(each) for each in told.get("mismatched_keys", ()))})
+    return module.eval(), sorted(
+        {*loading_info["missing_keys"], *(str(each) for each in loading_info.get("mismatched_keys", ()))}
+    )
 
 
 def _lacks(folder: Path, lacking: list[str]) -> ConfigError:

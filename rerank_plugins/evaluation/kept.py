@@ -100,12 +100,14 @@ class Kept:
         if found is None:
             return None
         try:
-            told: dict[str, Any] = json.loads(found[0])
-            if told.get("degraded"):
+            stored: dict[str, Any] = json.loads(found[0])
+            if stored.get("degraded"):
                 return None
-            told.pop("reason", None)  # older versions kept a vendor's words there
-            used = tuple((model, tokens, units) for model, tokens, units in told["used"])
-            answer = Answer(**{**told, "order": tuple(told["order"]), "scores": tuple(told["scores"]), "used": used})
+            stored.pop("reason", None)  # older versions kept a vendor's words there
+            used = tuple((model, tokens, units) for model, tokens, units in stored["used"])
+            answer = Answer(
+                **{**stored, "order": tuple(stored["order"]), "scores": tuple(stored["scores"]), "used": used}
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         return answer if answer.whole else None

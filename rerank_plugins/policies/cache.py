@@ -88,20 +88,20 @@ class Cache(Wrapper):
         identity = await self.aidentity()
         size = size_of([request.query, request.documents], INLINE)
         names = await run_text_work(size, _names, identity, request)
-        model, reason, found = await (self._whole(names) if self.capabilities.listwise else self._each(names))
-        if not all(entry is None or _fits(entry, text) for entry, text in zip(found, request.documents, strict=True)):
-            model, reason, found = self.label, None, [None] * len(names)  # a damaged entry
-        missing = [position for position, entry in enumerate(found) if entry is None]
-        hits = len(found) - len(missing)
+        model, reason, entries = await (self._whole(names) if self.capabilities.listwise else self._each(names))
+        if not all(entry is None or _fits(entry, text) for entry, text in zip(entries, request.documents, strict=True)):
+            model, reason, entries = self.label, None, [None] * len(names)  # a damaged entry
+        missing = [position for position, entry in enumerate(entries) if entry is None]
+        hits = len(entries) - len(missing)
         with self._lock:
             self._hits += hits
             self._misses += len(missing)
-        _log.debug("%s: %d of %d documents are in the cache", one_line(self.label), hits, len(found))
+        _log.debug("%s: %d of %d documents are in the cache", one_line(self.label), hits, len(entries))
         if hits:
-            note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(found)} documents"))
+            note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(entries)} documents"))
         if not missing:
-            known = self._scores([entry for entry in found if entry is not None], _NOTHING_SENT)
-            return replace(known, model=model, reason=reason, reply_order=_reply_order(found))
+            known = self._scores([entry for entry in entries if entry is not None], _NOTHING_SENT)
+            return replace(known, model=model, reason=reason, reply_order=_reply_order(entries))
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
         # A policy or a backend of somebody else's may let another answer.
@@ -114,7 +114,7 @@ class Cache(Wrapper):
         if not hits:
             return scores
         arrived = iter(fresh)
-        merged = self._scores([next(arrived) if entry is None else entry for entry in found], scores.usage)
+        merged = self._scores([next(arrived) if entry is None else entry for entry in entries], scores.usage)
         return replace(merged, model=scores.model, degraded=scores.degraded, reason=scores.reason)
 
     def _means_the_same(self, scores: Scores) -> bool:

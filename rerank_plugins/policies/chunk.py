@@ -63,8 +63,8 @@ class Chunk(Wrapper):
         parted = await run_on_text_thread(self._parted, request)
         if parted is None:
             return await self.inner.ascore(request)
-        asked = replace(request, documents=parted.pieces, fields=None, retrieval_scores=None, positions=None)
-        scores = await self.inner.ascore(asked)
+        pieces_request = replace(request, documents=parted.pieces, fields=None, retrieval_scores=None, positions=None)
+        scores = await self.inner.ascore(pieces_request)
         return await run_text_work(sum(map(len, parted.places)), self._joined, scores, request.documents, parted)
 
     def _parted(self, request: RerankRequest) -> _Parted | None:

@@ -162,8 +162,8 @@ class DiskStore:
         for first in range(0, len(names), _AT_ONCE):
             some = names[first : first + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            asked = f"SELECT name, entry FROM scores WHERE name IN ({marks}) AND made BETWEEN ? AND ?"  # noqa: S608 (marks only)
-            found.update(self._open().execute(asked, (*some, oldest, newest)))
+            statement = f"SELECT name, entry FROM scores WHERE name IN ({marks}) AND made BETWEEN ? AND ?"  # noqa: S608 (marks only)
+            found.update(self._open().execute(statement, (*some, oldest, newest)))
         return found
 
     def _put(self, entries: Mapping[bytes, str]) -> None:

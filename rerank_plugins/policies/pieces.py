@@ -47,12 +47,12 @@ def pieces(text: str, tokens: Sequence[tuple[int, int]] | None, size: int, overl
     if not ends or total[-1] + after <= size:
         return whole
     borders = array("Q", _sentence_ends(text))
-    found = [
+    chunks = [
         (start, end)
         for start, end in _parted(starts, ends, total, borders, size, overlap)
         if not is_blank(text[start:end])
     ]
-    return found or whole
+    return chunks or whole
 
 
 def _parted(

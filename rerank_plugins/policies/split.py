@@ -120,12 +120,12 @@ class Split(Wrapper):
         """
         limits = self.capabilities
         size = 0 if _surely_within(request, limits) else characters(request)
-        found = await run_text_work(size, parts, request, limits)
-        if len(found) == 1:
+        ranges = await run_text_work(size, parts, request, limits)
+        if len(ranges) == 1:
             return await self.inner.ascore(request)
         if self.capabilities.listwise:
             raise InputError(
-                f"{self.label} compares all documents at once and takes at most {len(found[0])} of these "
+                f"{self.label} compares all documents at once and takes at most {len(ranges[0])} of these "
                 f"{len(request.documents)}: retrieve fewer, or name a pointwise model."
             )
         places = asyncio.Semaphore(self.max_in_flight)
@@ -134,7 +134,7 @@ class Split(Wrapper):
             async with places:
                 return await self.inner.ascore(request.select(part))
 
-        return merged(await together(score(part) for part in found), [len(part) for part in found])
+        return merged(await together(score(part) for part in ranges), [len(part) for part in ranges])
 
 
 def merged(answers: list[Scores], sizes: list[int]) -> Scores:

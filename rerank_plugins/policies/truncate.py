@@ -78,8 +78,8 @@ class Truncate(Wrapper):
 
 def _cut_by_vendor(request: RerankRequest, capabilities: Capabilities) -> tuple[bool, ...]:
     """Return which documents have more tokens than the vendor reads, even by the lower estimate."""
-    query, most = estimate(request.query)[0], capabilities.max_query_tokens
-    if most is not None and query > most:
+    query, limit = estimate(request.query)[0], capabilities.max_query_tokens
+    if limit is not None and query > limit:
         # The vendor cuts the query: no document was compared with all of it.
         return (True,) * len(request.documents)
     room = room_beside(capabilities, query - MARKS)

@@ -153,8 +153,8 @@ def _schema(job: Job, parts: list[Part]) -> Any:
 def _besides(job: Job, part: Part) -> list[dict[str, Any]]:
     """Return what a part's rows hold beside the candidates; rows at fault count for no type."""
     _, rows, _ = read(part)
-    kept = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
-    return [{name: row[name] for name in row if name != job.columns.documents} for row in kept]
+    usable = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
+    return [{name: row[name] for name in row if name != job.columns.documents} for row in usable]
 
 
 def _check_names(job: Job, parts: list[Part]) -> None:

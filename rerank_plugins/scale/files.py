@@ -150,11 +150,11 @@ def _split(
 
 def _digest(files: pafs.FileSystem, path: str) -> str:
     """Return a hash of a whole file. It is read once more for this, which costs little beside reranking it."""
-    found = _hash()
+    digest = _hash()
     with files.open_input_stream(path) as stream:
         while block := stream.read(1 << 20):
-            found.update(block)
-    return str(found.hexdigest())
+            digest.update(block)
+    return str(digest.hexdigest())
 
 
 def _hash() -> Any:
@@ -225,11 +225,11 @@ def _parsed(line: bytes) -> dict[str, Any] | Bad:
 def _too_deep(value: Any) -> bool:
     waiting = [(value, 1)]
     while waiting:
-        found, depth = waiting.pop()
-        if isinstance(found, dict | list):
+        digest, depth = waiting.pop()
+        if isinstance(digest, dict | list):
             if depth > DEEPEST:
                 return True
-            waiting.extend((each, depth + 1) for each in (found.values() if isinstance(found, dict) else found))
+            waiting.extend((each, depth + 1) for each in (digest.values() if isinstance(digest, dict) else digest))
     return False
 
 

@@ -164,8 +164,8 @@ async def read_body(
     Raises:
         Refusal: Too long, too deep, too many members, too slow, or more than the process holds at once.
     """
-    most = limits.max_body
-    if declared is not None and declared > _DRAINED * most:
+    limit = limits.max_body
+    if declared is not None and declared > _DRAINED * limit:
         raise _too_long(limits)
     body: list[bytes] = []
     size, scan = 0, Scan(limits)
@@ -174,14 +174,14 @@ async def read_body(
         async with asyncio.timeout(limits.body_timeout):
             async for chunk in chunks:
                 size += len(chunk)
-                if size > _DRAINED * most:
+                if size > _DRAINED * limit:
                     raise _too_long(limits)
                 # What is refused is still read for a while, and thrown away: most clients look for the answer only
                 # after they have sent everything.
                 if refusal is not None:
                     continue
                 try:
-                    if size > most:
+                    if size > limit:
                         raise _too_long(limits)
                     if share is not None:
                         share.grow(len(chunk))
@@ -316,8 +316,8 @@ class Share:
             Refusal: All requests together would hold more than is allowed.
         """
         all_of_them = self._all
-        most = all_of_them.most if self._size + size <= all_of_them.small else all_of_them.most_large
-        if all_of_them.held + size > most:
+        limit = all_of_them.most if self._size + size <= all_of_them.small else all_of_them.most_large
+        if all_of_them.held + size > limit:
             all_of_them.drop_slow_readers(asyncio.get_running_loop().time())
             raise Refusal(
                 429,
