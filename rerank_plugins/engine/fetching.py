@@ -20,7 +20,7 @@ from ..core.fork import forgets_after_fork
 
 __all__ = ["Fetches"]
 
-_PATIENCE = 1.0
+_PATIENCE = 2.0
 """Seconds that the end of the program gives downloads to take away what they have half written."""
 
 

@@ -25,6 +25,9 @@ print([each.index for each in reranker.rerank("how do the tides work", ["Bananas
 """
 
 
+pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+
+
 @pytest.fixture
 def hub(cross_encoder_folder, tmp_path):
     running = Hub()

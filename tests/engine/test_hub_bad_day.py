@@ -60,6 +60,9 @@ reranker.warmup()
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
+pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+
+
 @pytest.fixture
 def hub(cross_encoder_folder, tmp_path):
     running = Hub()

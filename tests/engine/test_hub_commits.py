@@ -30,6 +30,9 @@ print(row.p50_ms)
 """
 
 
+pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+
+
 @pytest.fixture
 def hub(cross_encoder_folder, tmp_path):
     running = Hub()
