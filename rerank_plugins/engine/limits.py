@@ -11,11 +11,11 @@ from typing import Any
 from ..core.errors import ConfigError
 from .files import MOST_SETTINGS, read_text
 
-__all__ = ["Limits", "json_of", "saved"]
+__all__ = ["POSITION_TABLE", "Limits", "json_of", "saved"]
 
 _ROBERTA = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"}
-_TABLE = {*_ROBERTA, "bert", "electra", "distilbert", "albert"}
-"""Their positions are rows of a table: past its end there is nothing to read."""
+POSITION_TABLE = frozenset({*_ROBERTA, "bert", "electra", "distilbert", "albert"})
+"""Model types whose positions are rows of a table: past its end there is nothing to read."""
 
 _log = logging.getLogger("rerank_plugins")
 
@@ -51,7 +51,10 @@ class Limits:
                 positions,
                 min(sizes),
             )
-        table = config.get("model_type") in _TABLE and config.get("position_embedding_type", "absolute") == "absolute"
+        table = (
+            config.get("model_type") in POSITION_TABLE
+            and config.get("position_embedding_type", "absolute") == "absolute"
+        )
         most = positions if isinstance(positions, int) and table else None
         prompts = theirs.get("prompts")
         prompt = prompts.get(theirs.get("default_prompt_name")) if isinstance(prompts, dict) else None

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from .limits import json_of
+from .limits import POSITION_TABLE, json_of
 
 __all__ = ["refuse_sizes"]
 
@@ -22,6 +22,7 @@ _WIDTHS = (
     "type_vocab_size",
 )
 _POSITIONS = ("max_position_embeddings", "n_positions")
+_HIDDEN = ("hidden_size", "d_model", "dim", "n_embd")
 _FEW_LAYERS = 1000
 """So many are built in seconds, and ALBERT's layers may share one set of weights."""
 _MOST_POSITIONS = 2**27
@@ -32,7 +33,8 @@ def refuse_sizes(folder: Path) -> None:
     """Refuse a config.json that declares a network of another size than the folder's weights.
 
     A network is built before its weights are read: 10 million layers take hours, and a weight that no file holds is filled
-    with random numbers. A layer has at least one tensor, and a width is at most the number of all weights.
+    with random numbers. A layer has at least one tensor, a width is at most the number of all weights, and labels and a
+    table of positions are matrices of the hidden width.
 
     Raises:
         ConfigError: It declares more, or a weights file cannot be read.
@@ -40,15 +42,21 @@ def refuse_sizes(folder: Path) -> None:
     tensors, numbers = _stored(folder)
     config = json_of(folder / "config.json")
     settings = [config, *(each for each in config.values() if isinstance(each, dict))]
+    hidden = next((config[name] for name in _HIDDEN if isinstance(config.get(name), int) and config[name] > 0), 1)
+    table = config.get("model_type") in POSITION_TABLE
     bounds = (
         *((name, max(tensors, _FEW_LAYERS)) for name in _LAYERS),
         *((name, numbers) for name in _WIDTHS),
-        *((name, _MOST_POSITIONS) for name in _POSITIONS),
+        *((name, numbers // hidden if table else _MOST_POSITIONS) for name in _POSITIONS),
+        ("num_labels", max(numbers // hidden, 2)),
     )
+    labels = config.get("id2label")
+    if isinstance(labels, dict):
+        settings.append({"num_labels": len(labels)})
     for each in settings:
-        for name, most in bounds:
+        for name, largest in bounds:
             value = each.get(name)
-            if isinstance(value, int) and value > most:
+            if isinstance(value, int) and value > largest:
                 raise ConfigError(
                     f"config.json in {folder} declares {name} {value:,}, which its weights ({tensors:,} tensors of "
                     f"{numbers:,} numbers) cannot have: fetch the model again."

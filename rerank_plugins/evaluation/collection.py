@@ -15,8 +15,9 @@ __all__ = ["Collection", "read_corpus", "read_qrels", "read_queries", "read_run"
 
 IDS = ("_id", "id", "docno", "doc_id", "docid")
 TEXTS = ("text", "contents", "body")
-_SGML = re.compile(r"<DOC>\s*.*?<DOCNO>\s*(.*?)\s*</DOCNO>(.*?)</DOC>", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r"<[^>]+>")
+_DOCUMENT_END = re.compile(r"</DOC>", re.IGNORECASE)
+_NUMBER = re.compile(r"<DOCNO>([^<]*)</DOCNO>", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]+>")
 
 
 class Collection:
@@ -57,8 +58,15 @@ def read_corpus(path: Path) -> dict[str, str]:
         return {name: _titled(value) for name, value in _objects(path)}
     content = _text(path)
     if "<DOCNO>" in content[:10_000].upper():
-        return {name: " ".join(_TAG.sub(" ", inside).split()) for name, inside in _SGML.findall(content)}
+        return dict(_trec_documents(content))
     return dict(_pairs(path, content))
+
+
+def _trec_documents(content: str) -> Iterator[tuple[str, str]]:
+    # Split at the ends first: one expression over the whole file would look from each `<DOC>` to the end of the file.
+    for part in _DOCUMENT_END.split(content)[:-1]:
+        if (number := _NUMBER.search(part)) is not None:
+            yield number[1].strip(), " ".join(_TAG.sub(" ", part[number.end() :]).split())
 
 
 def read_queries(path: Path) -> dict[str, str]:

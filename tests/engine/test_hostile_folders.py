@@ -209,7 +209,13 @@ def test_a_tokenizer_that_is_a_named_pipe_is_refused_by_its_reader_too(tmp_path)
 
 @pytest.mark.parametrize(
     "entries",
-    [{"num_hidden_layers": 10**7}, {"vocab_size": 10**12}, {"max_position_embeddings": 10**12, "vocab_size": 91}],
+    [
+        {"num_hidden_layers": 10**7},
+        {"vocab_size": 10**12},
+        {"max_position_embeddings": 10**12, "vocab_size": 91},
+        {"max_position_embeddings": 10**6},  # times 32 numbers each
+        {"num_labels": 10**6},
+    ],
 )
 def test_sizes_that_the_weights_do_not_have_are_refused(entries, folders, tmp_path):
     folder = shutil.copytree(folders["bert"], tmp_path / "large")

@@ -13,6 +13,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from rerank_plugins import InputError
 from rerank_plugins.evaluation import compare, from_retriever, read
+from rerank_plugins.evaluation.collection import read_corpus
 
 TEXTS = {"d1": "Bees make honey.", "d2": "A bank raised its rates.", "d3": "Honey badgers dig."}
 QUERIES = {"1": "who makes honey", "2": "what did the bank do", "3": "nobody judged this"}
@@ -198,3 +199,10 @@ def test_no_data_there(tmp_path):
         read(tmp_path, top_k=0)
     with pytest.raises(InputError, match="no retriever"):
         from_retriever(object(), QUERIES, QRELS)
+
+
+def test_trec_documents_are_read_in_linear_time(tmp_path):
+    """Ends and numbers that never come must not be looked for again from every beginning."""
+    path = tmp_path / "corpus.trec"
+    path.write_text("<DOC><DOCNO> 1 </DOCNO>the <b>moon</b></DOC>" + "<DOC>" * 40_000 + "<" * 40_000)
+    assert read_corpus(path) == {"1": "the moon"}
