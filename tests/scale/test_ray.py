@@ -158,9 +158,9 @@ def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, caps
         ({"modell": "mine"}, "no argument 'modell'. Choose from: api_key"),
         ({"reranker": "{lexical"}, "cannot be read"),
         ({"replicas": "two"}, "'two'"),
-        ({"replicas": "0"}, "^replicas has to be at least 1"),
-        ({"num_cpus": "-1"}, "num_cpus at least 0"),
-        ({"max_queue": "0"}, "^max_queue has to be"),
+        ({"replicas": "0"}, "^replicas must be at least 1"),
+        ({"num_cpus": "-1"}, "num_cpus a finite number of at least 0"),
+        ({"max_queue": "0"}, "^max_queue must be above 0"),
     ],
 )
 def test_wrong_arguments_of_a_deployment(args, words):
