@@ -262,10 +262,10 @@ class InFlight:
 
     def __init__(self, limits: Limits) -> None:
         """Allow `limits.max_in_flight` bytes."""
-        self.most = limits.max_in_flight
-        self.most_large = self.most * 3 // 4
+        self.limit = limits.max_in_flight
+        self.limit_of_large = self.limit * 3 // 4
         """What is left to requests that hold more than `small`: a few of them must not shut all others out."""
-        self.small = self.most // 64
+        self.small = self.limit // 64
         self.held = 0
         self.grace = limits.body_timeout
         self.patience = limits.request_timeout
@@ -316,7 +316,7 @@ class Share:
             Refusal: All requests together would hold more than is allowed.
         """
         all_of_them = self._all
-        limit = all_of_them.most if self._size + size <= all_of_them.small else all_of_them.most_large
+        limit = all_of_them.limit if self._size + size <= all_of_them.small else all_of_them.limit_of_large
         if all_of_them.held + size > limit:
             all_of_them.drop_slow_readers(asyncio.get_running_loop().time())
             raise Refusal(
