@@ -41,7 +41,8 @@ test: .venv/.dev lint ## lint, types and the test suite (under six minutes)
 	$(BIN)/python -m pytest -m "alone and not slow"
 
 test-all: .venv/.dev ## the tests that take minutes, or an environment of their own
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 	$(AVX2) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m "not slow and not alone" $(LOCAL)
 
 SECONDS ?= 60
