@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 
 from .config import shared, with_threshold
+from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
-from .spec import guarded, holds_client, parse, profiles, without_keys
 
 __all__ = [
     "ADAPTER",

@@ -292,7 +292,7 @@ def test_list(capsys):
 
 
 def test_list_tells_what_is_missing(monkeypatch, capsys):
-    from rerank_plugins import registry
+    from rerank_plugins.config import registry
 
     entry = registry.Entry("nowhere:Acme", "a vendor", kind="hosted", extra="acme", packages=("json", "acme_sdk_x"))
     monkeypatch.setitem(registry.BUILTIN, "acme", entry)
@@ -321,7 +321,7 @@ def test_list_names_the_rerankers_of_the_file(tmp_path, capsys):
 
 
 def test_list_shows_which_rerankers_of_the_file_are_broken(tmp_path, monkeypatch, capsys):
-    from rerank_plugins import registry
+    from rerank_plugins.config import registry
 
     entry = registry.Entry("nowhere:Acme", "a vendor", kind="hosted", extra="acme", packages=("acme_sdk_x",))
     monkeypatch.setitem(registry.BUILTIN, "acme", entry)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rerank_plugins import ConfigError, MissingExtra, Reranker, RerankError, load_reranker, registry
-from rerank_plugins.config import shared
+from rerank_plugins import ConfigError, MissingExtra, Reranker, RerankError, load_reranker
+from rerank_plugins.config import registry, shared
 from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.fallback import Fallback
@@ -621,7 +621,7 @@ def test_shared_keeps_no_failure():
 def test_shared_works_in_a_forked_child_while_a_thread_holds_the_table():
     code = """
 import os, threading
-from rerank_plugins import config
+from rerank_plugins.config import build as config
 holding, done = threading.Event(), threading.Event()
 def hold():
     with config._table_lock:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import rerank_plugins
-from rerank_plugins import core, load_reranker, registry
+from rerank_plugins import core, load_reranker
+from rerank_plugins.config import registry
 from rerank_plugins.core import errors
 from rerank_plugins.core.wire import error_for_status
 from rerank_plugins.testing.cohere_like import CohereLike

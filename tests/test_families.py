@@ -20,7 +20,7 @@ from rerank_plugins.backends.onnx import Onnx
 from rerank_plugins.backends.recipes import MODELS
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.config import backends
-from rerank_plugins.registry import BUILTIN
+from rerank_plugins.config.registry import BUILTIN
 
 QUERY = "how do the tides work"
 FAMILIES = sorted({recipe.family for recipe in MODELS})

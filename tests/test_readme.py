@@ -14,9 +14,9 @@ from test_plugin import BACKEND, CONTRACT, PYPROJECT
 
 import rerank_plugins
 from rerank_plugins import cli, load_reranker
+from rerank_plugins.config.registry import BUILTIN, models
 from rerank_plugins.langchain import RerankCompressor
 from rerank_plugins.llama_index import RerankPostprocessor
-from rerank_plugins.registry import BUILTIN, models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -11,9 +11,10 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from rerank_plugins import ConfigError, MissingExtra, registry
+from rerank_plugins import ConfigError, MissingExtra
+from rerank_plugins.config import registry
+from rerank_plugins.config.registry import BUILTIN, Entry, backend_class, entries, unknown
 from rerank_plugins.core import Backend, LocalBackend
-from rerank_plugins.registry import BUILTIN, Entry, backend_class, entries, unknown
 
 
 class Stranger(LocalBackend):

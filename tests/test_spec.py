@@ -11,9 +11,9 @@ import pickle
 import pytest
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.config.sources import canonical, guarded, parse, profiles, spelled_out, without_keys
 from rerank_plugins.core.redaction import MASK
 from rerank_plugins.core.secret import Secret
-from rerank_plugins.spec import canonical, guarded, parse, profiles, spelled_out, without_keys
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.vendors import VENDORS
 

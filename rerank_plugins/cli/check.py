@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _golden(arguments: argparse.Namespace) -> int:
     from ..config import backends
-    from ..registry import models
+    from ..config.registry import models
     from .golden import judged, template_of
 
     # A cache would tell what the server said before it was mended, and counts no tokens.

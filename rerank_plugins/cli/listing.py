@@ -21,8 +21,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..registry import entries, models
-    from ..spec import profiles
+    from ..config.registry import entries, models
+    from ..config.sources import profiles
 
     if arguments.models:
         found = models()

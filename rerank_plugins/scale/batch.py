@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..config import load_reranker
+from ..config.sources import parse, profiles, spelled_out, without_keys
 from ..core.errors import ConfigError, InputError
 from ..core.loop import run_sync
 from ..reranker import Reranker, check_top_n
-from ..spec import parse, profiles, spelled_out, without_keys
 from .columns import Types, as_json
 from .files import Folder, Part, parts_of, read
 from .rows import Bad, Columns, rerank_rows

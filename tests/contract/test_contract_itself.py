@@ -67,7 +67,7 @@ class Remembers(Sound):
 
 TESTS = """
 import pytest
-from rerank_plugins import registry
+from rerank_plugins.config import registry
 from rerank_plugins.testing.contract import BackendContract
 
 for name in ("Sound", "Sorts", "Normalises", "Cuts", "Forgets", "Chokes", "Overflows", "Remembers"):

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rerank_plugins import DeadlineExceeded, Reranker, load_reranker, registry
+from rerank_plugins import DeadlineExceeded, Reranker, load_reranker
+from rerank_plugins.config import registry
 from rerank_plugins.core import Capabilities, LocalBackend
 from rerank_plugins.core.loop import Workers
 

@@ -10,25 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .calibration.file import read
-from .calibration.identity import difference, identity, pending
-from .core.errors import ConfigError
-from .core.numeric import integer
-from .core.scorer import Backend, Scorer
-from .core.secret import Secret
-from .policies.breaker import FAILURES, RESET_S, Breaker
-from .policies.cache import Cache
-from .policies.calibrate import Calibrate
-from .policies.cascade import Cascade
-from .policies.chunk import AGGREGATES, Chunk
-from .policies.diversify import LAMBDA, TOP_N, Diversify, term_overlap
-from .policies.fuse import METHODS, RRF_K, Fuse
-from .policies.limit import Limit
-from .policies.memory import MemoryStore
-from .policies.retry import Retry
-from .policies.truncate import MODES, Truncate
-from .spec import SENT_ALONG, holds_client, without_keys
+from .. import __version__
+from ..calibration.file import read
+from ..calibration.identity import difference, identity, pending
+from ..core.errors import ConfigError
+from ..core.numeric import integer
+from ..core.scorer import Backend, Scorer
+from ..core.secret import Secret
+from ..policies.breaker import FAILURES, RESET_S, Breaker
+from ..policies.cache import Cache
+from ..policies.calibrate import Calibrate
+from ..policies.cascade import Cascade
+from ..policies.chunk import AGGREGATES, Chunk
+from ..policies.diversify import LAMBDA, TOP_N, Diversify, term_overlap
+from ..policies.fuse import METHODS, RRF_K, Fuse
+from ..policies.limit import Limit
+from ..policies.memory import MemoryStore
+from ..policies.retry import Retry
+from ..policies.truncate import MODES, Truncate
+from .sources import SENT_ALONG, holds_client, without_keys
 from .values import choice, count, known, number, seconds
 
 __all__ = [
@@ -87,7 +87,7 @@ def cached(scorer: Scorer, backend: Backend, value: Any, settings: Mapping[str, 
     if kind == "disk":
         if holds_client(settings.get(backend.name)):
             raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
-        from .policies.disk import DiskStore  # SQLite
+        from ..policies.disk import DiskStore  # SQLite
 
         return Cache(scorer, DiskStore(_cache_path(given.get("path")), most, ttl), identify)
     if given.get("path") is not None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .core.errors import ConfigError, MissingExtra
-from .core.scorer import Backend
+from ..core.errors import ConfigError, MissingExtra
+from ..core.scorer import Backend
 
 if TYPE_CHECKING:
     from importlib import metadata

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .core.errors import ConfigError
-from .core.numeric import finite, integer, seconds, shown
+from ..core.errors import ConfigError
+from ..core.numeric import finite, integer, seconds, shown
 from .registry import unknown
 
 __all__ = ["choice", "count", "known", "number", "seconds", "text"]

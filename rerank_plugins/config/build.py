@@ -14,10 +14,19 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .core.errors import ConfigError, RerankError
-from .core.fork import Lock
-from .core.hosted import HostedBackend
-from .core.scorer import Backend, Scorer, Wrapper
+from ..core.errors import ConfigError, RerankError
+from ..core.fork import Lock
+from ..core.hosted import HostedBackend
+from ..core.scorer import Backend, Scorer, Wrapper
+from ..policies.calibrate import Calibrate
+from ..policies.cascade import Cascade
+from ..policies.deadline import Deadline
+from ..policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
+from ..policies.loading import Loading
+from ..policies.observe import Observe
+from ..policies.several import Several
+from ..policies.split import Split
+from ..reranker import Reranker, check_threshold
 from .forms import (
     ATTEMPTS,
     HOSTED_OPTIONS,
@@ -33,17 +42,8 @@ from .forms import (
     limited,
     retried,
 )
-from .policies.calibrate import Calibrate
-from .policies.cascade import Cascade
-from .policies.deadline import Deadline
-from .policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
-from .policies.loading import Loading
-from .policies.observe import Observe
-from .policies.several import Several
-from .policies.split import Split
 from .registry import backend_class, entries, unknown
-from .reranker import Reranker, check_threshold
-from .spec import canonical, check_encodable, holds_client, parse, profiles, spelled_out, without_keys
+from .sources import canonical, check_encodable, holds_client, parse, profiles, spelled_out, without_keys
 from .values import choice, known, seconds, text
 
 __all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
@@ -260,7 +260,7 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
             f"{name} cannot be made: {why}. Check the paths in the spec, and the model's name."
         ) from error
     if isinstance(backend, HostedBackend) and backend.transport is None:
-        from .transport import HTTPXTransport
+        from ..transport import HTTPXTransport
 
         backend.transport = HTTPXTransport()
     return backend

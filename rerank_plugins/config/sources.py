@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .core.address import SECRET_NAME, storable_url
-from .core.errors import ConfigError
-from .core.numeric import shown
-from .core.redaction import MASK
-from .core.secret import Secret
-from .core.text import sendable
+from ..core.address import SECRET_NAME, storable_url
+from ..core.errors import ConfigError
+from ..core.numeric import shown
+from ..core.redaction import MASK
+from ..core.secret import Secret
+from ..core.text import sendable
 from .registry import entries, unknown
 
 __all__ = [
