@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .config import shared, with_threshold
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
+from .documents import Expected, as_list
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
 
 __all__ = [
@@ -191,28 +192,26 @@ def storable(reranker: RerankerLike) -> str | dict[str, Any] | None:
     return without_keys(reranker)
 
 
-def checked(items: Any, kind: type, advice: Mapping[str, str]) -> list[Any]:
-    """Return the items of any iterable as a list, which reads a generator once.
+def checked(items: Any, kind: type, expected: Expected) -> list[Any]:
+    """Return the items of any iterable that has an order as a list, which reads a generator once.
 
     Args:
         items: The documents or nodes of a call.
         kind: The host's class.
-        advice: What to do instead, by the name of a class that was passed.
+        expected: How errors speak of them.
 
     Raises:
-        InputError: `items` is no iterable of `kind`. The message names the position and the way out.
+        InputError: `items` is no iterable of `kind`, or one without an order. The message says what to pass instead.
     """
     name = kind.__name__
-    if isinstance(items, kind | str | bytes | Mapping) or not isinstance(items, Iterable):
-        way_out = "collect it first, [item async for item in …]" if hasattr(items, "__aiter__") else "pass a list"
-        raise InputError(f"Expected an iterable of {name} objects, got one {type(items).__name__}: {way_out}.")
-    checked_items = list(items)
-    for index, item in enumerate(checked_items):
+    if isinstance(items, kind):  # LlamaIndex's are pydantic models, which can be iterated over
+        raise InputError(f"{expected.name} must be a list of {expected.items}, got one {name}: pass a list, [item].")
+    listed = as_list(items, expected)
+    for index, item in enumerate(listed):
         if not isinstance(item, kind):
-            names = [each.__name__ for each in type(item).__mro__]
-            way_out = next((advice[each] for each in names if each in advice), f"leave it out, or make it a {name}")
+            way_out = expected.instead_of(item) or f"leave it out, or make it a {name}"
             raise InputError(f"Item {index} must be a {name}, got {type(item).__name__}: {way_out}.")
-    return checked_items
+    return listed
 
 
 def retrieval_score(*candidates: Any) -> float | None:

@@ -5,27 +5,66 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, TypeVar
 
 from .core.errors import InputError
+from .core.numeric import shown
 from .core.response import RerankResult
 from .core.text import is_blank, sendable
 from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
 from .fields import Fields, read
 
-__all__ = ["Batch", "as_list", "snapshot", "unread_request", "unread_results"]
+__all__ = ["Batch", "Expected", "as_list", "snapshot", "unread_request", "unread_results"]
+
+T = TypeVar("T")
 
 BLANK = "blank: there is no text to score"
 
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a call takes a list of, in the words of its errors."""
+
+    name: str
+    """Of the argument."""
+    items: str
+    """What the list holds, in the plural."""
+    rows: str
+    """What to pass instead of a table; `{table}` and `{rows}` stand for it and for its rows."""
+    one: str
+    """What to pass instead of a string, a mapping, or something that is not iterable."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """What to do instead, by the name of a class that was passed."""
+
+    def instead_of(self, value: Any) -> str | None:
+        """Return what to do instead of passing `value`."""
+        return next((self.instead[name] for name in _class_names(value) if name in self.instead), None)
+
+
+DOCUMENTS = Expected(
+    name="documents",
+    items="strings or mappings",
+    rows='pass a column, such as {table}["text"], or the rows: {rows}',
+    one="pass a list, such as [document]",
+)
+_SCORES = Expected(
+    name="retrieval_scores",
+    items="numbers",
+    rows='pass the column that holds them, such as {table}["score"]',
+    one="pass a list with one number for each document, or leave it out",
+)
+
 _TABLES = {
-    ("pandas", "DataFrame"): 'pass a column, such as df["text"], or the rows: df.to_dict("records")',
-    ("polars", "DataFrame"): 'pass a column, such as df["text"], or the rows: df.to_dicts()',
-    ("polars", "LazyFrame"): 'collect it, then pass a column, such as df["text"], or the rows: df.to_dicts()',
-    ("pyarrow", "Table"): 'pass a column, such as table["text"], or the rows: table.to_pylist()',
-    ("pyarrow", "RecordBatch"): 'pass a column, such as batch["text"], or the rows: batch.to_pylist()',
+    ("pandas", "DataFrame"): ("df", 'df.to_dict("records")'),
+    ("polars", "DataFrame"): ("df", "df.to_dicts()"),
+    ("polars", "LazyFrame"): ("df.collect()", "df.collect().to_dicts()"),
+    ("pyarrow", "Table"): ("table", "table.to_pylist()"),
+    ("pyarrow", "RecordBatch"): ("batch", "batch.to_pylist()"),
+    ("pyarrow", "RecordBatchReader"): ("reader.read_all()", "reader.read_all().to_pylist()"),
 }
-"""Tables, by package and class, and what to pass instead: iterating over one gives columns or their names."""
+"""Tables, by package and class, and how to get at their rows: iterating over one gives columns or their names."""
 _LANGCHAIN = (
     "LangChain",
     "pass document.page_content, or rerank Documents with rerank_plugins.langchain.RerankCompressor",
@@ -42,50 +81,67 @@ _FRAMEWORKS = {
 """Objects of the host frameworks, by package and base class: who makes them, and what to pass instead."""
 
 
-def as_list(documents: Any) -> list[Any]:
-    """Return the documents of any iterable that has an order, as a new list.
+def as_list(items: Any, expected: Expected = DOCUMENTS) -> list[Any]:
+    """Return the items of any iterable that has an order, as a new list.
 
     Raises:
-        InputError: It is no iterable of documents; the message names its type and what to pass instead.
+        InputError: It is no such iterable; the message names its type and what to pass instead.
     """
-    if isinstance(documents, list | tuple):
-        return list(documents)
-    kind = type(documents).__name__
-    if (advice := _of_kind(documents, _TABLES)) is not None:
-        raise InputError(f"documents has to be a list of texts or mappings, not a {kind}: {advice}.")
-    if (framework := _of_kind(documents, _FRAMEWORKS)) is not None:
-        raise InputError(
-            f"documents has to be a list of texts or mappings, not one {framework[0]} {kind}: {framework[1]}."
+    if isinstance(items, list | tuple):
+        return list(items)
+    kind = type(items).__name__
+
+    def wrong(got: str, advice: str) -> InputError:
+        return InputError(f"{expected.name} must be a list of {expected.items}, got {got}: {advice}.")
+
+    if (table := _table(items)) is not None:
+        raise wrong(f"a {kind}", expected.rows.format(table=table[0], rows=table[1]))
+    framework = of_kind(items, _FRAMEWORKS)
+    if expected is DOCUMENTS and framework is not None:
+        raise wrong(f"one {framework[0]} {kind}", framework[1])
+    if framework is not None or _is_pydantic(items):  # iterating over one gives its fields
+        raise wrong(f"one {kind}", expected.instead_of(items) or expected.one)
+    if isinstance(items, AbstractSet) and not isinstance(items, MappingView):  # the keys of a mapping have an order
+        raise wrong(
+            f"a {kind}", f"a set has no order, so an index into it means nothing. Pass a list, list({expected.name})"
         )
-    if isinstance(documents, AbstractSet) and not isinstance(
-        documents, MappingView
-    ):  # the keys of a mapping have an order
-        raise InputError(
-            f"documents has to be a list of texts or mappings, not a {kind}: a set has no order, so an index into it means "
-            "nothing. Pass a list, such as sorted(documents)."
-        )
-    if isinstance(documents, AsyncIterable) and not isinstance(documents, Iterable):
-        raise InputError(
-            f"documents has to be a list of texts or mappings, not one {kind}: collect it first, [each async for each in "
-            "documents]."
-        )
-    if isinstance(documents, str | bytes | bytearray | memoryview | Mapping) or not isinstance(documents, Iterable):
-        raise InputError(f"documents has to be a list of texts or mappings, not one {kind}.")
-    dimensions = getattr(documents, "ndim", 1)
+    if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):
+        raise wrong(f"one {kind}", f"collect it first, [item async for item in {expected.name}]")
+    if isinstance(items, str | bytes | bytearray | memoryview | Mapping) or not isinstance(items, Iterable):
+        raise wrong("None" if items is None else f"one {kind}", expected.one)
+    dimensions = getattr(items, "ndim", 1)
     if isinstance(dimensions, int) and dimensions != 1:
-        raise InputError(
-            f"documents has to be a list of texts or mappings, not a {kind} of {dimensions} dimensions: pass one column of it "
-            "as a list."
-        )
-    if callable(listed := getattr(documents, "to_pylist", None)):  # pyarrow's arrays give scalars of their own
+        raise wrong(f"a {kind} of {dimensions} dimensions", "pass one column of it as a list")
+    if callable(listed := getattr(items, "to_pylist", None)):  # pyarrow's arrays give scalars of their own
         return list(listed())
-    return list(documents)
+    return list(items)
 
 
-def _of_kind(value: Any, kinds: Mapping[tuple[str, str], Any]) -> Any:
+def _table(value: Any) -> tuple[str, str] | None:
+    """Return how to name a table and its rows; `None` of what is no table."""
+    if (known := of_kind(value, _TABLES)) is not None:
+        return known
+    # Others (Dask, Modin, cuDF, Ibis) are recognised by name or by the interchange protocol,
+    # https://data-apis.org/dataframe-protocol/latest/
+    if "DataFrame" in _class_names(value) or hasattr(type(value), "__dataframe__"):
+        return "df", 'df.to_pandas().to_dict("records")' if hasattr(value, "to_pandas") else 'df.to_dict("records")'
+    return None
+
+
+def _class_names(value: Any) -> list[str]:
+    return [base.__name__ for base in type(value).__mro__]
+
+
+def of_kind(value: Any, kinds: Mapping[tuple[str, str], T]) -> T | None:
     """Return the entry of the first class of `value` in `kinds`; nothing is imported for it."""
     names = ((base.__module__.partition(".")[0], base.__name__) for base in type(value).__mro__)
     return next((kinds[name] for name in names if name in kinds), None)
+
+
+def _is_pydantic(value: Any) -> bool:
+    """Return whether iterating over `value` is pydantic's own, which gives (name, value) of each field."""
+    owner = next((base for base in type(value).__mro__ if "__iter__" in vars(base)), None)
+    return owner is not None and owner.__module__.partition(".")[0] == "pydantic"
 
 
 class Batch:
@@ -213,7 +269,7 @@ def unread_results(documents: Sequence[Any]) -> list[RerankResult]:
 
 def _checked_query(query: Any) -> str:
     if not isinstance(query, str):
-        raise InputError(f"The query has to be a text, and this is a {type(query).__name__}.")
+        raise InputError(f"query must be a string, got {_got(query)}. Pass the text of the question.")
     if is_blank(query):
         raise InputError("The query is blank: there is nothing to compare the documents with.")
     return sendable(query)
@@ -221,7 +277,7 @@ def _checked_query(query: Any) -> str:
 
 def _checked_instruction(instruction: Any) -> str | None:
     if instruction is not None and not isinstance(instruction, str):
-        raise InputError(f"The instruction has to be a text, and this is a {type(instruction).__name__}.")
+        raise InputError(f"instruction must be a string or None, got {_got(instruction)}. Leave it out for none.")
     return sendable(instruction) if instruction else None
 
 
@@ -238,30 +294,65 @@ def _check_names(names: Sequence[str] | None, documents: Sequence[Any]) -> None:
         )
 
 
+def _got(value: Any) -> str:
+    """Return what an error says of a value that is no string: numbers as they are, else the type, since it may hold text."""
+    return shown(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
+
 def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
-    try:
-        numbers = [float(each) for each in retrieval_scores]
-    except (TypeError, ValueError, OverflowError) as error:  # OverflowError: an integer too large for a float
-        raise InputError("retrieval_scores has to be a list of numbers, one for each document.") from error
-    if not all(map(math.isfinite, numbers)):
-        raise InputError("retrieval_scores has a number that is not finite: leave them out, or give real scores.")
+    """Return the retriever's scores as floats.
+
+    Raises:
+        InputError: They are no list of `count` finite numbers. A string is none, although its digits could be read as some.
+    """
+    numbers: list[float] = []
+    for index, score in enumerate(as_list(retrieval_scores, _SCORES)):
+        check_cancelled()
+        try:
+            if isinstance(score, bool | str | bytes | bytearray):
+                raise TypeError
+            number = float(score)
+        except (TypeError, ValueError, OverflowError):  # OverflowError: an integer too large for a float
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(
+                f"retrieval_scores must be a list of finite numbers, got {_got(score)} at index {index}. Leave them out "
+                "where not all are known."
+            )
+        numbers.append(number)
     if len(numbers) != count:
-        raise InputError(f"{len(numbers)} retrieval_scores were given for {count} documents: one for each is needed.")
+        raise InputError(
+            f"retrieval_scores must have one number for each of the {count} documents, got {len(numbers)}. Leave them "
+            "out where not all are known."
+        )
     return numbers
 
 
 def _text(document: Any, index: int) -> str:
     if isinstance(document, str):
         return sendable(document)
-    if (framework := _of_kind(document, _FRAMEWORKS)) is not None:
-        raise InputError(
-            f"Document {index} is a {type(document).__name__} of {framework[0]}: documents are texts or mappings of fields. "
-            f"{framework[1][0].upper()}{framework[1][1:]}."
-        )
-    raise InputError(
-        f"Document {index} is a {type(document).__name__}: documents are texts or mappings of fields. "
-        "Leave it out, or turn it into a text."
-    )
+    wrong = f"Document {index} must be a string or a mapping of fields"
+    if (framework := of_kind(document, _FRAMEWORKS)) is not None:
+        raise InputError(f"{wrong}, got one {framework[0]} {type(document).__name__}: {framework[1]}.")
+    raise InputError(f"{wrong}, got {_got(document)}. {_as_mapping(document)}.")
+
+
+def _as_mapping(document: Any) -> str:
+    """Return how to make a string or a mapping of an object."""
+    if is_dataclass(document):
+        return "Pass dataclasses.asdict(document)"
+    for method in (
+        "_asdict",
+        "model_dump",
+        "to_dict",
+        "asDict",
+        "as_py",
+    ):  # named tuples, pydantic, pandas, PySpark, pyarrow
+        if callable(getattr(document, method, None)):
+            return f"Pass document.{method}()"
+    if isinstance(document, bytes | bytearray):
+        return "Decode it, document.decode()"
+    return "Leave it out, or make it a string"
 
 
 def snapshot(documents: Any) -> Any:
@@ -269,4 +360,5 @@ def snapshot(documents: Any) -> Any:
 
     A sync call does this on the caller's own thread: a database cursor, say, may be used on no other.
     """
-    return list(documents) if isinstance(documents, Iterator) else documents
+    is_iterator = isinstance(documents, Iterator) and _table(documents) is None  # a reader of batches is refused later
+    return list(documents) if is_iterator else documents

@@ -24,20 +24,27 @@ except ModuleNotFoundError as error:
 
 from ._langchain_candidates import warn_few, with_count
 from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
+from .documents import Expected
 from .reranker import RerankResponse
 from .telemetry import inside
 
 __all__ = ["RerankCompressor", "RerankRetriever"]
 
-INSTEAD = {
-    "str": "wrap it in Document(page_content=…), or give texts to Reranker.rerank",
-    "Mapping": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
-    "dict": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
-    "NodeWithScore": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
-    "BaseNode": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
-    "tuple": "take the document out of it, such as document for document, score in pairs",
-}
-"""What to do with what is no Document, by the name of its class."""
+EXPECTED = Expected(
+    name="documents",
+    items="Document objects",
+    rows='make Documents of its rows, [Document(page_content=row["text"], metadata=row) for row in {rows}]',
+    one="pass a list, such as [Document(page_content=…)], or give strings and mappings to Reranker.rerank",
+    instead={
+        "str": "wrap it in Document(page_content=…), or give texts to Reranker.rerank",
+        "Mapping": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
+        "dict": "make it Document(page_content=…, metadata=…), or give mappings to Reranker.rerank",
+        "NodeWithScore": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
+        "BaseNode": "use rerank_plugins.llama_index.RerankPostprocessor for LlamaIndex nodes",
+        "tuple": "take the document out of it, such as document for document, score in pairs",
+        "BaseRetriever": "pass what it finds, retriever.invoke(query), or use RerankRetriever(retriever=…)",
+    },
+)
 
 
 class _LangChainAdapter(Adapter, Serializable):
@@ -112,7 +119,7 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        documents = checked(documents, Document, INSTEAD)
+        documents = checked(documents, Document, EXPECTED)
         with _inside(callbacks):
             answer, response = self._reranked(documents, query)
         self._describe(callbacks, response)
@@ -122,7 +129,7 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
         self, documents: Iterable[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Do what `compress_documents` does, on the running event loop, without a thread."""
-        documents = checked(documents, Document, INSTEAD)
+        documents = checked(documents, Document, EXPECTED)
         with _inside(callbacks):
             answer, response = await self._areranked(documents, query)
         self._describe(callbacks, response)
@@ -216,7 +223,7 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
         return with_count(self.retriever, self.fetch_k, few, is_async=is_async), few
 
     def _candidates(self, candidates: Any, few: list[str], kwargs: dict[str, Any]) -> list[Document]:
-        documents = checked(candidates, Document, INSTEAD)
+        documents = checked(candidates, Document, EXPECTED)
         # None at all is no match rather than a limit, and a call that brings its own k wants no more.
         if self.fetch_k is not None and few and 0 < len(documents) < self.fetch_k and "k" not in kwargs:
             warn_few(self.retriever, self.fetch_k, len(documents), few)

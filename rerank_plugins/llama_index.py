@@ -20,20 +20,26 @@ except ModuleNotFoundError as error:
     raise MissingExtra("rerank_plugins.llama_index", extra="llama-index", package="llama-index-core") from error
 
 from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
+from .documents import Expected
 from .reranker import RerankResponse
 
 __all__ = ["RerankPostprocessor"]
 
 dispatcher = get_dispatcher(__name__)
 
-INSTEAD = {
-    "BaseNode": "wrap it, NodeWithScore(node=…)",
-    "str": "wrap it, NodeWithScore(node=TextNode(text=…)), or give texts to Reranker.rerank",
-    "Mapping": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
-    "dict": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
-    "BaseMedia": "use rerank_plugins.langchain.RerankCompressor for LangChain documents",
-}
-"""What to do with what is no NodeWithScore, by the name of its class."""
+EXPECTED = Expected(
+    name="nodes",
+    items="NodeWithScore objects",
+    rows='make nodes of its rows, [NodeWithScore(node=TextNode(text=row["text"], metadata=row)) for row in {rows}]',
+    one="pass a list, such as [NodeWithScore(node=TextNode(text=…))], or give strings and mappings to Reranker.rerank",
+    instead={
+        "BaseNode": "wrap it, NodeWithScore(node=…)",
+        "str": "wrap it, NodeWithScore(node=TextNode(text=…)), or give texts to Reranker.rerank",
+        "Mapping": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
+        "dict": "make it NodeWithScore(node=TextNode(text=…, metadata=…)), or give mappings to Reranker.rerank",
+        "BaseMedia": "use rerank_plugins.langchain.RerankCompressor for LangChain documents",
+    },
+)
 
 
 class RerankPostprocessor(Adapter, BaseNodePostprocessor):
@@ -76,7 +82,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         """Return the nodes best first; see `_postprocess_nodes`. `nodes` is any iterable and is read once."""
         # A list before LlamaIndex's spans see it: instrumentation that records the arguments would use up a generator.
-        return super().postprocess_nodes(checked(nodes, NodeWithScore, INSTEAD), query_bundle, query_str)
+        return super().postprocess_nodes(checked(nodes, NodeWithScore, EXPECTED), query_bundle, query_str)
 
     async def apostprocess_nodes(
         self,
@@ -85,7 +91,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         query_str: str | None = None,
     ) -> list[NodeWithScore]:
         """Do what `postprocess_nodes` does, on the running event loop, without a thread."""
-        return await super().apostprocess_nodes(checked(nodes, NodeWithScore, INSTEAD), query_bundle, query_str)
+        return await super().apostprocess_nodes(checked(nodes, NodeWithScore, EXPECTED), query_bundle, query_str)
 
     @dispatcher.span
     def _postprocess_nodes(
@@ -126,7 +132,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
             raise InputError(
                 "A reranker needs a query: pass query_str='…', or a query_bundle whose query_str has text."
             )
-        nodes = checked(nodes, NodeWithScore, INSTEAD)
+        nodes = checked(nodes, NodeWithScore, EXPECTED)
         texts = [each.node.get_content(metadata_mode=self.metadata_mode) for each in nodes]
         return nodes, query, texts, [_retrieval_score(each) for each in nodes]
 

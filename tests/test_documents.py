@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import datetime as dt
 import json
 import sqlite3
 import time
-from collections import deque
+from collections import ChainMap, OrderedDict, UserDict, UserList, UserString, deque
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import Enum, Flag, IntEnum, StrEnum, auto
+from fractions import Fraction
+from ipaddress import ip_address
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -21,6 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
+from pydantic import BaseModel, RootModel, SecretStr
 
 from rerank_plugins import ConfigError, DeadlineExceeded, InputError, Reranker, load_reranker
 from rerank_plugins.core import BadResponse, Capabilities, LocalBackend, Scorer, Scores
@@ -29,8 +38,24 @@ from rerank_plugins.core.text import is_blank, sendable
 from rerank_plugins.core.text_work import SLICE
 from rerank_plugins.core.types import RerankRequest, aligned, checked
 from rerank_plugins.core.wire import HTTPResponse, parse_json
-from rerank_plugins.fields import LONGEST_NUMBERS, read
+from rerank_plugins.fields import LONGEST_NAMED_NUMBERS, LONGEST_NUMBERS, read
 from rerank_plugins.policies.deadline import Deadline
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+@dataclass
+class Author:
+    name: str
+
+
+class Colour(Enum):
+    RED = "red"
+    NUMBER = 3
+    ODD = object()
 
 
 class ByLength(Scorer):
@@ -98,6 +123,19 @@ def test_a_cursor_is_read_on_the_thread_of_the_caller():
         assert len(Reranker(ByLength()).rerank("query", (text for (text,) in rows))) == 2
 
 
+class Answer(BaseModel):
+    """Any model of pydantic's: iterating over one gives its fields."""
+
+    text: str
+
+
+class Texts(RootModel[list[str]]):
+    """A model with an iterator of its own, https://docs.pydantic.dev/latest/concepts/models/#rootmodel-and-custom-root-types"""
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(self.root)
+
+
 class DataFrame:
     """In place of polars, which the tests do not install: it is recognised by its package and class alone."""
 
@@ -110,19 +148,23 @@ class DataFrame:
 @pytest.mark.parametrize(
     ("documents", "advice"),
     [
-        (pd.DataFrame(COLUMN), r'not a DataFrame.*df\["text"\].*df.to_dict\("records"\)'),
-        (DataFrame(), r'not a DataFrame.*df\["text"\].*df.to_dicts\(\)'),
-        (pa.table(COLUMN), r'not a Table.*table\["text"\].*table.to_pylist\(\)'),
-        (pa.RecordBatch.from_pydict(COLUMN), r"not a RecordBatch.*batch.to_pylist\(\)"),
-        ({"a", "b"}, "not a set: a set has no order.*Pass a list"),
-        (frozenset({"a"}), "not a frozenset: a set has no order"),
-        (np.array([["a", "b"]]), "not a ndarray of 2 dimensions"),
-        (np.array("a"), "not a ndarray of 0 dimensions"),
-        (torch.zeros(2, 2), "not a Tensor of 2 dimensions"),
-        (Document(page_content="a"), "not one LangChain Document: pass document.page_content.*RerankCompressor"),
-        (TextNode(text="a"), r"not one LlamaIndex TextNode: pass node.get_content\(\).*RerankPostprocessor"),
-        ({"text": "a"}, "not one dict"),
-        ("a", "not one str"),
+        (pd.DataFrame(COLUMN), r'got a DataFrame.*df\["text"\].*df.to_dict\("records"\)'),
+        (DataFrame(), r'got a DataFrame.*df\["text"\].*df.to_dicts\(\)'),
+        (pa.table(COLUMN), r'got a Table.*table\["text"\].*table.to_pylist\(\)'),
+        (pa.RecordBatch.from_pydict(COLUMN), r"got a RecordBatch.*batch.to_pylist\(\)"),
+        ({"a", "b"}, "got a set: a set has no order.*Pass a list"),
+        (frozenset({"a"}), "got a frozenset: a set has no order"),
+        (np.array([["a", "b"]]), "got a ndarray of 2 dimensions"),
+        (np.array("a"), "got a ndarray of 0 dimensions"),
+        (torch.zeros(2, 2), "got a Tensor of 2 dimensions"),
+        (Document(page_content="a"), "got one LangChain Document: pass document.page_content.*RerankCompressor"),
+        (TextNode(text="a"), r"got one LlamaIndex TextNode: pass node.get_content\(\).*RerankPostprocessor"),
+        (pd.DataFrame(), r'got a DataFrame.*df\["text"\]'),
+        (pa.RecordBatchReader.from_batches(pa.table(COLUMN).schema, []), r"got a RecordBatchReader.*read_all"),
+        (Answer(text="a"), r"got one Answer: pass a list, such as \[document\]"),
+        (None, r"got None: pass a list, such as \[document\]"),
+        ({"text": "a"}, r"got one dict: pass a list, such as \[document\]"),
+        ("a", r"got one str: pass a list, such as \[document\]"),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -133,11 +175,22 @@ def test_what_has_no_order_is_refused_by_name(documents, advice):
     assert scorer.requests == []
 
 
+@pytest.mark.parametrize("module", ["dask.dataframe.dask_expr", "modin.pandas.dataframe"])
+def test_a_table_of_another_package_is_recognised_by_its_name(module):
+    frame = type("DataFrame", (), {"__module__": module, "__iter__": lambda self: iter(["text"])})
+    with pytest.raises(InputError, match=r'got a DataFrame: pass a column, such as df\["text"\]'):
+        Reranker(ByLength()).rerank("query", frame())
+
+
+def test_a_model_with_an_iterator_of_its_own_is_a_list_of_documents():
+    assert [result.index for result in Reranker(ByLength()).rerank("query", Texts(TEXTS))] == [1, 2, 0]
+
+
 async def test_an_async_generator_is_refused_by_name():
     async def documents():
         yield "a"
 
-    with pytest.raises(InputError, match="not one async_generator: collect it first"):
+    with pytest.raises(InputError, match="got one async_generator: collect it first"):
         await Reranker(ByLength()).arerank("query", documents())
 
 
@@ -146,14 +199,23 @@ async def test_an_async_generator_is_refused_by_name():
     [
         (
             Document(page_content="a"),
-            "Document 1 is a Document of LangChain.*Pass document.page_content, or.*RerankCompressor",
+            "Document 1 must be .*got one LangChain Document: pass document.page_content, or.*RerankCompressor",
         ),
         (
             TextNode(text="a"),
-            r"Document 1 is a TextNode of LlamaIndex.*Pass node.get_content\(\), or.*RerankPostprocessor",
+            r"Document 1 must be .*got one LlamaIndex TextNode: pass node.get_content\(\), or.*RerankPostprocessor",
         ),
-        (NodeWithScore(node=TextNode(text="a")), "Document 1 is a NodeWithScore of LlamaIndex.*RerankPostprocessor"),
-        (torch.zeros(1), "Document 1 is a Tensor"),
+        (
+            NodeWithScore(node=TextNode(text="a")),
+            "Document 1 must be .*got one LlamaIndex NodeWithScore.*RerankPostprocessor",
+        ),
+        (Point(1, 2), r"got Point\. Pass document._asdict\(\)"),
+        (Author("A"), r"got Author\. Pass dataclasses.asdict\(document\)"),
+        (Answer(text="a"), r"got Answer\. Pass document.model_dump\(\)"),
+        (pd.Series({"text": "a"}), r"got Series\. Pass document.to_dict\(\)"),
+        (pa.scalar("a"), r"got StringScalar\. Pass document.as_py\(\)"),
+        (5, r"got 5\. Leave it out, or make it a string"),
+        (torch.zeros(1), "Document 1 must be a string or a mapping of fields, got Tensor"),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -205,6 +267,82 @@ def test_what_says_nothing_to_a_model_is_left_out(vector):
         assert result.reason.startswith("fields not read: ")
 
 
+@pytest.mark.parametrize(
+    ("vector", "count"),
+    [
+        ([0.1, None] * 50, 50),
+        ([None, *[float("nan")] * 17], 17),
+        ([0.1, pd.NA] * 20, 20),
+        ([Decimal("0.1")] * 17, 17),
+        (deque([0.1] * 17), 17),
+        (array.array("f", [0.1] * 17), 17),
+        (pd.Series([0.1] * 17), 17),
+        (pa.array([0.1] * 17), 17),
+        (range(10**9), 10**9),
+        (dict.fromkeys(range(100), 0.1), 100),
+        ({f"word{number}": 0.1 for number in range(100)}, 100),
+        ({"values": dict.fromkeys(range(100), 0.1)}, 100),
+        ([{"index": number, "value": 0.5} for number in range(33)], 66),
+        (str([0.1] * 17), 17),
+        (str([-1.5e-05] * 1536), 1536),
+        (json.dumps([0.1, None] * 50), 50),
+        (json.dumps([[0.1] * 9, [0.2] * 9]), 18),
+        (json.dumps({str(number): 0.1 for number in range(100)}), 100),
+        (f"  [{' '.join(['-0.25'] * 40)}]\n", 40),
+        (str(np.full(40, 0.125)), 40),
+        (str([np.float64(0.5)] * 20), 20),
+        ("{" + ",".join(["0.5"] * 40) + "}", 40),
+        ("{" + ",".join(f"{number}:0.5" for number in range(1, 101)) + "}/30000", 100),
+        (str([0.123456789] * 100_000), 100_000),
+        ([str([0.1] * 17)], 17),
+    ],
+    ids=lambda each: f"{type(each).__name__}-{str(each)[:20]}",
+)
+def test_a_vector_in_any_form_is_left_out(vector, count):
+    (result,) = Reranker(scorer := ByLength()).rerank("query", [{"v": vector, "text": "car"}])
+    assert scorer.requests[0].documents == ("car",)
+    assert result.reason.removesuffix(" and 82 more").startswith("fields not read: v")
+    assert f"({count} numbers)" in result.reason
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        str([0.5] * LONGEST_NUMBERS),
+        "[see 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18]",
+        "(1) 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 cars",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18",
+        json.dumps({f"word{number}": number for number in range(100)}),
+        str([f"2026-01-{number:02}" for number in range(1, 29)]),
+        "[" + "1" * 200 + "]",
+        "[" + "0.5, " * 20_000 + "x]",
+    ],
+    ids=lambda each: each[:20],
+)
+def test_text_with_numbers_in_it_is_read(value):
+    assert sent({"text": value}) == value
+
+
+def test_a_mapping_with_a_few_numbers_and_a_list_of_mixed_values_are_read():
+    facts = {f"nutrient {number}": number / 2 for number in range(LONGEST_NAMED_NUMBERS)}
+    assert sent({"facts": facts, "text": "soup"}).count("nutrient") == LONGEST_NAMED_NUMBERS
+    rows = [["car", number] for number in range(40)]
+    assert sent({"rows": rows}).count("car") == 40
+    orders = [{"item": "car", "price": number} for number in range(40)]
+    assert sent({"orders": orders}).count("price") == 40
+    assert sent({"text": "car", "empty": [None, float("nan")]}) == "car"
+
+
+def test_numbers_in_deeply_nested_fields_take_linear_time(monkeypatch):
+    calls = []
+    monkeypatch.setattr("rerank_plugins.fields.check_cancelled", lambda: calls.append(None))
+    nested: Any = "text"
+    for _ in range(60):
+        nested = [*[1.5] * 200, nested]
+    read({"a": nested}, 0)
+    assert len(calls) < 60 * 201 * 8  # at most: once for each level that counts, and once as it is read
+
+
 def test_short_lists_of_numbers_and_lists_of_texts_are_read():
     assert sent({"a": [1] * LONGEST_NUMBERS, "b": np.array([1.5, 2.0])}).count("\n- ") == LONGEST_NUMBERS + 2
     assert sent({"tags": ["x"] * 40, "t": "y"}).count("\n- ") == 40
@@ -229,6 +367,114 @@ def test_short_lists_of_numbers_and_lists_of_texts_are_read():
 )
 def test_one_text_field_is_sent_alone_and_others_as_yaml(document, text):
     assert sent(document) == text
+
+
+class Small(IntEnum):
+    ONE = 1
+
+
+class Kind(StrEnum):
+    NEWS = "news"
+
+
+class Rights(Flag):
+    READ = auto()
+    WRITE = auto()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Decimal("19.99"), "19.99"),
+        (Decimal(5), "5"),
+        (Decimal("5E+3"), "5000"),
+        (Decimal(12345678901234567890), "12345678901234567890"),
+        (Decimal("0.12345678901234567890"), "'0.12345678901234567890'"),
+        (Decimal("1E+1000000"), "1E+1000000"),
+        (Decimal("Infinity"), ".inf"),
+        (Fraction(1, 2), "0.5"),
+        (dt.time(12, 30), "'12:30:00'"),
+        (dt.timedelta(days=1, hours=2), "1 day, 2:00:00"),
+        (pd.Timedelta("1 day"), "1 days 00:00:00"),
+        (dt.date(2026, 11, 30), "2026-11-30"),
+        (dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC), "2026-11-30 12:00:00+00:00"),
+        (np.datetime64("2026-11-30"), "2026-11-30"),
+        (np.datetime64("2026-11-30T12:00:00", "ns"), "2026-11-30 12:00:00"),
+        (np.timedelta64(90, "m"), "'1:30:00'"),
+        (np.timedelta64(90 * 10**9, "ns"), "0:01:30"),
+        (np.array(["2026-11-30"], "datetime64[ns]"), "\n- 2026-11-30 00:00:00"),
+        (UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (Path("a/b.txt"), "a/b.txt"),
+        (PureWindowsPath("a\\b.txt"), "a\\b.txt"),
+        (ip_address("127.0.0.1"), "127.0.0.1"),
+        (Colour.RED, "red"),
+        (Colour.NUMBER, "3"),
+        (Small.ONE, "1"),
+        (Kind.NEWS, "news"),
+        (Rights.READ | Rights.WRITE, "3"),
+        (range(3), "\n- 0\n- 1\n- 2"),
+        (deque(["a"]), "\n- a"),
+        (UserList(["a"]), "\n- a"),
+        ({"a": 1}.keys(), "\n- a"),
+        ({"b": 1, "a": 2}.items(), "\n- - b\n  - 1\n- - a\n  - 2"),
+        ({"a": "x"}.values(), "\n- x"),
+        (UserString("car"), "car"),
+        (UserDict(a=1), "\n  a: 1"),
+        (ChainMap({"a": 1}), "\n  a: 1"),
+        (OrderedDict(a=1), "\n  a: 1"),
+        (Point(1, 2), "\n  x: 1\n  y: 2"),
+        (("a", 1), "\n- a\n- 1"),
+        (np.float32(0.5), "0.5"),
+        (np.array(["a", "b"]), "\n- a\n- b"),
+        (np.str_("car"), "car"),
+        (pa.scalar("car"), "car"),
+        (pa.array(["car"]), "\n- car"),
+        (torch.tensor([1, 2]), "\n- 1\n- 2"),
+        ({UUID(int=5): 1, Colour.RED: 2}, "\n  00000000-0000-0000-0000-000000000005: 1\n  red: 2"),
+    ],
+    ids=lambda each: f"{type(each).__name__}-{str(each)[:20]}",
+)
+def test_values_of_a_row_are_read_in_their_usual_form(value, text):
+    space = "" if text.startswith("\n") else " "
+    assert sent({"text": "a", "value": value}) == f"text: a\nvalue:{space}{text}\n"
+    fields = read({"text": "a", "value": value}, 0).json()
+    json.dumps(fields, allow_nan=False)
+    if not isinstance(value, Decimal):  # JSON has no number for an infinite one
+        assert fields == read(fields, 0).json(), "what was read is plain data"
+
+
+@pytest.mark.parametrize(
+    "value", [None, pd.NA, pd.NaT, Decimal("NaN"), Decimal("sNaN"), np.datetime64("NaT"), np.timedelta64("NaT"), np.nan]
+)
+def test_a_missing_value_of_any_kind_is_not_read(value):
+    assert sent({"text": "car", "value": value}) == "car"
+
+
+@pytest.mark.parametrize(
+    ("value", "way_out"),
+    [
+        (Author("A secret name"), r"of type Author: pass dataclasses.asdict\(value\)"),
+        (Answer(text="A secret name"), r"of type Answer: pass value.model_dump\(\)"),
+        (pd.DataFrame(COLUMN), r"of type DataFrame: pass value.to_dict\(\)"),
+        (iter(["A secret name"]), r"of type list_iterator: pass list\(value\)"),
+        (SecretStr("A secret name"), "of type SecretStr: make it a string, a number, a list or a mapping"),
+        (Colour.ODD, "of type object: make it a string"),
+        (pd.Period("2026-11"), "of type Period: make it a string"),
+        (complex(1, 2), "of type complex: make it a string"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_an_unknown_object_is_refused_with_its_path_and_the_way_out(value, way_out):
+    told = (
+        rf"Document 1 has a field 'meta.author' that is no plain data, a value {way_out}.*, or name the fields to read"
+    )
+    with pytest.raises(InputError, match=told) as caught:
+        Reranker(ByLength()).rerank("query", ["a", {"meta": {"author": [value]}, "text": "car"}])
+    assert "secret" not in str(caught.value)
+
+
+def test_an_object_in_a_field_that_is_not_named_is_no_error():
+    assert sent({"meta": object(), "text": "car"}, ["text"]) == "car"
 
 
 def test_rows_of_a_table_with_missing_values_and_vectors():
@@ -354,8 +600,43 @@ def test_a_lone_surrogate_in_a_spec_is_a_config_error(spec):
 
 
 def test_a_retrieval_score_too_large_for_a_float_is_an_input_error():
-    with pytest.raises(InputError, match="retrieval_scores has to be a list of numbers"):
+    with pytest.raises(
+        InputError, match=r"retrieval_scores must be a list of finite numbers, got 1000+\.\.\. at index 0"
+    ):
         Reranker(ByLength()).rerank("query", ["a"], retrieval_scores=[10**400])
+
+
+@pytest.mark.parametrize(
+    ("scores", "got"),
+    [
+        ("12", "must be a list of numbers, got one str: pass a list"),
+        (b"12", "must be a list of numbers, got one bytes: pass a list"),
+        ({1.0, 2.0}, "must be a list of numbers, got a set: a set has no order"),
+        ({0: 1.0, 1: 2.0}, "must be a list of numbers, got one dict: pass a list"),
+        (
+            pd.DataFrame({"score": [1.0, 2.0]}),
+            r'got a DataFrame: pass the column that holds them, such as df\["score"\]',
+        ),
+        (1.0, "must be a list of numbers, got one float: pass a list"),
+        (["1", "2"], "must be a list of finite numbers, got str at index 0"),
+        ([1.0, True], "must be a list of finite numbers, got True at index 1"),
+        ([1.0, None], "must be a list of finite numbers, got None at index 1"),
+        ([1.0, float("nan")], "must be a list of finite numbers, got nan at index 1"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_is_no_list_of_scores_is_refused_by_name(scores, got):
+    with pytest.raises(InputError, match=f"retrieval_scores .*{got}"):
+        Reranker(ByLength()).rerank("query", ["x", "yy"], retrieval_scores=scores)
+
+
+@pytest.mark.parametrize(
+    "make", [tuple, iter, deque, np.array, pd.Series, pa.array, torch.tensor, lambda scores: map(Decimal, scores)]
+)
+def test_scores_are_any_iterable_of_numbers(make):
+    scorer = ByLength()
+    Reranker(scorer).rerank("query", ["x", "yy"], retrieval_scores=make([0.5, 0.25]))
+    assert scorer.requests[0].retrieval_scores == (0.5, 0.25)
 
 
 def test_the_best_retrieval_score_of_equal_texts_counts():
@@ -415,6 +696,9 @@ ADVERSARIAL: dict[str, Any] = {
     "one mapping of fields": [{f"field {number}": "word" for number in range(400_000)}],
     "mappings": [{"title": "word", "body": "word " * 160, "n": number} for number in range(10_000)],
     "ten thousand documents": [f"document {number} " * 50 for number in range(10_000)],
+    "numbers as text": [{"v": f"[{'0.125, ' * (LARGE // 7)}1]", "a": "b"}],
+    "no numbers as text": [{"v": f"[{'0.125, ' * (LARGE // 7)}x]", "a": "b"}],
+    "a mapping of numbers": [{"v": dict.fromkeys(range(1000000), 0.5), "a": "b"}],
     "numbers": [{"v": [float(number) for number in range(1_000_000)], "a": "b"}],
 }
 

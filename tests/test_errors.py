@@ -88,7 +88,7 @@ RAISED = {
     "MissingExtra": (without_a_package, r"Run: pip install 'rerank-plugins\[acme\]'"),
     "InputError": (
         lambda _: load_reranker("lexical").rerank("query", ["one", 2]),
-        r"Document 1 is a int.*Leave it out",
+        r"Document 1 must be a string or a mapping of fields, got 2\. Leave it out",
     ),
     "TransientError": (after(Status(503)), r"answered 503.*raise `retry` or name a `fallback`"),
     "RateLimited": (after(Status(429)), r"answered 429.*Send fewer requests"),

@@ -303,7 +303,7 @@ def test_a_blank_query_is_refused(query):
 
 @pytest.mark.parametrize("query", [None, 5, b"query", ["query"]])
 def test_a_query_of_another_type_is_refused(query):
-    with pytest.raises(InputError, match="query has to be a text"):
+    with pytest.raises(InputError, match=r"query must be a string, got (None|5|bytes|list)\. Pass"):
         Reranker(Fixed(1.0)).rerank(query, letters(1))
 
 
@@ -342,14 +342,16 @@ def test_identical_texts_are_scored_once():
 )
 def test_a_document_of_another_type_is_named_by_its_index(wrong):
     scorer = Fixed()
-    with pytest.raises(InputError, match=r"Document 2 is a .*mappings of fields"):
+    with pytest.raises(
+        InputError, match=r"Document 2 must be a string or a mapping of fields, got .*\. (Leave it out|Decode it)"
+    ):
         Reranker(scorer).rerank("query", ["a", "", wrong, "b"])
     assert scorer.requests == []
 
 
 @pytest.mark.parametrize("documents", ["one text", b"bytes", {"text": "x"}, None, 5])
 def test_documents_that_are_no_list(documents):
-    with pytest.raises(InputError, match="has to be a list"):
+    with pytest.raises(InputError, match=r"documents must be a list of strings or mappings, got .*: pass a list"):
         Reranker(Fixed()).rerank("query", documents)
 
 
@@ -434,11 +436,13 @@ def test_the_fields_of_a_request_are_what_json_can_hold():
     assert json.loads(json.dumps(scorer.requests[0].fields, allow_nan=False)) == list(scorer.requests[0].fields)
 
 
-@pytest.mark.parametrize("value", [object(), Decimal("1234.5"), 1j, ["deep", {"x": object()}]])
+@pytest.mark.parametrize("value", [object(), 1j, ["deep", {"x": object()}]])
 def test_a_field_that_is_no_plain_data_is_named_and_not_shown(value):
-    with pytest.raises(InputError, match=r"Document 1 has a field .*of type (object|Decimal|complex)") as caught:
+    with pytest.raises(
+        InputError, match=r"Document 1 has a field 'thing(\.x)?' .*of type (object|complex): make it"
+    ) as caught:
         Reranker(Fixed()).rerank("query", ["a", {"thing": value}])
-    assert "1234" not in str(caught.value)
+    assert "0x" not in str(caught.value)
 
 
 def test_a_field_that_holds_itself_is_refused():
@@ -453,7 +457,9 @@ def test_a_field_that_holds_itself_is_refused():
 
 @pytest.mark.parametrize("scores", [[], [1.0], [1.0, 2.0, 3.0]])
 def test_as_many_retrieval_scores_as_documents(scores):
-    with pytest.raises(InputError, match=f"{len(scores)} retrieval_scores were given for 2"):
+    with pytest.raises(
+        InputError, match=f"retrieval_scores must have one number for each of the 2 documents, got {len(scores)}"
+    ):
         Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)
 
 
@@ -476,7 +482,7 @@ def test_an_instruction_is_followed_or_refused():  # law 9
 
 @pytest.mark.parametrize("instruction", [5, b"bytes", ["a"]])
 def test_an_instruction_is_a_text(instruction):
-    with pytest.raises(InputError, match="instruction has to be a text"):
+    with pytest.raises(InputError, match="instruction must be a string or None, got"):
         Reranker(Fixed(1.0, instructions=True)).rerank("query", letters(1), instruction=instruction)
 
 

@@ -200,11 +200,24 @@ class TestDocuments:
                 RerankCompressor(reranker="lexical").compress_documents([Document("x"), wrong], QUERY)
 
     @pytest.mark.parametrize(
-        "wrong", [Document("x"), "a text", {"a": Document("x")}, None, 5], ids=lambda wrong: type(wrong).__name__
+        ("wrong", "got"),
+        [
+            (Document("x"), r"one Document: pass a list, \[item\]"),
+            ("a text", r"one str: pass a list, such as \[Document\(page_content=…\)\], or give strings"),
+            ({"a": Document("x")}, r"one dict: pass a list, such as \[Document\(page_content=…\)\]"),
+            (None, "None: pass a list"),
+            (5, "one int: pass a list"),
+            (set(), r"a set: a set has no order.* Pass a list, list\(documents\)"),
+            (frozenset({"x"}), "a frozenset: a set has no order"),
+            (TextNode(text="x"), "one TextNode: use rerank_plugins.llama_index.RerankPostprocessor"),
+            (NodeWithScore(node=TextNode(text="x")), "one NodeWithScore: use rerank_plugins.llama_index"),
+            (Fixed(documents=[]), r"one Fixed: pass what it finds, retriever.invoke\(query\)"),
+        ],
+        ids=lambda each: type(each).__name__,
     )
-    async def test_what_is_no_iterable_of_documents_is_refused_by_name(self, wrong: Any) -> None:
+    async def test_what_is_no_list_of_documents_is_refused_by_name(self, wrong: Any, got: str) -> None:
         compressor = RerankCompressor(reranker="lexical")
-        told = f"Expected an iterable of Document objects, got one {type(wrong).__name__}: pass a list"
+        told = f"documents must be a list of Document objects, got {got}"
         with pytest.raises(InputError, match=told):
             compressor.compress_documents(wrong, QUERY)
         with pytest.raises(InputError, match=told):

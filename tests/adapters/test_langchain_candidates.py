@@ -427,7 +427,7 @@ class TestReaching:
         )
         retriever.invoke(QUERY)
         assert seen == [50]
-        with pytest.raises(InputError, match="Expected an iterable of Document objects, got one str"):
+        with pytest.raises(InputError, match="documents must be a list of Document objects, got one str"):
             RerankRetriever(retriever=RunnableLambda(lambda query: query), reranker="lexical").invoke(QUERY)
 
 

@@ -207,9 +207,26 @@ class TestNodes:
                 RerankPostprocessor(reranker="lexical").postprocess_nodes(nodes, query_str=QUERY)
             with pytest.raises(InputError, match=told):
                 await RerankPostprocessor(reranker="lexical")._apostprocess_nodes(nodes, QueryBundle(QUERY))
-        one: Any = candidates()[0]
-        with pytest.raises(InputError, match="Expected an iterable of NodeWithScore objects, got one NodeWithScore"):
-            RerankPostprocessor(reranker="lexical").postprocess_nodes(one, query_str=QUERY)
+
+    @pytest.mark.parametrize(
+        ("wrong", "got"),
+        [
+            (NodeWithScore(node=TextNode(text="x")), r"one NodeWithScore: pass a list, \[item\]"),
+            (TextNode(text="x"), r"one TextNode: wrap it, NodeWithScore\(node=…\)"),
+            (LangChainDocument("x"), "one Document: use rerank_plugins.langchain.RerankCompressor"),
+            ("a text", r"one str: pass a list, such as \[NodeWithScore\(node=TextNode\(text=…\)\)\], or give strings"),
+            ({"text": "x"}, "one dict: pass a list"),
+            (None, "None: pass a list"),
+            (set(), r"a set: a set has no order.* Pass a list, list\(nodes\)"),
+        ],
+        ids=lambda each: type(each).__name__,
+    )
+    async def test_what_is_no_list_of_nodes_is_refused_by_name(self, wrong: Any, got: str) -> None:
+        postprocessor = RerankPostprocessor(reranker="lexical")
+        with pytest.raises(InputError, match=f"nodes must be a list of NodeWithScore objects, got {got}"):
+            postprocessor.postprocess_nodes(wrong, query_str=QUERY)
+        with pytest.raises(InputError, match=f"nodes must be a list of NodeWithScore objects, got {got}"):
+            await postprocessor.apostprocess_nodes(wrong, query_str=QUERY)
 
     @pytest.mark.parametrize(
         "kind",
