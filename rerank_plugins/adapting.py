@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
 from pydantic.json_schema import SkipJsonSchema
@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .config import shared, with_threshold
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
+from .core.numeric import finite
 from .documents import Expected, as_list
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
 
@@ -63,6 +64,8 @@ class Adapter(BaseModel):
     """Called with each answer, before the documents are returned: to count usage, or to refuse a degraded answer by
     raising, since what it raises is raised to the caller. A plain function; serialising leaves it out."""
 
+    _counts: ClassVar[tuple[str, ...]] = ("top_n",)
+    """The fields that are integers of at least 1, or `None`."""
     _live: tuple[Any, Reranker] | None = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -72,8 +75,13 @@ class Adapter(BaseModel):
             ConfigError: An unknown backend or option, a missing key, a threshold that cannot mean anything.
             InputError: `top_n` is below 1.
         """
+        # Checked here, since pydantic would take 2.0, True and "2" for a 2, and refuse NumPy's.
+        for name in self._counts:
+            if name in fields:
+                fields[name] = check_top_n(fields[name], name)
+        if fields.get("score_threshold") is not None:
+            fields["score_threshold"] = finite(fields["score_threshold"], "score_threshold", 0.0, 1.0)
         super().__init__(**fields)
-        check_top_n(self.top_n)
         if inspect.iscoroutinefunction(self.on_response):
             raise ConfigError("on_response has to be a plain function, which starts a task where it has to wait.")
         for name in self.allowed_rerankers or ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from .core.errors import ConfigError, MissingExtra
 
@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 from ._langchain_candidates import warn_few, with_count
 from .adapting import ADAPTER, Adapter, checked, noted, retrieval_score, run_metadata, storable
 from .documents import Expected
-from .reranker import RerankResponse
+from .reranker import RerankResponse, check_top_n
 from .telemetry import inside
 
 __all__ = ["RerankCompressor", "RerankRetriever"]
@@ -175,6 +175,8 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
 
     model_config = ADAPTER
 
+    _counts: ClassVar[tuple[str, ...]] = ("top_n", "fetch_k")
+
     retriever: RetrieverLike
     """Gives the candidates."""
     fetch_k: int | None = Field(default=None, ge=1)
@@ -218,9 +220,12 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
                 "configurable_fields together with allowed_rerankers."
             )
         few: list[str] = []
-        if self.fetch_k is None:
+        count = check_top_n(
+            self.fetch_k, "fetch_k"
+        )  # here too, since fields may be assigned and copies made with others
+        if count is None:
             return self.retriever, few
-        return with_count(self.retriever, self.fetch_k, few, is_async=is_async), few
+        return with_count(self.retriever, count, few, is_async=is_async), few
 
     def _candidates(self, candidates: Any, few: list[str], kwargs: dict[str, Any]) -> list[Document]:
         documents = checked(candidates, Document, EXPECTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from .core.deadline import counting, within
 from .core.errors import ConfigError, DeadlineExceeded, InputError
 from .core.journal import gathering
 from .core.loop import require_asyncio, run_sync
+from .core.numeric import finite, integer, shown
 from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
@@ -269,8 +269,8 @@ class Reranker:
         return load_reranker, (dict(self.spec),)
 
 
-def check_top_n(top_n: Any) -> int | None:
-    """Return `top_n` as an `int` (NumPy's integers are none), or `None`.
+def check_top_n(top_n: Any, name: str = "top_n") -> int | None:
+    """Return `top_n` as an `int` (NumPy's integers become one), or `None`.
 
     Raises:
         InputError: It is no integer of at least 1.
@@ -278,12 +278,9 @@ def check_top_n(top_n: Any) -> int | None:
     if top_n is None:
         return None
     try:
-        count = operator.index(top_n)
-    except TypeError:
-        count = 0
-    if isinstance(top_n, bool) or count < 1:
-        raise InputError(f"top_n must be an integer of at least 1, or None for all; got {top_n!r}.")
-    return count
+        return integer(top_n, name, 1, None)
+    except ConfigError as error:
+        raise InputError(f"{name} must be an integer of at least 1, or None for all; got {shown(top_n)}.") from error
 
 
 def check_threshold(threshold: float | None, capabilities: Capabilities, label: str) -> None:
@@ -294,8 +291,7 @@ def check_threshold(threshold: float | None, capabilities: Capabilities, label: 
     """
     if threshold is None:
         return
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
-        raise ConfigError(f"score_threshold has to be a number from 0 to 1, and {threshold!r} is not.")
+    finite(threshold, "score_threshold", 0.0, 1.0)
     if capabilities.scale == "ordinal":
         raise ConfigError(
             f"{label} only orders documents: its scores have no scale that a score_threshold could cut. "

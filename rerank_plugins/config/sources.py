@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.address import SECRET_NAME, storable_url
 from ..core.errors import ConfigError
-from ..core.numeric import shown
+from ..core.numeric import plain_number, shown
 from ..core.redaction import MASK
 from ..core.secret import Secret
 from ..core.text import sendable
@@ -257,7 +257,7 @@ def _inside(value: Any, change: Any) -> Any:
         return change(value)
     if isinstance(value, list | tuple):
         return [_inside(each, change) for each in value]
-    return value
+    return plain_number(value)
 
 
 def check_encodable(value: Any, path: str) -> None:

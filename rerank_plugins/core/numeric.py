@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["LONGEST_S", "MOST", "finite", "integer", "seconds", "shown"]
+__all__ = ["LONGEST_S", "MOST", "finite", "integer", "plain_number", "seconds", "shown"]
 
 MOST = 2**31 - 1
 """The largest count or size of an option."""
@@ -21,6 +23,7 @@ def finite(value: Any, name: str, low: float | None = None, high: float | None =
     Raises:
         ConfigError: It is no such number.
     """
+    shown_value, value = value, plain_number(value)
     # The comparisons come first: an integer of 400 digits compares, and only then overflows in float().
     if (
         not _is_number(value)
@@ -28,7 +31,7 @@ def finite(value: Any, name: str, low: float | None = None, high: float | None =
         or (high is not None and not value <= high)
         or not _is_finite(value)
     ):
-        raise _wrong(value, name, "finite number", low, high)
+        raise _wrong(shown_value, name, "finite number", low, high)
     return float(value)
 
 
@@ -38,32 +41,39 @@ def seconds(value: Any, name: str, *, zero: bool = False) -> float:
     Raises:
         ConfigError: It is no such number.
     """
+    shown_value, value = value, plain_number(value)
     if zero and _is_number(value) and value == 0:
         return 0.0
     if not _is_number(value) or not 0 < value <= LONGEST_S:
         least = "of at least 0" if zero else "above 0"
         raise ConfigError(
-            f"{name} must be a number of seconds {least} and at most {LONGEST_S:,.0f}, got {shown(value)}."
+            f"{name} must be a number of seconds {least} and at most {LONGEST_S:,.0f}, got {shown(shown_value)}."
         )
     return float(value)
 
 
 def integer(value: Any, name: str, low: int | None = 1, high: int | None = MOST) -> int:
-    """Return `value`: an integer from `low` to `high`. A bool is none, and neither is 3.0.
+    """Return `value` as an `int` from `low` to `high`; NumPy's integers are some. A bool is none, and neither is 3.0.
 
     Raises:
         ConfigError: It is no such integer.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or (low is not None and value < low)
-        or (high is not None and value > high)
-    ):
+    number = _index(value)
+    if number is None or (low is not None and number < low) or (high is not None and number > high):
         # The upper bound is only worth mentioning to someone who is above it.
-        above = isinstance(value, int) and high is not None and value > high
+        above = number is not None and high is not None and number > high
         raise _wrong(value, name, "integer", low, high if above or high != MOST else None)
-    return value
+    return number
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of another library as Python's own, so that it can be stored; anything else as it is."""
+    if type(value) in (int, float) or not _is_number(value):
+        return value
+    try:
+        return int(value) if isinstance(value, Integral) else float(value)
+    except OverflowError:  # a fraction beyond float64
+        return value
 
 
 def shown(value: Any) -> str:
@@ -75,8 +85,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _index(value: Any) -> int | None:
+    """Return an integer of any library as an `int`; `None` where `value` is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether `value` is a number. The abstract classes know NumPy's, which is not imported for that."""
+    # To Python a duration of NumPy's is an integer too, although its unit may be any.
+    return isinstance(value, Real) and not isinstance(value, bool) and type(value).__name__ != "timedelta64"
 
 
 def _is_finite(value: float) -> bool:

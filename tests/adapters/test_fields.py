@@ -64,7 +64,12 @@ class TestConstruction:
             ({"reranker": 5}, ConfigError, "not by a int"),
             ({"reranker": "lexical", "top_n": 0}, InputError, "at least 1"),
             ({"reranker": "lexical", "top_n": -1}, InputError, "at least 1"),
+            ({"reranker": "lexical", "top_n": 2.0}, InputError, "top_n must be an integer of at least 1.*got 2.0"),
+            ({"reranker": "lexical", "top_n": True}, InputError, "top_n must be an integer of at least 1.*got True"),
+            ({"reranker": "lexical", "top_n": "2"}, InputError, "top_n must be an integer of at least 1.*got '2'"),
             ({"reranker": "lexical", "score_threshold": 1.5}, ConfigError, "from 0 to 1"),
+            ({"reranker": "lexical", "score_threshold": True}, ConfigError, "finite number from 0 to 1, got True"),
+            ({"reranker": "lexical", "score_threshold": "0.5"}, ConfigError, "finite number from 0 to 1, got '0.5'"),
             ({"reranker": "passthrough", "score_threshold": 0.5}, ConfigError, "only orders documents"),
         ],
     )

@@ -21,7 +21,6 @@ from langchain_core.tools.retriever import create_retriever_tool
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
-from pydantic import ValidationError
 
 from rerank_plugins import ConfigError, InputError
 from rerank_plugins.config import shared
@@ -116,10 +115,15 @@ class TestFetching:
         assert found.page_content == best.page_content == TEXTS[3], "the inner one still reranks its 12"
         assert found.metadata["retrieval_score"] == best.metadata["relevance_score"]
 
-    @pytest.mark.parametrize("fetch_k", [0, -1])
-    def test_fetch_k_is_at_least_one(self, fetch_k: int) -> None:
-        with pytest.raises(ValidationError, match="greater than or equal to 1"):
+    @pytest.mark.parametrize("fetch_k", [0, -1, 2.0, True, "2"], ids=repr)
+    def test_fetch_k_is_an_integer_of_at_least_one(self, fetch_k: Any) -> None:
+        told = f"fetch_k must be an integer of at least 1, or None for all; got {fetch_k!r}"
+        with pytest.raises(InputError, match=told):
             RerankRetriever(retriever=Everything(), fetch_k=fetch_k)
+        retriever = RerankRetriever(retriever=Everything(), reranker="lexical")
+        retriever.fetch_k = fetch_k
+        with pytest.raises(InputError, match=told):
+            retriever.invoke(QUERY)
 
     async def test_nothing_found(self) -> None:
         retriever = RerankRetriever(retriever=RunnableLambda(lambda query: []), reranker="lexical", fetch_k=5)
