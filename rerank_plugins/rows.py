@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .core.errors import InputError
+from .core.errors import InputError, clause
 
 __all__ = ["Row", "read"]
 
@@ -68,7 +68,9 @@ def _parsed(text: str, where: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}. Each line of a JSONL file is one JSON value.") from error
+        raise InputError(
+            f"{where} is not JSON: {clause(error)}. Each line of a JSONL file is one JSON value."
+        ) from error
     if not isinstance(value, str | dict):
         raise InputError(
             f"{where} is neither a JSON string nor an object, the two forms of a document. Mend that line."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .core.address import Address
-from .core.errors import BadResponse, ConfigError, RerankError, TransientError
+from .core.errors import BadResponse, ConfigError, RerankError, TransientError, clause
 from .core.json_text import encoded
 from .core.loop import PerLoop, Workers
 from .core.redaction import redact_logs_of
@@ -206,7 +206,9 @@ async def read_reply(response: httpx.Response, limit: int) -> bytes:
                 try:
                     piece = unpack.decompress(packed, _PIECE)
                 except zlib.error as error:
-                    raise BadResponse(f"The reply cannot be unpacked as gzip ({error}): check `base_url`.") from error
+                    raise BadResponse(
+                        f"The reply cannot be unpacked as gzip ({clause(error)}): check `base_url`."
+                    ) from error
                 packed = unpack.unconsumed_tail
             body += piece
             if len(body) > limit:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +16,13 @@ import rerank_plugins
 from rerank_plugins import core, load_reranker
 from rerank_plugins.config import registry
 from rerank_plugins.core import errors
+from rerank_plugins.core.scorer import failed
 from rerank_plugins.core.wire import error_for_status
 from rerank_plugins.testing.cohere_like import CohereLike
-from rerank_plugins.testing.script import Hang, Status, StringScores
+from rerank_plugins.testing.script import JSON, Hang, Status, StringScores
 from rerank_plugins.testing.server import VendorServer
+
+PACKAGE = Path(rerank_plugins.__file__).parent
 
 
 def drawn() -> dict[str, tuple[str, ...]]:
@@ -147,11 +153,38 @@ def test_every_class_has_an_example() -> None:
     assert [type(error).__name__ for error in EXAMPLES] == list(drawn())
 
 
+DOUBLED = re.compile(r"[.?!:…][.?!:;…]")
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_no_message_goes_on_behind_the_full_stop_of_a_library(file):
+    """A library's words may end like a sentence: `clause` takes that off before punctuation of ours."""
+    for text in (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.JoinedStr)):
+        for part, following in itertools.pairwise(text.values):
+            is_bare = isinstance(part, ast.FormattedValue) and ast.unparse(part.value) in ("error", "str(error)")
+            goes_on = isinstance(following, ast.Constant) and str(following.value)[:1] == "."
+            assert not (is_bare and goes_on), f"{file.name}:{text.lineno}: write clause(error)"
+
+
+def test_a_gateways_question_is_not_doubled(server):
+    server.always(JSON({"error": {"message": "Out of credit. Why?."}}))
+    with pytest.raises(errors.BadResponse, match=r"in place of scores: Out of credit\. Why\. Do what") as caught:
+        ask(server)
+    assert not DOUBLED.search(str(caught.value))
+
+
 def test_a_vendors_full_stop_is_not_doubled():
     for explanation in ("Come back later.", "Come back later", "Come back later. "):
         for status in (302, 400, 401, 402, 404, 429, 500, 503):
             error = error_for_status(status, {}, backend="http", explanation=explanation)
             assert f"answered {status}: Come back later. " in str(error)
+    for words in ("Why?.", "Why?", "Why?!", "Wait...", "Wait…", "Wait:\n"):
+        for status in (302, 400, 401, 402, 404, 429, 500, 503):
+            told = str(error_for_status(status, {}, backend="http", explanation=words))
+            assert f"answered {status}: {words[:3]}" in told
+            assert not DOUBLED.search(told), told
+        assert not DOUBLED.search(str(failed("lexical", ValueError(words))))
+        assert not DOUBLED.search(str(errors.AllBackendsFailed((errors.TransientError(words),))))
     told = str(errors.AllBackendsFailed((errors.TransientError("One is down."), errors.TransientError("Two is down."))))
     assert ".." not in told
     assert ".;" not in told

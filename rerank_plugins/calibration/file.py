@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.curve import Curve
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 
 __all__ = ["Calibration", "read", "write"]
 
@@ -70,7 +70,7 @@ def read(path: Any) -> Calibration:
             "`rerank-plugins calibrate SPEC --data FILE --out PATH`."
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{file} is no calibration, or a broken one: {error}. {AGAIN}") from error
+        raise ConfigError(f"{file} is no calibration, or a broken one: {clause(error)}. {AGAIN}") from error
     if not isinstance(told, dict) or set(told) != set(_KEYS) or not isinstance(told["of"], dict):
         raise ConfigError(f"{file} is no calibration: it needs exactly {', '.join(_KEYS)}. {AGAIN}")
     if told["format"] != FORMAT:
@@ -82,7 +82,7 @@ def read(path: Any) -> Calibration:
         parameters["points"] = tuple((raw, chance) for raw, chance in parameters.get("points", ()))
         return Calibration(of=told["of"], curve=Curve(method=told["method"], **parameters), held_out=told["held_out"])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{file} holds no curve that can be used: {error}. {AGAIN}") from error
+        raise ConfigError(f"{file} holds no curve that can be used: {clause(error)}. {AGAIN}") from error
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import InputError
+from ..core.errors import InputError, clause
 
 __all__ = ["Question", "questions"]
 
@@ -69,7 +69,7 @@ def _row(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{path}, line {number} is no JSON: {error}.") from error
+        raise InputError(f"{path}, line {number} is no JSON: {clause(error)}.") from error
     if not isinstance(row, dict):
         raise InputError(f"{path}, line {number} is no JSON object.")
     return row

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.errors import ConfigError, InputError
+from ..core.errors import ConfigError, InputError, clause
 from ..core.numeric import MOST, finite, integer
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def spec_from(text: str) -> str | dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"The reranker begins like JSON and is none: {error}. Check its quotes.") from error
+        raise ConfigError(f"The reranker begins like JSON and is none: {clause(error)}. Check its quotes.") from error
     return found
 
 

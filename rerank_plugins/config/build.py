@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..core.errors import ConfigError, RerankError
+from ..core.errors import ConfigError, RerankError, clause
 from ..core.fork import Lock
 from ..core.hosted import HostedBackend
 from ..core.scorer import Backend, Scorer, Wrapper
@@ -253,7 +253,7 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     except RerankError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
-        raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
+        raise ConfigError(f"{name} cannot be made with these options: {clause(error)}. Check their types.") from error
     except OSError as error:  # a path that is too long, a folder that may not be read
         why = error.strerror or str(error)
         raise ConfigError(

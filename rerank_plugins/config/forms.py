@@ -13,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..calibration.file import read
 from ..calibration.identity import difference, identity, pending
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from ..core.numeric import integer
 from ..core.scorer import Backend, Scorer
 from ..core.secret import Secret
@@ -103,7 +103,9 @@ def _cache_path(value: Any) -> Path:
             return Path(value).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
     except RuntimeError as error:  # a container's user without a home
-        raise ConfigError(f"cache.path: this user's home folder is not known ({error}) Name a file.") from error
+        raise ConfigError(
+            f"cache.path: this user's home folder is not known ({clause(error)}): name a file."
+        ) from error
 
 
 async def _identity(backend: Backend, settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.address import SECRET_NAME, storable_url
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from ..core.numeric import plain_number, shown
 from ..core.redaction import MASK
 from ..core.secret import Secret
@@ -82,7 +82,7 @@ def _parsed(file: Path, content: bytes) -> Profiles:
     try:
         parsed = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits; nested too deep
-        raise ConfigError(f"{file} is not valid TOML: {error}. Mend that line.") from error
+        raise ConfigError(f"{file} is not valid TOML: {clause(error)}. Mend that line.") from error
     named = parsed.get("rerankers")
     if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
         raise ConfigError(f'{file} names no rerankers: it needs tables such as [rerankers.production] with use = "…".')
@@ -112,7 +112,7 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
             try:
                 spec = json.loads(spec)
             except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{SPEC_VARIABLE} begins like JSON and is none: {error}.") from error
+                raise ConfigError(f"{SPEC_VARIABLE} begins like JSON and is none: {clause(error)}.") from error
     if isinstance(spec, Mapping):
         return guarded(spec)
     if not isinstance(spec, str):
@@ -290,7 +290,9 @@ def canonical(spec: Mapping[str, Any]) -> str:
     try:
         text = json.dumps([spec, keys], sort_keys=True, default=told)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"The spec is not plain data: {error}. Use strings, numbers, lists and mappings.") from error
+        raise ConfigError(
+            f"The spec is not plain data: {clause(error)}. Use strings, numbers, lists and mappings."
+        ) from error
     named = [os.environ.get(name) for name in _ENVIRONMENT.findall(text)]
     text = json.dumps([text, named])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

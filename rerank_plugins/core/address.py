@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
-from .errors import ConfigError
+from .errors import ConfigError, clause
 from .redaction import MASK
 from .secret import Secret, refuse_mask
 
@@ -114,7 +114,7 @@ def _split(base_url: str) -> SplitResult:
     try:
         parts = urlsplit(base_url)
     except ValueError as error:
-        raise ConfigError(f"base_url is not a URL ({error}): write it like http://127.0.0.1:8000.") from error
+        raise ConfigError(f"base_url is not a URL ({clause(error)}): write it like http://127.0.0.1:8000.") from error
     try:
         parts.port  # noqa: B018 (it is parsed when it is read)
     except ValueError:  # whose text may quote a password, of a URL where the @ was forgotten

@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 
+def clause(words: object) -> str:
+    """Return someone else's words without the punctuation at their end, so that a sentence of ours may go on behind them."""
+    return str(words).rstrip(" .,:;!?…\n")
+
+
 class RerankError(Exception):
     """Anything that went wrong in this package; each message ends with what to do next."""
 
@@ -122,7 +127,7 @@ class AllBackendsFailed(BackendError):
 
     def __init__(self, errors: tuple[RerankError, ...]) -> None:
         """Hold what each entry raised, in the order tried."""
-        listed = "; ".join(f"({position}) {str(error).rstrip(' .')}" for position, error in enumerate(errors, start=1))
+        listed = "; ".join(f"({position}) {clause(error)}" for position, error in enumerate(errors, start=1))
         super().__init__(
             f"Every reranker of the fallback failed: {listed}. End the fallback with 'passthrough' "
             "(or set on_error to 'degrade') to get the retriever's order instead of this error."

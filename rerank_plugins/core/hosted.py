@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from .address import Address, proxy_credentials
-from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
+from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError, clause
 from .loop import PerLoop, Workers
 from .noting import note, noted, noting
 from .numeric import integer, seconds
@@ -168,7 +168,7 @@ class Remote(Backend):
         if status is not None:
             return error_for_status(status, {}, backend=self.label, explanation=said)
         return BadResponse(
-            f"{self.label} answered 200 with an error in place of scores: {said}. Do what it asks for, or check "
+            f"{self.label} answered 200 with an error in place of scores: {clause(said)}. Do what it asks for, or check "
             "`base_url`.",
             backend=self.label,
             status=200,

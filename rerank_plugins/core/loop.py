@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from .context import holding
-from .errors import ConfigError, TransientError
+from .errors import ConfigError, TransientError, clause
 from .fork import forgets_after_fork
 
 __all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "in_background", "require_asyncio", "run_sync"]
@@ -297,7 +297,7 @@ class Workers:
 
 def _no_thread(error: RuntimeError) -> TransientError:
     return TransientError(
-        f"There is no thread to work on ({error}): let the process have more of them, or, where it is ending, wait for "
+        f"There is no thread to work on ({clause(error)}): let the process have more of them, or, where it is ending, wait for "
         "every answer before the main thread ends."
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .errors import BackendError, RerankError
+from .errors import BackendError, RerankError, clause
 from .loop import Workers
 from .types import Capabilities, RerankRequest, Scores, checked
 
@@ -206,7 +206,7 @@ class LocalBackend(Backend):
 def failed(label: str, error: Exception) -> BackendError:
     """Return the error for whatever a model in this process raised: a defect, which no stand-in may hide."""
     return BackendError(
-        f"{label} failed with {type(error).__name__}: {str(error).rstrip(' .')}. The model or its backend is broken: "
+        f"{label} failed with {type(error).__name__}: {clause(error)}. The model or its backend is broken: "
         "`rerank-plugins check` shows it alone.",
         backend=label,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError
+from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError, clause
 from .text_work import SLICE, check_cancelled
 
 __all__ = [
@@ -96,7 +96,7 @@ def error_for_status(
     url: str | None = None,
 ) -> BackendError:
     """Return the typed error of an HTTP status that is not 2xx; header names in lower case."""
-    explanation = explanation.rstrip(" .")  # the vendor's sentence has a full stop of its own
+    explanation = clause(explanation)
     where = f" {url} was asked." if url else ""
     told = f"{backend} answered {status}" + (f": {explanation}" if explanation else "") + "."
     request_id = headers.get("x-request-id") or headers.get("request-id") or headers.get("cf-ray")

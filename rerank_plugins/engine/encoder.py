@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from ..core.text_work import SLICE, check_cancelled, cuts
 from .files import MOST_TOKENIZER, read_text
 from .limits import json_of
@@ -111,7 +111,7 @@ class Encoder:
         except (
             BaseException
         ) as error:  # tokenizers raises bare Exception for everything, and Rust's panics are not even that
-            raise ConfigError(f"{path} cannot be read as a tokenizer ({error}): fetch it again.") from error
+            raise ConfigError(f"{path} cannot be read as a tokenizer ({clause(error)}): fetch it again.") from error
         self._warn_of_case(told)
 
     def _warn_of_case(self, told: Mapping[str, Any]) -> None:

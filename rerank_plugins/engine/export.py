@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError, MissingExtra
+from ..core.errors import ConfigError, MissingExtra, clause
 from ..core.loop import run_sync
 from .checkpoint import has_weights, modular, no_chat, refuse_code
 from .encoder import Encoded, Encoder
@@ -133,7 +133,9 @@ def _config(checkpoint: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(read_text(checkpoint / "config.json", MOST_SETTINGS))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{checkpoint} has no readable config.json ({error}): name a checkpoint's folder.") from error
+        raise ConfigError(
+            f"{checkpoint} has no readable config.json ({clause(error)}): name a checkpoint's folder."
+        ) from error
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
     only_regular(checkpoint)
@@ -172,7 +174,9 @@ def _of_one_file(checkpoint: Path) -> _Source:
     except (ConfigError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever transformers raises for a broken folder
-        raise ConfigError(f"{checkpoint} cannot be loaded by transformers ({error}): fetch it again.") from error
+        raise ConfigError(
+            f"{checkpoint} cannot be loaded by transformers ({clause(error)}): fetch it again."
+        ) from error
     if absent:
         raise ConfigError(f"{checkpoint} lacks weights ({', '.join(absent[:3])}): it is not trained as a reranker.")
     return _Source(model, model.config, lambda given: model(**given).logits)
@@ -187,7 +191,7 @@ def _of_modules(checkpoint: Path) -> _Source:
         raise
     except BaseException as error:  # whatever sentence-transformers raises for a broken folder
         raise ConfigError(
-            f"{checkpoint} cannot be loaded by sentence-transformers ({error}): fetch it again."
+            f"{checkpoint} cannot be loaded by sentence-transformers ({clause(error)}): fetch it again."
         ) from error
     return _Source(found, found.transformers_model.config, lambda given: found(given)["scores"])
 

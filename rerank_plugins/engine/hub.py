@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError, RerankError, TransientError
+from ..core.errors import ConfigError, RerankError, TransientError, clause
 from .hub_answers import checked_answers, refuse_commit, refuse_names
 from .hub_errors import told
 from .record import Record, locked
@@ -234,7 +234,7 @@ class Repository:
         try:
             return self.choose(names)
         except ConfigError as error:
-            raise ConfigError(f"{self.name} cannot be used as {self.spec}: {error}.") from None
+            raise ConfigError(f"{self.name} cannot be used as {self.spec}: {clause(error)}.") from None
 
     def _offline(self) -> bool:
         from huggingface_hub import constants

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from .files import MOST_SETTINGS, read_text
 
 __all__ = ["POSITION_TABLE", "Limits", "json_of", "saved"]
@@ -99,5 +99,5 @@ def json_of(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): fetch the model again.") from error
+        raise ConfigError(f"{path} cannot be read ({clause(error)}): fetch the model again.") from error
     return parsed if isinstance(parsed, dict) else {}

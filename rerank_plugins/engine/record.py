@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from .hub_answers import is_commit, stays_inside
 
 __all__ = ["Record", "locked"]
@@ -49,7 +49,7 @@ class Record:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{file} cannot be read ({error}): delete it to trust the model anew.") from error
+            raise ConfigError(f"{file} cannot be read ({clause(error)}): delete it to trust the model anew.") from error
 
     def write(self, file: Path) -> None:
         """Write it there, in one step; raises `OSError`."""

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.errors import ConfigError, MissingExtra
+from ..core.errors import ConfigError, MissingExtra, clause
 from ..core.fork import Lock
 from ..core.memory import give_back_memory
 from . import untold
@@ -107,7 +107,9 @@ def open_session(runtime: str, dtype: str, file: Path, streams: int) -> Session:
     except (ConfigError, KeyboardInterrupt):
         raise
     except BaseException as error:  # the runtimes' errors share no base class
-        raise ConfigError(f"{file} cannot be loaded as an ONNX model ({error}): fetch or export it again.") from error
+        raise ConfigError(
+            f"{file} cannot be loaded as an ONNX model ({clause(error)}): fetch or export it again."
+        ) from error
     give_back_memory()
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from .limits import POSITION_TABLE, json_of
 
 __all__ = ["refuse_sizes"]
@@ -75,5 +75,5 @@ def _stored(folder: Path) -> tuple[int, int]:
                     tensors += 1
                     numbers += math.prod(opened.get_slice(name).get_shape())
         except Exception as error:  # safetensors raises its own and others
-            raise ConfigError(f"{file} cannot be read as safetensors ({error}): fetch it again.") from error
+            raise ConfigError(f"{file} cannot be read as safetensors ({clause(error)}): fetch it again.") from error
     return tensors, numbers

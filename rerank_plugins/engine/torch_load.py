@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from .checkpoint import check, headless, modular, parts, refuse_code, wants_code
 from .limits import json_of
 from .sizes import refuse_sizes
@@ -135,7 +135,9 @@ def load(folder: Path, placement: Placement) -> Network:
         except (ConfigError, KeyboardInterrupt):
             raise
         except torch.OutOfMemoryError as error:
-            raise ConfigError(f"{folder} does not fit on {device}: {error}. Choose another device or dtype.") from error
+            raise ConfigError(
+                f"{folder} does not fit on {device}: {clause(error)}. Choose another device or dtype."
+            ) from error
         except BaseException as error:  # the libraries raise whatever they like; code that exits ends no host
             if "trust_remote_code" in str(error):
                 raise wants_code(folder) from error
@@ -266,7 +268,9 @@ def device_of(asked: str | None) -> torch.device:
         device = torch.device(asked)
         torch.empty(1, device=device)
     except Exception as error:  # torch raises RuntimeError, AssertionError and others
-        raise ConfigError(f"device {asked!r} cannot be used here ({error}): try 'cpu', or leave it out.") from error
+        raise ConfigError(
+            f"device {asked!r} cannot be used here ({clause(error)}): try 'cpu', or leave it out."
+        ) from error
     return device
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 from ..core.types import is_score
 from .data import Question
 
@@ -85,7 +85,7 @@ class Kept:
             self._file.execute("PRAGMA synchronous = NORMAL")
             self._file.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"The answers cannot be kept in {path} ({error}): name another file.") from error
+            raise ConfigError(f"The answers cannot be kept in {path} ({clause(error)}): name another file.") from error
 
     @staticmethod
     def name(identity: str, question: Question) -> bytes:

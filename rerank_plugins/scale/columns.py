@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..core.errors import ConfigError, MissingExtra
+from ..core.errors import ConfigError, MissingExtra, clause
 
 try:
     import pyarrow as pa
@@ -99,4 +99,6 @@ def _array(field: pa.Field, values: list[Any]) -> pa.Array:
     try:
         return pa.array(values, field.type)
     except _UNLIKE as error:
-        raise ConfigError(f"{field.name!r} cannot be written as Parquet: {error}. Use --format jsonl.") from error
+        raise ConfigError(
+            f"{field.name!r} cannot be written as Parquet: {clause(error)}. Use --format jsonl."
+        ) from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError, MissingExtra
+from ..core.errors import ConfigError, MissingExtra, clause
 from .columns import typed
 from .rows import ADDED, Bad, Columns
 
@@ -95,7 +95,7 @@ def parts_of(uri: str, rows: int, columns: Columns) -> list[Part]:
         told = files.get_file_info(path)
         inside = files.get_file_info(pafs.FileSelector(path)) if told.type is pafs.FileType.Directory else [told]
     except OSError as error:
-        raise ConfigError(f"{uri} cannot be read: {error}. Check the address and the AWS variables.") from error
+        raise ConfigError(f"{uri} cannot be read: {clause(error)}. Check the address and the AWS variables.") from error
     if told.type is pafs.FileType.NotFound:
         raise ConfigError(f"There is no {uri}. Check the path.")
     kinds = {
@@ -134,7 +134,7 @@ def _split(
             file, size = pq.ParquetFile(stream), stream.size()
             count, names = file.metadata.num_rows, file.schema_arrow.names
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path} is no Parquet file: {error}. Take it out of the input.") from error
+        raise ConfigError(f"{path} is no Parquet file: {clause(error)}. Take it out of the input.") from error
     wanted = [columns.query, columns.documents, *([columns.retrieval_scores] if columns.retrieval_scores else [])]
     if missing := [name for name in wanted if name not in names]:
         raise ConfigError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}. Name the column to read.")
@@ -351,7 +351,7 @@ def parquet(table: pa.Table) -> bytes:
         again = pq.ParquetFile(pa.BufferReader(written))
         whole = again.metadata.num_rows == table.num_rows and again.schema_arrow.names == table.column_names
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"These rows cannot be kept as Parquet: {error}. Use --format jsonl.") from error
+        raise ConfigError(f"These rows cannot be kept as Parquet: {clause(error)}. Use --format jsonl.") from error
     if not whole:
         raise ConfigError("These rows cannot be kept as Parquet: they read back otherwise. Use --format jsonl.")
     return bytes(written)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import ConfigError, MissingExtra
+from ..core.errors import ConfigError, MissingExtra, clause
 from .limits import Limits
 from .server import Served
 
@@ -57,7 +57,7 @@ def app(args: Mapping[str, Any]) -> Any:
     except ConfigError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:  # `inf` replicas, say
-        raise ConfigError(f"An argument cannot be read: {error}. See `app`'s description.") from error
+        raise ConfigError(f"An argument cannot be read: {clause(error)}. See `app`'s description.") from error
     if replicas < 1 or not 0 <= num_cpus < math.inf:
         raise ConfigError("replicas must be at least 1 and num_cpus a finite number of at least 0.")
     models = (args["model"],) if "model" in args else ()

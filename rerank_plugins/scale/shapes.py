@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ..core.errors import MissingExtra
+from ..core.errors import MissingExtra, clause
 from ..reranker import RerankResponse, RerankResult
 from .limits import Refusal
 from .names import public_label
@@ -139,11 +139,11 @@ def _refusal(error: ValidationError) -> Refusal:
     if found[0]["type"] == "json_invalid":
         return _no_json(found[0]["msg"])
     told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found[:3])
-    return Refusal(422, f"{told}. Mend the body; /openapi.json says what belongs there.")
+    return Refusal(422, f"{clause(told)}. Mend the body; /openapi.json says what belongs there.")
 
 
 def _no_json(why: object) -> Refusal:
-    return Refusal(400, f"The body is no JSON in UTF-8: {why}. Mend it.")
+    return Refusal(400, f"The body is no JSON in UTF-8: {clause(why)}. Mend it.")
 
 
 def _check_numbers(value: Any, place: str) -> None:
