@@ -16,7 +16,7 @@ from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
 from .fields import Fields, read
 
-__all__ = ["Batch", "Expected", "as_list", "snapshot", "unread_request", "unread_results"]
+__all__ = ["Batch", "Expected", "as_list", "is_table", "snapshot", "unread_request", "unread_results"]
 
 T = TypeVar("T")
 
@@ -126,6 +126,11 @@ def _table(value: Any) -> tuple[str, str] | None:
     if "DataFrame" in _class_names(value) or hasattr(type(value), "__dataframe__"):
         return "df", 'df.to_pandas().to_dict("records")' if hasattr(value, "to_pandas") else 'df.to_dict("records")'
     return None
+
+
+def is_table(value: Any) -> bool:
+    """Return whether `value` is a table of a package that is known, or that follows the interchange protocol."""
+    return _table(value) is not None
 
 
 def _class_names(value: Any) -> list[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
+from collections import deque
+from collections.abc import Iterator
 
 import pytest
 from bees import DEGRADED, QUERY, SECRET, TEXTS
@@ -12,6 +15,7 @@ from bees import DEGRADED, QUERY, SECRET, TEXTS
 lancedb = pytest.importorskip(
     "lancedb"
 )  # not in the environment of the oldest versions; test_object_storage.py insists
+import pandas as pd  # noqa: E402
 import pyarrow as pa  # noqa: E402
 from lancedb.index import FTS  # noqa: E402
 from lancedb.query import BooleanQuery, MatchQuery, Occur  # noqa: E402
@@ -229,13 +233,93 @@ def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
     assert LanceDBReranker("lexical").rerank_vector(QUERY, own)["rerank_degraded"].to_pylist() == ["mine"] * 4
 
 
-@pytest.mark.parametrize("wrong", [TEXTS, [{"text": "x"}], None, iter(TEXTS)], ids=lambda wrong: type(wrong).__name__)
-async def test_what_is_no_table_is_refused_by_name(wrong):
-    told = f"as a pyarrow Table, got {type(wrong).__name__}: pass `await query.to_arrow"
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (TEXTS, "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
+        (iter(TEXTS), "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
+        ([{"text": "x"}, "y"], "Row 1 of results must be a mapping, got str"),
+        (None, r"results must be a list of rows \(mappings\), got None: pass `await query.to_arrow"),
+        ("text", r"results must be a list of rows \(mappings\), got one str: pass"),
+        ({"text": "x"}, r"results must be a list of rows \(mappings\), got one dict: pass"),
+        ({"text"}, r"results must be a list of rows \(mappings\), got a set: a set has no order"),
+        ([{"text": "x", "id": 1}, {"text": "y", "id": "two"}], "The rows are no table: .*Pass `await query.to_arrow"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+async def test_what_holds_no_rows_is_refused_by_name(wrong, told):
     with pytest.raises(InputError, match=told):
         LanceDBReranker("lexical").rerank_vector(QUERY, wrong)
+    if not isinstance(wrong, Iterator):
+        with pytest.raises(InputError, match=told):
+            await LanceDBReranker("lexical").arerank(QUERY, wrong)
+
+
+ROWS = {
+    "Table": lambda query: query.to_arrow(),
+    "RecordBatch": lambda query: query.to_arrow().combine_chunks().to_batches()[0],
+    "RecordBatchReader": lambda query: query.to_arrow().to_reader(),
+    "pandas": lambda query: query.to_pandas(),
+    "list": lambda query: query.to_list(),
+    "tuple": lambda query: tuple(query.to_list()),
+    "deque": lambda query: deque(query.to_list()),
+    "generator": lambda query: (row for row in query.to_list()),
+    "dict view": lambda query: {row["id"]: row for row in query.to_list()}.values(),
+    "array of objects": lambda query: pd.Series(query.to_list()).to_numpy(),
+    "pandas Series": lambda query: pd.Series(query.to_list()),
+    "query": lambda query: query,
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+async def test_rows_in_whatever_form_a_search_gives_them(table, kind):
+    reranker = LanceDBReranker("lexical")
+    expected = reranker.rerank_vector(QUERY, table.search(NEAR_THE_FIRST).to_arrow())["id"].to_pylist()
+    assert reranker.rerank_vector(QUERY, ROWS[kind](table.search(NEAR_THE_FIRST)))["id"].to_pylist() == expected
+    assert (await reranker.arerank(QUERY, ROWS[kind](table.search(NEAR_THE_FIRST))))["id"].to_pylist() == expected
+    words = table.search(QUERY, query_type="fts")
+    assert reranker.rerank_fts(QUERY, ROWS[kind](words))["text"].to_pylist()[0] == TEXTS[3]
+
+
+def test_rows_keep_the_columns_that_the_first_one_lacks():
+    rows = [{"text": "bees"}, {"text": "the moon", "page": 7}]
+    found = LanceDBReranker("lexical").rerank_vector("moon", rows)
+    assert found["page"].to_pylist() == [7, None]
+    assert LanceDBReranker("lexical").rerank_vector("moon", []).num_rows == 0
+
+
+def test_several_queries_that_were_not_run_yet(table):
+    queries = [table.search(vector).limit(2).with_row_id(True) for vector in VECTORS[::3]]
+    found = [query.to_arrow() for query in queries]
+    reranked = LanceDBReranker("lexical").rerank_multivector(found, QUERY, deduplicate=True)
+    assert LanceDBReranker("lexical").rerank_hybrid(QUERY, queries[0], queries[1])["id"].to_pylist()[0] == 13
+    assert sorted(reranked["id"].to_pylist()) == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("column", ["id", "vector", "tags", "data"])
+def test_a_column_that_holds_no_text_is_refused_by_name(table, column):
+    found = table.search(NEAR_THE_FIRST).to_arrow()
+    found = found.append_column("tags", pa.array([["a"]] * len(found))).append_column(
+        "data", pa.array([b"x"] * len(found))
+    )
+    kind = re.escape(str(found.schema.field(column).type))
+    told = (
+        rf"column '{column}' must hold strings or structs, got {kind}.*column=.*the search gives text, fields, note\."
+    )
     with pytest.raises(InputError, match=told):
-        await LanceDBReranker("lexical").arerank(QUERY, wrong)
+        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, found)
+    with pytest.raises(InputError, match="the search gives none: select one"):
+        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, found.select([column]))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_a_column_of_any_kind_of_text_is_read(kind):
+    found = pa.table({"text": pa.array(TEXTS).cast(kind)})
+    assert LanceDBReranker("lexical").rerank_vector(QUERY, found)["text"].to_pylist()[0] == TEXTS[3]
+    nothing = pa.table({"text": pa.nulls(2)})
+    assert LanceDBReranker("lexical").rerank_vector(QUERY, nothing)["_relevance_score"].to_pylist() == [None, None]
 
 
 def test_allowed_rerankers_restrict_the_name():
