@@ -52,7 +52,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "llama_index": {"adapting", "config", "core", "documents", "reranker"},
     "lancedb": {"adapting", "core", "documents", "reranker"},
     "evaluation": {"config", "core", "reranker", "rows"},
-    "scale": {"__init__", "config", "core", "reranker", "rows"},  # the version
+    "scale": {"__init__", "config", "core", "documents", "reranker", "rows"},  # the version
     "cli": {
         "__init__",
         "calibration",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, clause
+from ..core.types import is_score
 
 __all__ = ["Question", "questions"]
 
@@ -39,11 +40,11 @@ def questions(path: Path) -> Iterator[Question]:
             or not isinstance(found, list)
             or not isinstance(labels, list)
             or len(found) != len(labels)
-            or not all(isinstance(each, int | float) for each in labels)
+            or not all(isinstance(each, bool) or is_score(each) for each in labels)
             or not all(isinstance(each, str | dict) for each in found)
         ):
             raise InputError(
-                f'{path}, line {number}: it needs {{"query": text, "candidates": [text, …], "labels": [number, …]}}, one '
+                f'{path}, line {number}: it needs {{"query": text, "candidates": [text, …], "labels": [finite number, …]}}, one '
                 "label for each candidate."
             )
         yield Question(query, tuple(map(_document, found)), tuple(map(float, labels)))

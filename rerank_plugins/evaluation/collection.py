@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def first_of(folder: Path, *names: str) -> Path:
 def read_corpus(path: Path) -> dict[str, str]:
     """Return id → text of a JSONL file (`_id`, `title`, `text`), a TSV file (id, text) or TREC's `<DOC>` files."""
     if path.suffix in (".jsonl", ".ndjson"):
-        return {name: _titled(value) for name, value in _objects(path)}
+        return {name: _titled(value, where) for name, value, where in _objects(path)}
     content = _text(path)
     if "<DOCNO>" in content[:10_000].upper():
         return dict(_trec_documents(content))
@@ -72,7 +73,7 @@ def _trec_documents(content: str) -> Iterator[tuple[str, str]]:
 def read_queries(path: Path) -> dict[str, str]:
     """Return id → text of a JSONL file (`_id`, `text`) or a TSV file (id, text)."""
     if path.suffix in (".jsonl", ".ndjson"):
-        return {name: _field(value, TEXTS, path) for name, value in _objects(path)}
+        return {name: _field(value, TEXTS, where) for name, value, where in _objects(path)}
     return dict(_pairs(path, _text(path)))
 
 
@@ -102,7 +103,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     The score orders, as in trec_eval; where scores tie the rank column does (trec_eval would take the document's name).
 
     Raises:
-        InputError: A line has fewer columns, or no numbers where they belong.
+        InputError: A line has fewer columns, or no finite numbers where they belong.
     """
     found: dict[str, list[tuple[float, float, str]]] = {}
     for number, line in enumerate(_lines(_text(path)), start=1):
@@ -111,7 +112,10 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
             continue
         try:
             query, _, document, rank, score = cells[:5]
-            found.setdefault(query, []).append((-float(score), float(rank), document))
+            numbers = -float(score), float(rank)
+            if not all(map(math.isfinite, numbers)):
+                raise ValueError(line)
+            found.setdefault(query, []).append((*numbers, document))
         except ValueError as error:
             raise InputError(
                 f"{path}, line {number}: a run's lines are 'query Q0 document rank score tag'. Mend that line."
@@ -122,25 +126,33 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     }
 
 
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield the id of each line, its object, and where it stands, for errors."""
     for row in rows(str(path), jsonl=True):
+        where = f"{path}, line {row.line}"
         if not isinstance(row.value, dict):
-            raise InputError(f"{path}, line {row.line} is no JSON object with an id and a text. Mend that line.")
-        yield _field(row.value, IDS, path), row.value
+            raise InputError(f"{where} is no JSON object with an id and a text. Mend that line.")
+        yield _field(row.value, IDS, where), row.value, where
 
 
-def _field(value: dict[str, Any], names: tuple[str, ...], path: Path) -> str:
-    for name in names:
-        if name in value:
-            return str(value[name])
-    raise InputError(
-        f"{path}: an object has none of the fields {', '.join(names)}: it has {', '.join(value) or 'none'}."
-    )
+def _field(value: dict[str, Any], names: tuple[str, ...], where: str) -> str:
+    """Return the first of the fields `names` that has a value: a string, or a number as one."""
+    name = next((each for each in names if value.get(each) is not None), None)
+    if name is None:
+        raise InputError(f"{where} has none of the fields {', '.join(names)}: it has {', '.join(value) or 'none'}.")
+    return _string(value[name], name, where)
 
 
-def _titled(value: dict[str, Any]) -> str:
-    text = next((str(value[name]) for name in TEXTS if name in value), "")
-    return f"{value.get('title') or ''}\n{text}".strip()
+def _string(value: Any, name: str, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{where}: the field {name!r} must be a string, got {type(value).__name__}. Mend that line.")
+    return str(value)
+
+
+def _titled(value: dict[str, Any], where: str) -> str:
+    text = next((_string(value[name], name, where) for name in TEXTS if value.get(name) is not None), "")
+    title = value.get("title")
+    return f"{'' if title is None else _string(title, 'title', where)}\n{text}".strip()
 
 
 def _pairs(path: Path, content: str) -> Iterator[tuple[str, str]]:

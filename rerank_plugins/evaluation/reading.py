@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.types import is_score
 from ..rows import Row
 from ..rows import read as rows
 from .bm25 import BM25
@@ -132,4 +133,6 @@ def _candidate(value: Any, name: str, where: str) -> Candidate:
     if not isinstance(value, Mapping) or not isinstance(value.get("text"), str):
         raise InputError(f"{where} has a candidate that is neither a text nor an object with one: {LABELLED}.")
     score = value.get("score")
+    if score is not None and not is_score(score):
+        raise InputError(f"{where} has a candidate whose score is no finite number: {LABELLED}.")
     return Candidate(str(value.get("id", name)), value["text"], None if score is None else float(score))

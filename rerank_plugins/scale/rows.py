@@ -16,7 +16,9 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
+from ..core.numeric import shown
 from ..core.together import together
+from ..documents import Expected, as_list
 from ..reranker import Reranker, RerankResponse
 
 __all__ = ["ADDED", "Bad", "Columns", "rerank_rows"]
@@ -78,7 +80,10 @@ async def rerank_rows(
                 scores = row.get(columns.retrieval_scores) if columns.retrieval_scores else None
                 query = row.get(columns.query)
                 if not isinstance(query, str):
-                    raise InputError(f"{columns.query!r} holds no text but {type(query).__name__}.")
+                    raise InputError(
+                        f"The column {columns.query!r} must hold a string, got {_got(query)}: name the column that holds "
+                        "the query."
+                    )
                 return _answer(await reranker.arerank(query, documents, top_n, None, scores))
             except _WAITS:
                 raise
@@ -88,12 +93,20 @@ async def rerank_rows(
     return await together(one(row) for row in rows)
 
 
+def _got(value: Any) -> str:
+    """Return what an error says of a value that is no string; a list may hold the user's text."""
+    return shown(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
+
 def _documents(row: Mapping[str, Any], columns: Columns) -> list[Any]:
-    documents = row.get(columns.documents)
-    if callable(listed := getattr(documents, "tolist", None)):
-        documents = listed()  # numpy's array, as which a list comes out of many a stage of Ray Data
-    if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Sequence):
-        raise InputError(f"{columns.documents!r} holds no list but {type(documents).__name__}.")
+    expected = Expected(
+        name=f"The column {columns.documents!r}",
+        items="strings or mappings",
+        rows="pass the rows, {rows}",
+        one="name the column that holds the candidates",
+    )
+    # An array is how a list comes out of many a stage of Ray Data.
+    documents = as_list(row.get(columns.documents), expected)
     # A Parquet file gives every object all fields, those that it never had as null: in the answer they are left out.
     return [
         {name: value for name, value in each.items() if value is not None} if isinstance(each, Mapping) else each

@@ -145,6 +145,8 @@ def test_what_has_no_scores_of_one_backend(data, tmp_path, capsys, spec, why):
         ('{"query": "a", "candidates": ["b"], "labels": []}', "one label for each candidate"),
         ("", "Give more judged data"),
         ('{"query": "a", "candidates": [7], "labels": [1]}', "line 1: it needs"),
+        ('{"query": "a", "candidates": ["b"], "labels": [NaN]}', "line 1: it needs"),
+        ('{"query": "a", "candidates": ["b"], "labels": [1e999]}', "line 1: it needs"),
     ],
 )
 def test_broken_data(tmp_path, capsys, text, why):

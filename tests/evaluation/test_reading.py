@@ -152,6 +152,14 @@ def test_a_sample_is_spread_over_the_queries(tmp_path):
     assert [each.id for each in read(folder, limit=4).questions] == ["0", "5", "10", "15"]
 
 
+def test_a_field_without_a_value_is_no_text(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text(
+        '{"_id": 1, "title": null, "text": null, "body": "a"}\n{"_id": 2, "title": "b", "text": null}\n', "utf-8"
+    )
+    assert read_corpus(file) == {"1": "a", "2": "b"}
+
+
 def broken(folder: Path, file: str, text: str) -> Path:
     (beir(folder) / file).write_text(text, "utf-8")
     return folder
@@ -166,7 +174,17 @@ def broken(folder: Path, file: str, text: str) -> Path:
         ("run.txt", "1 Q0 d7 1 1.0 x\n", "'d7'"),
         ("run.txt", "9 Q0 d1 1 1.0 x\n", "no document for any judged query"),
         ("corpus.jsonl", '"only a text"\n', "line 1"),
-        ("corpus.jsonl", '{"text": "no id"}\n', "_id"),
+        ("corpus.jsonl", '{"text": "no id"}\n', "line 1 has none of the fields _id"),
+        ("corpus.jsonl", '{"_id": null, "text": "no id"}\n', "line 1 has none of the fields _id"),
+        ("corpus.jsonl", '{"_id": "d1", "text": ["a", "b"]}\n', "line 1: the field 'text' must be a string, got list"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d1", "title": {}, "text": "a"}\n',
+            "line 1: the field 'title' must be a string, got dict",
+        ),
+        ("queries.jsonl", '{"_id": "1", "text": null}\n', "line 1 has none of the fields text"),
+        ("queries.jsonl", '\n{"_id": "1", "text": true}\n', "line 2: the field 'text' must be a string, got bool"),
+        ("run.txt", "1 Q0 d1 1 nan x\n", "query Q0 document rank score tag"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, file, text, told):
@@ -181,6 +199,10 @@ def test_what_is_wrong_is_named(tmp_path, file, text, told):
         {"query": "q", "candidates": ["a"]},
         {"query": "q", "candidates": [7], "labels": [1]},
         {"query": "q", "candidates": ["a"], "labels": ["yes"]},
+        {"query": "q", "candidates": [{"text": "a", "score": "high"}], "labels": [1]},
+        {"query": "q", "candidates": [{"text": "a", "score": [1]}], "labels": [1]},
+        {"query": "q", "candidates": [{"text": "a", "score": float("nan")}], "labels": [1]},
+        {"query": "q", "candidates": [{"text": "a", "score": 10**400}], "labels": [1]},
     ],
 )
 def test_a_wrong_list_is_named(tmp_path, row):

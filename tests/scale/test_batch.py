@@ -303,7 +303,16 @@ def test_rows_at_fault_are_set_aside_with_the_reason(tmp_path, capsys):
     assert [row["id"] for row in written(tmp_path / "out", "jsonl")] == [0, 1, 2]
     bad = set_aside(tmp_path / "out")
     assert [row["row"] for row in bad] == [2, 3, 4, 5, 6, 7, 8, 9]
-    words = ["JSON", "object", "UTF-8", "documents", "query", "blank", "Document 1", "no list but str"]
+    words = [
+        "JSON",
+        "object",
+        "UTF-8",
+        "documents",
+        "query",
+        "blank",
+        "Document 1",
+        "must be a list of strings or mappings, got one str",
+    ]
     assert [word for word, row in zip(words, bad, strict=True) if word not in row["reason"]] == []
     assert bad[4]["value"] == {"id": 10, "query": 5, "documents": ["a"]}
     assert "3 rows reranked" in (out := capsys.readouterr().out)
