@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Real
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 
 from .config import shared, with_threshold
+from .config.build import OPTIONS
+from .config.registry import unknown
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
 from .core.numeric import finite
@@ -36,8 +39,32 @@ if TYPE_CHECKING:
 else:
     RerankerLike = Any  # pydantic does not look inside: its errors show what they reject, and that may hold a key
 
-ADAPTER = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+
+ADAPTER = ConfigDict(
+    arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+)
 """To be repeated by every adapter: the host's own classes come later in the bases and would win."""
+
+
+_MODEL = "name the model in the spec, reranker='BACKEND:MODEL'"
+_TOP_N = "how many come back is top_n"
+_THRESHOLD = "the least relevance is score_threshold"
+_INSTEAD = {
+    "model": _MODEL,
+    "model_name": _MODEL,
+    "model_id": _MODEL,
+    "spec": "it is called reranker here",
+    "use": "it is called reranker here",
+    "top_k": _TOP_N,
+    "k": _TOP_N,
+    "n": _TOP_N,
+    "topn": _TOP_N,
+    "threshold": _THRESHOLD,
+    "min_score": _THRESHOLD,
+    "similarity_cutoff": _THRESHOLD,
+    "client": "a client is an option of the backend, reranker={'use': 'BACKEND:MODEL', 'BACKEND': {'client': …}}",
+}
+"""What fields of other packages' rerankers are called here."""
 
 
 class Adapter(BaseModel):
@@ -45,9 +72,15 @@ class Adapter(BaseModel):
 
     model_config = ADAPTER
 
-    reranker: RerankerLike = None
-    """A spec (`"backend:model"` or a mapping), or a ready `Reranker`; `None` is `load_reranker()`'s default. The same
-    spec and key share one live reranker in the process, which the adapter never closes."""
+    reranker: RerankerLike = Field(
+        default=None, json_schema_extra={"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}
+    )
+    """A spec (`"backend:model"` or a mapping), the name of a reranker in the configuration file, or a ready `Reranker`;
+    `None` is `load_reranker()`'s default. The same spec and key share one live reranker in the process, which the adapter
+    never closes."""
+    config: str | os.PathLike[str] | None = None
+    """Path of the TOML file in which `reranker` and the specs inside it are looked up by name; `None` is the file that the
+    environment variable RERANK_PLUGINS_CONFIG names. Never let a request choose it."""
     top_n: int | None = None
     """How many come back, at least 1; `None` is the spec's own, and without one all."""
     instruction: str | None = None
@@ -64,9 +97,12 @@ class Adapter(BaseModel):
     """Called with each answer, before the documents are returned: to count usage, or to refuse a degraded answer by
     raising, since what it raises is raised to the caller. A plain function; serialising leaves it out."""
 
+    _instead: ClassVar[Mapping[str, str]] = _INSTEAD
+    """What to write in place of the fields of other packages."""
     _counts: ClassVar[tuple[str, ...]] = ("top_n",)
     """The fields that are integers of at least 1, or `None`."""
-    _live: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+    _live: tuple[Any, str | os.PathLike[str] | None, Reranker] | None = PrivateAttr(default=None)
+    """`reranker` and `config` as they were when the live reranker was looked up, and that one."""
 
     def __init__(self, **fields: Any) -> None:
         """Check the fields and find the reranker; here, since pydantic would wrap what a validator raises.
@@ -81,15 +117,46 @@ class Adapter(BaseModel):
                 fields[name] = check_top_n(fields[name], name)
         if fields.get("score_threshold") is not None:
             fields["score_threshold"] = finite(fields["score_threshold"], "score_threshold", 0.0, 1.0)
+        self._check_names(fields)
+        if isinstance(fields.get("config"), os.PathLike):
+            fields["config"] = os.fspath(fields["config"])  # a string, which every format of the hosts can store
         super().__init__(**fields)
         if inspect.iscoroutinefunction(self.on_response):
             raise ConfigError("on_response has to be a plain function, which starts a task where it has to wait.")
         for name in self.allowed_rerankers or ():
-            parse(name, profiles(None))  # a typo in the list is an error here, not at the first request
+            parse(name, profiles(self.config))  # a typo in the list is an error here, not at the first request
         self._check_allowed()
         if isinstance(self.reranker, Mapping):
             self.reranker = guarded(self.reranker)
         self._resolved()
+
+    @classmethod
+    def _check_names(cls, fields: Mapping[str, Any]) -> None:
+        """Refuse fields that there are not, and say what they are called here.
+
+        Raises:
+            ConfigError: The message shows no value, which may be a key.
+        """
+        valid = [name for name, field in cls.model_fields.items() if not field.exclude or name == "on_response"]
+        aliases = {field.alias for field in cls.model_fields.values()}
+        for name in fields:
+            if name not in cls.model_fields and name not in aliases:
+                error = unknown(f"field of {cls.__name__}", name, valid)
+                advice = cls._advice(name)
+                raise ConfigError(f"There is no field of {cls.__name__} {name!r}: {advice}.") if advice else error
+
+    @classmethod
+    def _advice(cls, name: str) -> str | None:
+        """Return what to write instead of a field that another package's reranker has."""
+        if name in cls._instead:
+            return cls._instead[name]
+        if name == "api_key" or name.endswith("_api_key"):
+            backend = name.removesuffix("_api_key") if name != "api_key" else "BACKEND"
+            variable = name.upper() if name != "api_key" else "NAME"
+            return f"a key stands in the spec, reranker={{'use': '{backend}:MODEL', 'api_key': 'env:{variable}'}}"
+        if name in OPTIONS:
+            return f"it is an option of the spec, reranker={{'use': 'BACKEND:MODEL', {name!r}: …}}"
+        return None
 
     def warmup(self) -> None:
         """Load the model now rather than at the first call."""
@@ -118,10 +185,20 @@ class Adapter(BaseModel):
     def _resolved(self) -> Reranker:
         """Return the live reranker; found anew where the field was assigned since."""
         self._check_allowed()  # here too, since fields may be assigned and copies made with others
-        if self._live is None or self._live[0] is not self.reranker:
-            self._live = self.reranker, self.reranker if isinstance(self.reranker, Reranker) else shared(self.reranker)
-        reranker = self._live[1]
+        if self._live is None or self._live[0] is not self.reranker or self._live[1] != self.config:
+            self._live = self.reranker, self.config, self._looked_up()
+        reranker = self._live[2]
         return reranker if self.score_threshold is None else with_threshold(reranker, self.score_threshold)
+
+    def _looked_up(self) -> Reranker:
+        if not isinstance(self.reranker, Reranker):
+            return shared(self.reranker, config=self.config)
+        if self.config is not None:
+            raise ConfigError(
+                "config says where the name of a reranker is looked up, and a ready Reranker has none. Leave it out, or "
+                "pass the name."
+            )
+        return self.reranker
 
     def _rerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ class LanceDBReranker(Reranker):
         self,
         reranker: RerankerLike = None,
         *,
+        config: str | os.PathLike[str] | None = None,
         column: str = "text",
         top_n: int | None = None,
         instruction: str | None = None,
@@ -64,7 +66,9 @@ class LanceDBReranker(Reranker):
         """Find the reranker; nothing is loaded or sent yet.
 
         Args:
-            reranker: A spec (`"backend:model"` or a mapping), or a ready `Reranker`; `None` is `load_reranker()`'s default.
+            reranker: A spec (`"backend:model"` or a mapping), the name of a reranker in the configuration file, or a ready
+                `Reranker`; `None` is `load_reranker()`'s default.
+            config: Path of the TOML file with the names; `None` is the one that RERANK_PLUGINS_CONFIG names.
             column: What is read: a text, or a struct, which is sent as a mapping of fields. The search has to select it.
             top_n: How many rows come back, at least 1; `None` is the spec's own, and without one all.
             instruction: What relevant means here, for models that follow such a text.
@@ -82,6 +86,7 @@ class LanceDBReranker(Reranker):
         self.column = column
         self._adapter = Adapter(
             reranker=reranker,
+            config=None if config is None else os.fspath(config),
             top_n=top_n,
             instruction=instruction,
             score_threshold=score_threshold,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from .core.errors import ConfigError, MissingExtra
 
@@ -18,7 +18,7 @@ try:
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.load.serializable import Serializable
     from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams, RetrieverLike
-    from pydantic import Field
+    from pydantic import Field, WithJsonSchema
 except ModuleNotFoundError as error:
     raise MissingExtra("rerank_plugins.langchain", extra="langchain", package="langchain-core") from error
 
@@ -44,6 +44,12 @@ EXPECTED = Expected(
         "tuple": "take the document out of it, such as document for document, score in pairs",
         "BaseRetriever": "pass what it finds, retriever.invoke(query), or use RerankRetriever(retriever=…)",
     },
+)
+
+
+_NO_RETRIEVER = (
+    "a compressor holds no retriever. Use RerankRetriever(retriever=…, fetch_k=50, reranker=…), or "
+    "ContextualCompressionRetriever(base_compressor=RerankCompressor(…), base_retriever=…)"
 )
 
 
@@ -90,7 +96,7 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
     Documents come back best first, as copies with `id`, class and metadata kept. Their metadata gains `relevance_score`
     (in [0, 1]), `retrieval_rank` (0 stood first in the input) and, where the input had a numeric `relevance_score` or
     `retrieval_score`, that as `retrieval_score`; on a degraded answer also `rerank_degraded`, `rerank_reason` and
-    `rerank_model`. What you stored under another of these names stays. The fields are `Adapter`'s.
+    `rerank_model`. What you stored under another of these names stays.
 
     `relevance_score` is `None` where nothing was scored: for a blank document (`rerank_reason` says so) and on an answer
     of `passthrough`, which is what a fallback may give while a vendor is down. Let `score_threshold` filter, which leaves
@@ -98,7 +104,26 @@ class RerankCompressor(_LangChainAdapter, BaseDocumentCompressor):
 
     `rerank_spans`, where passages are known, are characters of this `page_content`. Text splitters copy metadata to every
     piece: remove the key before a later step splits the document.
+
+    Args:
+        reranker: A spec (`"backend:model"` or a mapping), the name of a reranker in the configuration file, or a ready
+            `Reranker`; `None` is `load_reranker()`'s default.
+        config: Path of the TOML file with the names; `None` is the one that RERANK_PLUGINS_CONFIG names.
+        top_n: How many come back, at least 1; `None` is the spec's own, and without one all.
+        instruction: What relevant means here, for models that follow such a text.
+        score_threshold: From 0 to 1: leave out what has a lower `relevance_score`; never applied to a degraded answer.
+        allowed_rerankers: The strings that `reranker` may be, where requests choose it.
+        on_response: A plain function that is called with each `RerankResponse`; what it raises is raised to the caller.
+
+    Raises:
+        ConfigError: An unknown field, backend or option, a missing key, a threshold that cannot mean anything.
+        InputError: A count is no integer of at least 1.
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        **Adapter._instead,
+        **dict.fromkeys(("base_retriever", "retriever", "fetch_k"), _NO_RETRIEVER),
+    }
 
     model_config = ADAPTER
 
@@ -171,13 +196,37 @@ class RerankRetriever(_LangChainAdapter, BaseRetriever):
 
     `configurable_fields(reranker=…)` passes on whatever a request sends, and a mapping may name any URL, file and
     environment variable: where requests come from others, use it only with `allowed_rerankers`.
+
+    Args:
+        retriever: Gives the candidates.
+        fetch_k: How many candidates to rerank; `None` is as many as `retriever` gives.
+        reranker: A spec (`"backend:model"` or a mapping), the name of a reranker in the configuration file, or a ready
+            `Reranker`; `None` is `load_reranker()`'s default.
+        config: Path of the TOML file with the names; `None` is the one that RERANK_PLUGINS_CONFIG names.
+        top_n: How many come back, at least 1; `None` is the spec's own, and without one all.
+        instruction: What relevant means here, for models that follow such a text.
+        score_threshold: From 0 to 1: leave out what has a lower `relevance_score`; never applied to a degraded answer.
+        allowed_rerankers: The strings that `reranker` may be, where requests choose it.
+        on_response: A plain function that is called with each `RerankResponse`; what it raises is raised to the caller.
+
+    Raises:
+        ConfigError: An unknown field, backend or option, a missing key, a threshold that cannot mean anything.
+        InputError: A count is no integer of at least 1.
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        **Adapter._instead,
+        "base_retriever": "it is called retriever here",
+        "base_compressor": "it is called reranker here, and takes a spec or a Reranker",
+        "top_k": "how many come back is top_n, and how many candidates are asked for is fetch_k",
+        "k": "how many come back is top_n, and how many candidates are asked for is fetch_k",
+    }
 
     model_config = ADAPTER
 
     _counts: ClassVar[tuple[str, ...]] = ("top_n", "fetch_k")
 
-    retriever: RetrieverLike
+    retriever: Annotated[RetrieverLike, WithJsonSchema({"type": "object"})]
     """Gives the candidates."""
     fetch_k: int | None = Field(default=None, ge=1)
     """How many candidates to rerank; `None` is as many as `retriever` gives. Every retriever inside `retriever` is asked

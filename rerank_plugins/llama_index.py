@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from .core.errors import InputError, MissingExtra
 from .core.types import Span
@@ -54,7 +54,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
     `retrieval_rank` (0 stood first in the input) and `retrieval_score` (the score it came with); on a degraded answer
     also `rerank_degraded`, `rerank_reason` and `rerank_model`; where passages are known `rerank_spans`, in characters of
     the node's own text, without its metadata. None of these enters the text for embedding or for the LLM. What you stored
-    under another of these names stays. The fields are `Adapter`'s and one more.
+    under another of these names stays.
 
     `relevance_score` is `None` where nothing was scored: for a node without text (`rerank_reason` says so) and on an
     answer of `passthrough`, which is what a fallback may give while a vendor is down. Let `score_threshold` filter, which
@@ -62,7 +62,28 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
 
     A later step that splits nodes, such as `CitationQueryEngine`, copies `rerank_spans` to pieces that they do not fit:
     there, read them before, or remove the key.
+
+    Args:
+        reranker: A spec (`"backend:model"` or a mapping), the name of a reranker in the configuration file, or a ready
+            `Reranker`; `None` is `load_reranker()`'s default.
+        config: Path of the TOML file with the names; `None` is the one that RERANK_PLUGINS_CONFIG names.
+        top_n: How many come back, at least 1; `None` is the spec's own, and without one all.
+        instruction: What relevant means here, for models that follow such a text.
+        score_threshold: From 0 to 1: leave out what has a lower `relevance_score`; never applied to a degraded answer.
+        allowed_rerankers: The strings that `reranker` may be, where requests choose it.
+        on_response: A plain function that is called with each `RerankResponse`; what it raises is raised to the caller.
+        metadata_mode: Which metadata the reranker reads before the text.
+
+    Raises:
+        ConfigError: An unknown field, backend or option, a missing key, a threshold that cannot mean anything.
+        InputError: A count is no integer of at least 1.
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        **Adapter._instead,
+        "keep_retrieval_score": "the metadata always gains retrieval_score",
+        "base_retriever": "a postprocessor holds no retriever. Pass it to the engine, node_postprocessors=[RerankPostprocessor(…)]",
+    }
 
     model_config = ADAPTER
 

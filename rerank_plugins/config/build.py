@@ -105,16 +105,20 @@ _table_lock = Lock()
 _TABLE_SIZE = 64
 
 
-def shared(spec: str | Mapping[str, Any] | None) -> Reranker:
+def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[str] | None = None) -> Reranker:
     """Return the process's one live reranker of a spec and its keys, so that switching per call makes nothing anew.
 
     The 64 specs used last are kept. Whoever gets a reranker here does not close it.
 
+    Args:
+        spec: As of `load_reranker`.
+        config: As of `load_reranker`. Two files that say the same of a name give the same reranker.
+
     Raises:
         ConfigError: As `load_reranker`.
     """
-    named = profiles(None)
-    settings = spelled_out(parse(spec, named), named)
+    named = profiles(config)
+    settings = spelled_out(parse(spec, named, explicit=config is not None), named)
     name = canonical(settings)
     with _table_lock:
         found = _table.get(name)

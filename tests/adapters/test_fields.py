@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import json
 import logging
 import pickle
+import pydoc
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bees import DEGRADED, QUERY, SECRET, TEXTS
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import ValidationError
 
 from rerank_plugins import ConfigError, InputError, Reranker, RerankResponse, TransientError, load_reranker
 from rerank_plugins.core import Capabilities, LocalBackend
-from rerank_plugins.langchain import RerankCompressor
+from rerank_plugins.langchain import RerankCompressor, RerankRetriever
 from rerank_plugins.llama_index import RerankPostprocessor
 from rerank_plugins.testing.script import Status
 
@@ -83,10 +88,49 @@ class TestConstruction:
             kind(reranker={"use": "http", "base_url": "http://127.0.0.1:9", "api_key": "env:NOT_SET"})
 
     @both
-    def test_an_unknown_field_is_refused_and_its_value_not_shown(self, kind: Any) -> None:
-        with pytest.raises(ValidationError, match="api_key") as caught:
-            kind(reranker="lexical", api_key=SECRET)
+    @pytest.mark.parametrize(
+        ("field", "told"),
+        [
+            ("model", "name the model in the spec, reranker='BACKEND:MODEL'"),
+            ("model_name", "name the model in the spec, reranker='BACKEND:MODEL'"),
+            ("top_k", "how many come back is top_n"),
+            ("threshold", "the least relevance is score_threshold"),
+            ("api_key", "reranker={'use': 'BACKEND:MODEL', 'api_key': 'env:NAME'}"),
+            ("cohere_api_key", "reranker={'use': 'cohere:MODEL', 'api_key': 'env:COHERE_API_KEY'}"),
+            ("device", "it is an option of the spec, reranker={'use': 'BACKEND:MODEL', 'device': …}"),
+            ("fallback", "it is an option of the spec, reranker={'use': 'BACKEND:MODEL', 'fallback': …}"),
+            ("topN", "Did you mean 'top_n'? Choose one of: allowed_rerankers, "),
+            ("score_treshold", "Did you mean 'score_threshold'?"),
+            ("instructions", "Did you mean 'instruction'?"),
+            ("qwertyuiop", "Choose one of: allowed_rerankers, "),
+        ],
+    )
+    def test_an_unknown_field_is_refused_with_the_right_name_and_its_value_not_shown(
+        self, kind: Any, field: str, told: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"There is no field of {kind.__name__} {field!r}") as caught:
+            kind(reranker="lexical", **{field: SECRET})
+        assert told in str(caught.value)
         assert SECRET not in str(caught.value)
+
+    def test_a_retriever_belongs_elsewhere(self) -> None:
+        retriever = RunnableLambda(lambda query: [])
+        with pytest.raises(
+            ConfigError, match=r"'base_retriever': a compressor holds no retriever. Use RerankRetriever\("
+        ):
+            RerankCompressor(base_retriever=retriever)  # type: ignore[call-arg]
+        with pytest.raises(ConfigError, match="'fetch_k': a compressor holds no retriever"):
+            RerankCompressor(fetch_k=50)  # type: ignore[call-arg]
+        with pytest.raises(ConfigError, match="'base_retriever': it is called retriever here"):
+            RerankRetriever(base_retriever=retriever)  # type: ignore[call-arg]
+        with pytest.raises(ConfigError, match="'base_compressor': it is called reranker here"):
+            RerankRetriever(retriever=retriever, base_compressor="lexical")  # type: ignore[call-arg]
+        with pytest.raises(
+            ConfigError, match=r"'top_k': how many come back is top_n, .* candidates are asked for is fetch_k"
+        ):
+            RerankRetriever(retriever=retriever, top_k=5)  # type: ignore[call-arg]
+        with pytest.raises(ConfigError, match="'base_retriever': a postprocessor holds no retriever"):
+            RerankPostprocessor(base_retriever=retriever)
 
     @both
     def test_a_coroutine_function_cannot_observe(self, kind: Any) -> None:
@@ -108,9 +152,21 @@ class TestConstruction:
         monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
         assert run(kind(top_n=1)) == [TEXTS[3]]
 
-    @both
-    def test_a_schema_can_be_made(self, kind: Any) -> None:
-        assert {"reranker", "top_n", "instruction", "score_threshold"} <= set(kind.model_json_schema()["properties"])
+    @pytest.mark.parametrize("kind", [*ADAPTERS, RerankRetriever])
+    def test_each_field_is_described_in_the_schema_and_in_the_help(self, kind: Any) -> None:
+        properties = kind.model_json_schema()["properties"]
+        ours = {"reranker", "config", "top_n", "instruction", "score_threshold", "allowed_rerankers"}
+        ours |= {"retriever", "fetch_k"} if kind is RerankRetriever else set()
+        ours |= {"metadata_mode"} if kind is RerankPostprocessor else set()
+        for name in ours:
+            assert len(properties[name]["description"]) > 20, name
+        assert properties["reranker"]["anyOf"] == [{"type": "string"}, {"type": "object"}, {"type": "null"}]
+        assert properties["reranker"]["default"] is None
+        shown = pydoc.plain(pydoc.render_doc(kind))
+        arguments = shown.split("Args:")[1].split("Raises:")[0]
+        for name in (*ours, "on_response"):
+            assert f"{name}: " in arguments
+        assert set(inspect.signature(kind).parameters) >= {*ours, "on_response"}
 
 
 class TestCalls:
@@ -182,6 +238,74 @@ class TestCalls:
                 run(kind(reranker="lexical"), query)
             with pytest.raises(InputError):
                 await arun(kind(reranker="lexical"), query)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A file whose `production` keeps the order given until its stand-in's name is looked up in the same file."""
+    file = tmp_path / "rerank.toml"
+    file.write_text(
+        '[rerankers.default]\nuse = "lexical"\ntop_n = 1\n[rerankers.production]\nuse = "lexical"\nfallback = ["spare"]\n'
+        '[rerankers.spare]\nuse = "passthrough"\n'
+    )
+    return file
+
+
+class TestConfig:
+    @both
+    async def test_names_are_looked_up_in_the_file(self, kind: Any, config: Path) -> None:
+        for path in (config, str(config)):
+            adapter = kind(reranker="production", config=path)
+            assert run(adapter)[0] == TEXTS[3]
+            assert await arun(adapter) == run(adapter)
+            assert scorer(adapter) is scorer(kind(reranker="production", config=str(config)))
+        assert run(kind(reranker={"use": "lexical", "fallback": ["spare"]}, config=config))[0] == TEXTS[3]
+        assert run(kind(config=config)) == [TEXTS[3]]
+
+    @both
+    def test_it_wins_over_the_environment(self, kind: Any, config: Path, tmp_path: Path, monkeypatch: Any) -> None:
+        other = tmp_path / "other.toml"
+        other.write_text('[rerankers.production]\nuse = "passthrough"\n')
+        monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(other))
+        assert run(kind(reranker="production")) == TEXTS
+        assert run(kind(reranker="production", config=config))[0] == TEXTS[3]
+
+    @both
+    def test_copies_and_pickles_look_there_too(self, kind: Any, config: Path) -> None:
+        adapter = kind(reranker="production", config=config, top_n=2)
+        for each in (pickle.loads(pickle.dumps(adapter)), copy.deepcopy(adapter), adapter.model_copy()):
+            assert (each.reranker, each.config) == ("production", str(config))
+            assert run(each) == run(adapter)
+        json.dumps(adapter.model_dump())
+
+    @both
+    def test_another_file_may_be_assigned(self, kind: Any, config: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.toml"
+        other.write_text('[rerankers.production]\nuse = "passthrough"\n')
+        adapter = kind(reranker="production", config=config)
+        adapter.config = str(other)
+        assert run(adapter) == TEXTS
+
+    @both
+    def test_what_is_allowed_is_looked_up_there_too(self, kind: Any, config: Path) -> None:
+        assert run(kind(reranker="production", config=config, allowed_rerankers=["production"]))[0] == TEXTS[3]
+        with pytest.raises(ConfigError, match="must be one of allowed_rerankers"):
+            kind(reranker="spare", config=config, allowed_rerankers=["production"])
+
+    @both
+    @pytest.mark.parametrize("wrong", [5, b"rerank.toml", ["rerank.toml"]], ids=repr)
+    def test_a_path_is_text(self, kind: Any, wrong: Any) -> None:
+        with pytest.raises(ValueError, match="config"):
+            kind(reranker="lexical", config=wrong)
+
+    @both
+    def test_wrong_names_and_files_are_told_at_once(self, kind: Any, config: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="Did you mean 'production'"):
+            kind(reranker="producton", config=config)
+        with pytest.raises(ConfigError, match="cannot be read"):
+            kind(reranker="production", config=tmp_path / "missing.toml")
+        with pytest.raises(ConfigError, match=r"a ready Reranker has none\. Leave it out"):
+            kind(reranker=load_reranker("lexical"), config=config)
 
 
 class TestAllowedRerankers:

@@ -322,6 +322,14 @@ def test_a_column_of_any_kind_of_text_is_read(kind):
     assert LanceDBReranker("lexical").rerank_vector(QUERY, nothing)["_relevance_score"].to_pylist() == [None, None]
 
 
+def test_names_are_looked_up_in_a_file(table, tmp_path):
+    file = tmp_path / "rerank.toml"
+    file.write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\n')
+    for path in (file, str(file)):
+        found = table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("production", config=path), query_string=QUERY)
+        assert [row["text"] for row in found.to_list()] == [TEXTS[3]]
+
+
 def test_allowed_rerankers_restrict_the_name():
     assert (
         repr(LanceDBReranker("lexical", allowed_rerankers=["lexical"])) == "LanceDBReranker('lexical', column='text')"
