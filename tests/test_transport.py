@@ -7,6 +7,8 @@ import functools
 import gzip
 import json
 import logging
+import re
+import tomllib
 import traceback
 import tracemalloc
 import zlib
@@ -308,6 +310,18 @@ def call(name: str, server: VendorServer, **options):
         ({"error": {"message": "quota exceeded: top up", "code": 402}}, Rejected),
         ({"error": {"message": "quota exceeded: top up", "code": "429"}}, RateLimited),
         ({"code": 503, "message": "quota exceeded: top up"}, TransientError),
+        ({"errors": [{"message": "quota exceeded: top up"}]}, BadResponse),
+        ({"errors": {"documents": ["quota exceeded: top up"]}}, BadResponse),
+        ({"success": False, "error_msg": "quota exceeded: top up"}, BadResponse),
+        ({"statusCode": 429, "Message": "quota exceeded: top up"}, RateLimited),
+        ({"detail": [{"loc": ["body"], "msg": "quota exceeded: top up"}]}, BadResponse),
+        ({"message": {"account": "quota exceeded: top up"}}, BadResponse),
+        ({"error": {"detail": "quota exceeded: top up"}}, BadResponse),
+        ({"error": {"code": None, "what": "quota exceeded: top up"}}, BadResponse),
+        ({"fault": {"faultstring": "quota exceeded: top up", "detail": {"errorcode": "QuotaViolation"}}}, RateLimited),
+        ({"error": {"type": "rate_limit_error", "message": "quota exceeded: top up"}}, RateLimited),
+        ({"errors": [{"code": "RATE_LIMITED", "message": "quota exceeded: top up"}]}, RateLimited),
+        ({"type": "https://h/problems/no-permission", "title": "quota exceeded: top up"}, AuthenticationFailed),
     ],
 )
 def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendError]) -> None:
@@ -316,6 +330,65 @@ def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendE
         with pytest.raises(kind, match="quota exceeded: top up") as raised:
             call(name, server)
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("rate_limit_exceeded", RateLimited),
+        ("TooManyRequestsException", RateLimited),
+        ("insufficient_quota", RateLimited),  # OpenAI sends it with 429
+        ("overloaded", TransientError),
+        ("overloaded_error", TransientError),
+        ("SERVICE_UNAVAILABLE", TransientError),
+        ("internal_server_error", TransientError),
+        ("gateway_timeout", TransientError),
+        ("authentication_error", AuthenticationFailed),
+        ("invalid_api_key", AuthenticationFailed),
+        ("PERMISSION_DENIED", AuthenticationFailed),
+        ("payment_required", Rejected),
+        ("model_not_found", Rejected),
+        ("invalid_request_error", Rejected),
+        ("list", BadResponse),
+    ],
+)
+def test_an_error_with_status_200_is_the_one_that_it_names(name: str, error: str, kind) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(JSON({"type": error}))
+        with pytest.raises(BackendError) as raised:
+            call(name, server)
+    assert type(raised.value) is kind
+    assert kind is BadResponse or error in str(raised.value)
+
+
+@pytest.mark.parametrize("field", ["code", "status", "statusCode", "error", "error_code", "errorType", "__type"])
+def test_the_name_of_an_error_has_many_fields(server: VendorServer, field: str) -> None:
+    server.play(JSON({field: "com.acme#ThrottlingException"}))
+    with pytest.raises(RateLimited, match=r"com\.acme#ThrottlingException"):
+        call("http", server)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"results": [{"index": 0, "relevance_score": None, "document": {"type": "timeout", "code": 429}}]},
+        {"type": "list", "documents": [{"error": "forbidden"}]},
+    ],
+)
+def test_what_a_document_says_is_no_error_of_the_vendor(server: VendorServer, body) -> None:
+    server.play(JSON(body))
+    with pytest.raises(BadResponse):
+        call("http", server)
+
+
+def test_an_error_nested_without_end_is_an_error_still(server: VendorServer) -> None:
+    body: object = "deep"
+    for _ in range(100):
+        body = {"error": [body]}
+    server.play(JSON(body))
+    with pytest.raises(BadResponse, match="unknown shape"):
+        call("http", server)
 
 
 @pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
@@ -392,8 +465,30 @@ def test_scores_outside_of_their_scale_are_reported(scale: str, values, told, ca
                 assert response.reason is None
             else:
                 assert told in response.reason
-                assert "scale: logit" in response.reason
+                assert 'http = {scale = "logit"}' in response.reason
     assert len(caplog.records) == (told is not None)
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_the_advice_on_another_scale_can_be_followed(name: str) -> None:
+    """A spec that does what the reason says gets relevance scores that tell the documents apart."""
+    logits = dict(zip(DOCUMENTS, [7.7, 3.8, -2.3], strict=True))
+    with EVERYBODY[name](score=lambda _, text: logits[text]) as server:
+        reason = call(name, server).reason
+        (table,) = re.findall(r"([\w-]+) = \{(.*?)\}", reason)
+        option = tomllib.loads(table[1])
+    if name in ("http", "vllm", "tei", "infinity"):
+        assert table[0] == name
+    else:  # without an option of its own
+        assert f"{name} has no option for another scale" in reason
+        assert "`base_url`" in reason
+        assert "`calibration`" in reason
+        assert table[0] == "http"
+    with EVERYBODY[table[0]](score=lambda _, text: logits[text]) as server:
+        response = call(table[0], server, **{table[0]: option})
+    assert response.reason is None
+    assert response.scale == "logit"
+    assert len({result.relevance_score for result in response}) == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize("value", [False, 0, None])

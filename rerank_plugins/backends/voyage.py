@@ -199,8 +199,8 @@ class Voyage(SDKBackend):
                 backend=self.label,
             )
         body = _json(reply.body)
-        if isinstance(body, dict) and (said := self._words(body)):
-            return self._error_in(body, said)
+        if body is not None and (ours := self._error_in(body)) is not None:
+            return ours
         return BadResponse(
             f"{self.label} answered what the voyageai SDK cannot read ({kind}). Check `base_url`.", backend=self.label
         )
