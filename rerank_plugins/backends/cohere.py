@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..core.address import proxy_variable
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
 from ..core.hosted import TIMEOUT, SDKBackend
 from ..core.noting import note, noted
@@ -217,8 +218,7 @@ class Cohere(SDKBackend):
             return TransientError(f"{self.label}: {ours}", backend=self.label)
         if isinstance(error, OSError) or package in ("httpx", "httpcore", "h11", "anyio", "aiohttp"):
             return TransientError(
-                f"{self.label}: no answer ({told}). {connection_advice(error)} It may pass: raise `retry` or name a "
-                "`fallback` in the spec, and check `base_url`.",
+                f"{self.label}: no answer ({told}). {connection_advice(error, proxy_variable(self._url))}",
                 backend=self.label,
             )
         # What is left comes of a body that the SDK could not read: ValueError, TypeError, AttributeError, pydantic's.

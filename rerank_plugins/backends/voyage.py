@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..core.address import proxy_variable
 from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.hosted import SDKBackend
@@ -192,11 +193,9 @@ class Voyage(SDKBackend):
             )
         network = isinstance(error, voyageai.error.Timeout | OSError) or packages & {"aiohttp", "requests", "urllib3"}
         if network or (status is None and isinstance(error, voyageai.error.APIConnectionError)):
-            advice = connection_advice(error)
+            advice = connection_advice(error, proxy_variable(self._address, for_all=False))
             return TransientError(
-                f"{self.label}: no answer from {self._address} ({type(cause).__name__}). {f'{advice} ' if advice else ''}"
-                "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`.",
-                backend=self.label,
+                f"{self.label}: no answer from {self._address} ({type(cause).__name__}). {advice}", backend=self.label
             )
         body = _json(reply.body)
         if body is not None and (ours := self._error_in(body)) is not None:

@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .redaction import MASK
 from .secret import Secret, refuse_mask
 
-__all__ = ["SECRET_NAME", "Address", "proxy_credentials", "storable_url"]
+__all__ = ["SECRET_NAME", "Address", "proxy_credentials", "proxy_variable", "storable_url"]
 
 SECRET_NAME = re.compile(
     r"auth|key|token|secret|cookie|password|passwd|jwt|credential|signature|session", re.IGNORECASE
@@ -89,6 +89,26 @@ def proxy_credentials() -> Iterator[str]:
             userinfo = value.rpartition("://")[2].rpartition("@")[0]
             user = Secret(unquote(userinfo))
             yield from Address(user=user).credentials()
+
+
+def proxy_variable(url: str, *, for_all: bool = True) -> str:
+    """Return the name of the environment variable whose proxy requests to `url` go through; "" where none does.
+
+    Args:
+        url: The address of the request.
+        for_all: Whether the client reads ALL_PROXY: httpx does, aiohttp does not.
+    """
+    import urllib.request  # loads http.client, for what fails only
+
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    for scheme in (parts.scheme, "all") if for_all else (parts.scheme,):
+        if proxies.get(scheme):
+            if urllib.request.proxy_bypass(parts.hostname or ""):
+                return ""
+            names = [name for name, value in os.environ.items() if name.lower() == f"{scheme}_proxy" and value]
+            return max(names, default="the system's settings")  # lower case wins, and sorts last
+    return ""
 
 
 def storable_url(base_url: str) -> str:
