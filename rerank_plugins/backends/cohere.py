@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.address import proxy_variable
+from ..core.address import PathURL, proxy_variable
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
 from ..core.hosted import TIMEOUT, SDKBackend
 from ..core.noting import note, noted
@@ -138,7 +138,9 @@ class Cohere(SDKBackend):
             self._key.reveal() if self._key is not None else "n/a",  # `user` takes its place
             timeout=self._patience,
             base_url=self._url.removesuffix(PATH),
-            httpx_client=open_client(replace(self._base, url=self._url, user=user), _take),
+            httpx_client=open_client(
+                replace(self._base, url=PathURL(self._url, self._base.url.secrets), user=user), _take
+            ),
         )
 
     async def shut(self, client: Any) -> None:
