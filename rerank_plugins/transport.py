@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "unreachable"]
+__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "too_large", "unreachable"]
 
 LIMIT = 64 * 2**20
 """Bytes of an unpacked reply, where the caller sets no limit."""
@@ -209,13 +209,18 @@ async def read_reply(response: httpx.Response, limit: int) -> bytes:
                 packed = unpack.unconsumed_tail
             body += piece
             if len(body) > limit:
-                raise BadResponse(
-                    f"The reply is larger than {limit // 2**20} MB, far more than scores need: check `base_url`, and "
-                    "what answers there."
-                )
+                raise too_large(limit)
             if packed:
                 await asyncio.sleep(0)
     return bytes(body)
+
+
+def too_large(limit: int) -> BadResponse:
+    """Return the error for a reply of more than `limit` bytes."""
+    return BadResponse(
+        f"The reply is larger than {limit // 2**20} MB, far more than scores need: check `base_url`, and what answers "
+        "there."
+    )
 
 
 def unreachable(error: Exception, url: str) -> RerankError:

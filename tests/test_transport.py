@@ -273,6 +273,48 @@ def test_a_reply_that_unpacks_to_gigabytes_is_refused_early(name: str, code: int
     assert peak < 100 * 2**20
 
 
+class Endless(Step):
+    """Chunks without an end: no header says how long the reply is."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def play(self, exchange) -> None:
+        start = f"HTTP/1.1 {self.code} OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        exchange.write(start.encode())
+        chunk = b"%x\r\n%s\r\n" % (2**20, b" " * 2**20)
+        for _ in range(200):  # the client hangs up long before
+            exchange.write(chunk)
+        exchange.hang_up()
+
+
+@pytest.mark.parametrize("code", [200, 400])
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_a_reply_in_chunks_is_refused_at_the_same_limit(name: str, code: int) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(Endless(code))
+        tracemalloc.start()
+        try:
+            with pytest.raises(BadResponse, match=f"{name}.*larger than 16 MB"):
+                call(name, server)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 100 * 2**20
+        assert len(call(name, server)) == len(DOCUMENTS)  # and the backend goes on
+
+
+def test_a_voyage_client_of_the_users_has_the_same_limit() -> None:
+    import voyageai
+
+    with VENDORS["voyage"]() as server:
+        server.play(Endless(200))
+        client = voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1")
+        spec = {"use": "voyage", "voyage": {"client": client}, "retry": 1}
+        with load_reranker(spec) as reranker, pytest.raises(BadResponse, match="larger than 16 MB"):
+            reranker.rerank("tides", DOCUMENTS)
+
+
 def test_the_limit_of_a_reply_follows_from_the_request() -> None:
     few = RerankRequest(query="q", documents=("a",))
     assert reply_limit(few) < 17 * 2**20

@@ -75,7 +75,8 @@ class Cohere(SDKBackend):
             model: The model's name; on Bedrock or SageMaker its identifier, ARN or endpoint.
             api_key: The key, or `"env:NAME"`.
             client: A `cohere.AsyncClientV2`, or a blocking one (`ClientV2`, `BedrockClientV2`, `SagemakerClientV2`),
-                which runs on threads of this backend's own.
+                which runs on threads of this backend's own. The SDK reads its replies whole, so their size has no limit
+                here: give it only the address of a server that you trust.
             base_url: Replaces scheme and host.
             timeout: Seconds for one attempt.
             max_in_flight: Parts of one call that are sent at once.

@@ -32,7 +32,7 @@ from ..core.text_work import characters, run_text_work
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..core.wire import connection_advice, error_for_status, join_url, whole_number
-from ..transport import proxy_error
+from ..transport import proxy_error, too_large
 
 __all__ = ["Voyage"]
 
@@ -52,7 +52,11 @@ def _limits(query: int, pair: int, total: int, *, instructions: bool) -> Capabil
 
 
 class Voyage(SDKBackend):
-    """Voyage's rerankers. A blocking `voyageai.Client` of the user's runs on threads of this backend's own."""
+    """Voyage's rerankers.
+
+    A blocking `voyageai.Client` of the user's runs on threads of this backend's own. The SDK reads its replies whole, so
+    their size has no limit here, as it has with an `AsyncClient`.
+    """
 
     model = "rerank-3"
     base_url = "https://api.voyageai.com"
@@ -227,13 +231,36 @@ async def _note(_session: Any, _context: Any, parameters: Any) -> None:
     note(response.status, response.headers.items())
     if (reply := noted()) is None:
         return
-    if reply.limit is not None and (response.content_length or 0) > reply.limit:
-        raise BadResponse(
-            f"The reply is larger than {reply.limit // 2**20} MB, far more than scores need: check `base_url`, and what "
-            "answers there."
-        )
+    if reply.limit is not None:
+        if (response.content_length or 0) > reply.limit:
+            raise too_large(reply.limit)
+        response.content = _Bounded(response.content, reply.limit)  # a reply in chunks does not say its length
     if response.status == 200:
         reply.body = await response.read()  # aiohttp keeps it, so the SDK reads the same again
+
+
+class _Bounded:
+    """The stream of a reply's body; all else than reading it to its end is the stream's own."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+
+    async def read(self) -> bytes:
+        """Return the rest.
+
+        Raises:
+            BadResponse: It has more bytes than the limit; aiohttp then closes the connection.
+        """
+        body = bytearray()
+        async for chunk in self._stream.iter_any():
+            body += chunk
+            if len(body) > self._limit:
+                raise too_large(self._limit)
+        return bytes(body)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _proxy(url: str) -> dict[str, Any]:
