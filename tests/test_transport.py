@@ -484,6 +484,30 @@ def test_a_document_longer_than_max_tokens_is_cut_before_it_is_sent(server: Vend
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (413, "Payload Too Large"),
+        (400, "This model's maximum context length is 512 tokens"),  # vLLM
+        (422, "Input validation error: `inputs` must have less than 512 tokens. Given: 9000"),
+        (413, "`inputs` must have less than 512 tokens"),  # TEI
+        (400, "input (9000 tokens) is too large to process. increase the physical batch size"),  # llama.cpp
+        (400, "the request exceeds the available context size"),  # llama.cpp
+    ],
+)
+def test_a_text_that_the_server_finds_too_long_says_how_it_is_cut(server: VendorServer, code: int, words: str) -> None:
+    server.always(Status(code, message=words))
+    with reranker_for(server) as reranker, pytest.raises(Rejected, match=r"`max_tokens`.*`truncated`.*'rejected'"):
+        reranker.rerank("tides", DOCUMENTS)
+    strict = {"specs": ["lexical"], "on": ["rejected"]}
+    with reranker_for(server, fallback=strict) as reranker:
+        assert reranker.rerank("tides", DOCUMENTS).model == "lexical"
+    server.reset()
+    server.always(Status(400, message="the model's name is wrong"))
+    with reranker_for(server) as reranker, pytest.raises(Rejected, match="sending it again will not help"):
+        reranker.rerank("tides", DOCUMENTS)
+
+
+@pytest.mark.parametrize(
     ("scale", "values", "told"),
     [
         ("unit", [7.7, 3.8, -2.3], "outside 0…1, from -2.3 to 7.7"),

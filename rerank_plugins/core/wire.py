@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import time
@@ -29,6 +30,14 @@ __all__ = [
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425})  # and every 5xx
 AUTHENTICATION_STATUSES = frozenset({401, 403, 498})  # 498: Cohere's "invalid token"
+
+
+_TOO_LONG = re.compile(
+    r"too (long|large|big|many tokens)|context (length|window|size)|max(imum)?[ _](context|sequence|token|input|model|length)"
+    r"|token limit|(less|fewer) than \d+ tokens|exceeds? the (limit|maximum)|larger than|longer than",
+    re.IGNORECASE,
+)
+"""How servers say that a text is longer than they read: vLLM, TEI, llama.cpp, Infinity, and vendors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,13 @@ def error_for_status(
         return make(Rejected, f"It redirects: set `base_url` to the address it names.{where}")
     if 200 <= status < 300:
         return make(BadResponse, "Expected a JSON body of scores.")
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(explanation)):
+        return make(
+            Rejected,
+            "The request is too large for it: name its limit in the backend's own options (`max_tokens` or `max_bytes`, "
+            "where it has them), so that longer documents are cut here and marked `truncated`, or set `long_documents` to "
+            "'chunk'. A `fallback` answers for this with `on`: ['rejected'].",
+        )
     return make(Rejected, "The request is refused as it is: sending it again will not help.")
 
 
