@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .core.address import Address
+from .core.address import Address, proxy_variable
 from .core.errors import BadResponse, ConfigError, RerankError, TransientError, clause
 from .core.json_text import encoded
 from .core.loop import PerLoop, Workers
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "unreachable"]
+__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "too_large", "unreachable"]
 
 LIMIT = 64 * 2**20
 """Bytes of an unpacked reply, where the caller sets no limit."""
 _PIECE = 2**20
 """Bytes that are unpacked without a break for the event loop."""
 
-_ADVICE = "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`."
 _LOGGERS = ("httpx", *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")))
 """They log URLs, and the headers of replies, where a server may repeat a key."""
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
@@ -212,13 +211,18 @@ async def read_reply(response: httpx.Response, limit: int) -> bytes:
                 packed = unpack.unconsumed_tail
             body += piece
             if len(body) > limit:
-                raise BadResponse(
-                    f"The reply is larger than {limit // 2**20} MB, far more than scores need: check `base_url`, and "
-                    "what answers there."
-                )
+                raise too_large(limit)
             if packed:
                 await asyncio.sleep(0)
     return bytes(body)
+
+
+def too_large(limit: int) -> BadResponse:
+    """Return the error for a reply of more than `limit` bytes."""
+    return BadResponse(
+        f"The reply is larger than {limit // 2**20} MB, far more than scores need: check `base_url`, and what answers "
+        "there."
+    )
 
 
 def unreachable(error: Exception, url: str) -> RerankError:
@@ -228,10 +232,8 @@ def unreachable(error: Exception, url: str) -> RerankError:
     kind = type(error).__name__
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError | UnicodeError):
         return ConfigError(f"{url} cannot be asked ({kind}): check `base_url`, `api_key` and `headers`.")
-    advice = connection_advice(error)
-    return TransientError(
-        f"No answer from {url} ({kind}{f': {error}' if str(error) else ''}). {f'{advice} ' if advice else ''}{_ADVICE}"
-    )
+    advice = connection_advice(error, proxy_variable(url))
+    return TransientError(f"No answer from {url} ({kind}{f': {error}' if str(error) else ''}). {advice}")
 
 
 class HTTPXTransport:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from rerank_plugins import ConfigError, MissingExtra, Reranker, RerankError, load_reranker
+from rerank_plugins.config import backends as find_all
 from rerank_plugins.config import registry, shared
 from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
 from rerank_plugins.policies.deadline import Deadline
@@ -406,12 +407,56 @@ def test_a_missing_extra_says_the_pip_command(monkeypatch):
 
 
 def test_own_options_are_read_and_those_of_others_are_inert():
-    spec = {"logit": {"depth": 4}, "acme": {"region": "us"}, "api_key": KEY, "batch_tokens": 99, "base_url": "http://h"}
-    (local,) = find(load_reranker({"use": "logit", **spec}), Backend)
+    spec = {"logit": {"depth": 4}, "acme": {"region": "us", "api_key": KEY, "base_url": "http://h"}}
+    (local,) = find(load_reranker({"use": "logit", "batch_tokens": 99, **spec}), Backend)
     assert (local.depth, local.batch_tokens) == (5, 99)
     (hosted,) = find(load_reranker({"use": "acme", **spec}), Backend)
     assert hosted.region == "us"
     assert find(load_reranker({"use": "lexical", **spec}), Backend)  # takes none of them, minds none of them
+
+
+@pytest.mark.parametrize("option", ["api_key", "base_url", "timeout", "max_in_flight", "price"])
+@pytest.mark.parametrize("use", ["logit", "lexical", "passthrough", "embedded"])
+def test_an_option_for_sending_over_a_backend_that_sends_nothing(use, option):
+    with pytest.raises(ConfigError, match=f"{use} has no option '{option}', and nothing else in this spec takes it"):
+        load_reranker({"use": use, option: "a-key" if option == "api_key" else 5})
+
+
+@pytest.mark.parametrize(
+    "option", ["device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only"]
+)
+def test_an_option_of_local_models_over_a_vendor_that_has_none(option):
+    spec = {"use": "acme", "api_key": KEY, option: 5}
+    with pytest.raises(ConfigError, match=f"acme has no option '{option}'.*'use': …, '{option}': …") as raised:
+        load_reranker(spec)
+    assert KEY not in str(raised.value)
+    with pytest.raises(ConfigError, match="acme has no option"):
+        load_reranker({**spec, "fallback": ["logit"]})  # a string takes nothing of a local model from around it
+    with pytest.raises(ConfigError, match="acme has no option"):
+        load_reranker({"use": "passthrough", "fallback": [spec]})
+    load_reranker({**spec, option: None})
+
+
+def test_a_like_option_of_the_backends_own_is_named():
+    with pytest.raises(ConfigError, match=r"write cohere = \{max_tokens_per_doc = …\}"):
+        load_reranker({"use": "cohere", "api_key": KEY, "max_tokens": 512})
+
+
+def test_an_option_that_only_an_entry_inside_uses(monkeypatch):
+    monkeypatch.setenv("ACME_KEY", KEY)
+    for inside in ({"fallback": ["acme"]}, {"fallback": {"specs": ["acme"]}}, {"fuse": {"with": ["acme"]}}):
+        local, hosted = find_all(load_reranker({"use": "logit", "timeout": 7, **inside}))
+        assert (local.label, hosted.timeout) == ("logit", 7)
+    with pytest.raises(ConfigError, match="logit has no option 'timeout'"):
+        load_reranker({"use": "logit", "timeout": 7, "fallback": ["lexical"]})
+    load_reranker({"cascade": {"stages": ["lexical", "acme"], "keep": [3]}, "timeout": 7})
+    with pytest.raises(ConfigError, match="cascade has no option 'timeout'"):
+        load_reranker({"cascade": {"stages": ["lexical", "logit"], "keep": [3]}, "timeout": 7})
+
+
+def test_local_files_only_holds_for_a_model_that_fetches_nothing():
+    load_reranker({"use": "embedded", "local_files_only": True})
+    load_reranker({"use": "lexical", "local_files_only": True})
 
 
 def test_another_vendors_option_is_not_looked_at():

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from rerank_plugins import ConfigError, RerankError, TransientError, load_reranker, transport
+from rerank_plugins import ConfigError, Rejected, RerankError, TransientError, load_reranker, transport
 from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Status
 from rerank_plugins.testing.vendors import VENDORS
 
 BACKENDS = {**VENDORS, "http": CohereLike}
@@ -68,9 +69,40 @@ def test_a_proxy_is_not_needed_for_a_host_that_is_excepted(name: str, monkeypatc
 
 def test_a_dead_proxy_may_pass_and_has_a_stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(TransientError, match="Nothing listens there"):
+    with pytest.raises(TransientError, match=r"Nothing listens there.* that HTTP_PROXY names") as raised:
         call(name, "http://acme.invalid")
+    assert "base_url" not in str(raised.value)
     assert call(name, "http://acme.invalid", fallback=["passthrough"]).degraded
+
+
+@pytest.mark.parametrize(
+    ("variable", "scheme"), [("HTTP_PROXY", "http"), ("https_proxy", "https"), ("ALL_PROXY", "http")]
+)
+def test_a_proxy_that_cannot_be_resolved_is_named_by_its_variable(
+    name: str, variable: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "voyage" and variable == "ALL_PROXY":
+        return  # aiohttp does not read it
+    monkeypatch.setenv(variable, "http://user:pa55word@proxy.invalid:3128")
+    with pytest.raises(TransientError, match=rf"proxy that {variable} names cannot be resolved \(DNS\)") as raised:
+        call(name, f"{scheme}://127.0.0.1:9")
+    assert "base_url" not in str(raised.value)
+    assert "pa55word" not in "".join(traceback.format_exception(raised.value))
+    monkeypatch.setenv("NO_PROXY", "acme.invalid")  # then the proxy is not to blame
+    with pytest.raises(TransientError, match=r"spelling of `base_url`") as raised:
+        call(name, f"{scheme}://acme.invalid")
+    assert variable not in str(raised.value)
+
+
+def test_a_proxy_that_wants_a_password_is_named_by_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BACKENDS[name]() as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        server.paths = tuple(f"http://acme.invalid{path}" for path in server.paths)  # type: ignore[misc]
+        server.play(Status(407))
+        with pytest.raises(
+            Rejected, match=r"asks for a user and a password: write them into HTTP(S_PROXY or HTTP)?_PROXY"
+        ):
+            call(name, "http://acme.invalid")
 
 
 def test_a_proxy_gets_its_password_and_the_vendor_the_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from rerank_plugins import ConfigError, RerankError, load_reranker, telemetry
 from rerank_plugins.config import backends
+from rerank_plugins.core.address import Address, looks_secret, storable_url
 from rerank_plugins.core.redaction import MASK, holds, one_line, redact
 from rerank_plugins.evaluation import Candidate, Dataset, Question, compare
 from rerank_plugins.evaluation.report import html
@@ -34,6 +35,7 @@ from rerank_plugins.testing.script import HTML, JSON, CutJSON, Reset, Status, St
 from rerank_plugins.testing.server import VendorServer
 from rerank_plugins.testing.vendors import VENDORS
 
+PATH_SECRET = "Zk3q9VbT7xLw2NcR8sHy"
 SECRET = "sk-very/secret+1234567890"
 QUERY, DOCUMENTS = "how do tides work", ["the moon pulls the sea", "bananas"]
 
@@ -57,7 +59,7 @@ BACKENDS = {**VENDORS, "http": CohereLike}
 def places() -> Iterator[Any]:
     """Yield every backend with every place in which it can hold a key."""
     for name in BACKENDS:
-        held = ["api_key", "env:", "proxy"]
+        held = ["api_key", "env:", "proxy", "path", "path env:"]
         held += ["variable"] if name in KEY_VARIABLES else []
         held += ["user", "query", "query without name", "query env:"] if name != "voyage" else []
         held += ["address variable"] if name in ADDRESS_VARIABLES else []
@@ -84,6 +86,10 @@ def spec_of(name: str, place: str, server: VendorServer, monkeypatch: pytest.Mon
         case "user":
             address = address.replace("://", f"://user:{quote(SECRET, safe='')}@")
             del spec["api_key"]
+        case "path":
+            address += f"/{SECRET}"
+        case "path env:":
+            address += "/env:TEAM_SECRET"
         case "query":
             address += f"?key={quote(SECRET, safe='')}"
         case "query without name":
@@ -193,11 +199,14 @@ def test_a_key_shows_nowhere(
     tmp_path: Path,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    if place == "path":  # only one that looks like a key is known to be one
+        monkeypatch.setitem(globals(), "SECRET", PATH_SECRET)
     shown: dict[str, str] = {}
     with BACKENDS[name]() as server:
         server.authorized = lambda headers: True  # type: ignore[method-assign]
         server.optional = {**server.optional, "token": str, "options": list, "api_key": str}  # type: ignore[misc]
-        server.paths = (*server.paths, *(f"http://acme.invalid{path}" for path in server.paths))  # type: ignore[misc]
+        starts = ("http://acme.invalid", f"/{quote(SECRET, safe='')}")
+        server.paths = (*server.paths, *(f"{start}{path}" for start in starts for path in server.paths))  # type: ignore[misc]
         spec = spec_of(name, place, server, monkeypatch) | {"retry": 1}
         with load_reranker({**spec, "cache": {"kind": "disk", "path": str(tmp_path / "scores.sqlite3")}}) as reranker:
             for number, step in enumerate(OUTCOMES):
@@ -241,6 +250,62 @@ def test_a_key_shows_nowhere(
     for where, text in shown.items():
         for secret in forms():
             assert secret not in text, f"{where}: …{text[max(0, text.index(secret) - 300) :][:700]}…"
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        *("Zk3q9VbT7xLw2NcR8sHy", "sk-proj-Ab12Cd34Ef56Gh78Ij90", "9f86d081884c7d659a2feaa0c55ad015"),
+        *("d41d8cd98f00b204e9800998ecf8427e", "pplx-9f8a7B6c5D4e3F2a1B0c9D8e", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"),
+    ],
+)
+def test_what_looks_like_a_key_in_a_path(segment: str) -> None:
+    assert looks_secret(segment)
+    assert storable_url(f"https://h/v1/{segment}/rerank") == f"https://h/v1/{MASK}/rerank"
+    address = Address.of(f"https://h/v1/{segment}/rerank")
+    assert str(address.url) == f"https://h/v1/{segment}/rerank"
+    assert segment not in f"{address!r} {address.public}"
+    assert address.public != Address.of(f"https://h/v1/{segment[::-1]}/rerank").public
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        *("", "v1", "rerank", "2024-05-01-preview", "bge-reranker-v2-m3", "jina-reranker-v2-base-multilingual"),
+        *(
+            "Qwen3-Reranker-0.6B-w8a8",
+            "MyRerankerProductionEndpoint",
+            "gte-multilingual-reranker-base-onnx-op14-opt-gpu-int8",
+        ),
+        *(
+            "123e4567-e89b-12d3-a456-426614174000",
+            "12345678901234567890",
+            "chat-completions",
+            "serverlessinference2024",
+        ),
+        *(
+            "cohere-rerank-v4.0-fast-2026-01-31",
+            "text-embeddings-inference",
+            "projects",
+            "llama3.3-70b-instruct-fp8-dynamic",
+        ),
+    ],
+)
+def test_names_in_a_path_are_no_keys(segment: str) -> None:
+    assert not looks_secret(segment)
+    assert storable_url(f"https://h/v1/{segment}/rerank") == f"https://h/v1/{segment}/rerank"
+
+
+def test_a_stored_path_with_a_mask_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = pickle.dumps(load_reranker({"use": "http", "base_url": f"http://h/{PATH_SECRET}"}))
+    with pytest.raises(ConfigError, match="env:NAME"):
+        pickle.loads(stored)
+    monkeypatch.setenv("PATH_KEY", PATH_SECRET)
+    with CohereLike() as server:
+        server.paths = (f"/{PATH_SECRET}/rerank",)  # type: ignore[misc]
+        reranker = load_reranker({"use": "http", "base_url": f"{server.url}/env:PATH_KEY", "api_key": server.key})
+        assert reranker.spec["base_url"].endswith("/env:PATH_KEY")
+        assert len(reranker.rerank(QUERY, DOCUMENTS)) == 2
 
 
 @pytest.mark.parametrize("name", BACKENDS)

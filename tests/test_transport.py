@@ -7,6 +7,8 @@ import functools
 import gzip
 import json
 import logging
+import re
+import tomllib
 import traceback
 import tracemalloc
 import zlib
@@ -271,6 +273,48 @@ def test_a_reply_that_unpacks_to_gigabytes_is_refused_early(name: str, code: int
     assert peak < 100 * 2**20
 
 
+class Endless(Step):
+    """Chunks without an end: no header says how long the reply is."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def play(self, exchange) -> None:
+        start = f"HTTP/1.1 {self.code} OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        exchange.write(start.encode())
+        chunk = b"%x\r\n%s\r\n" % (2**20, b" " * 2**20)
+        for _ in range(200):  # the client hangs up long before
+            exchange.write(chunk)
+        exchange.hang_up()
+
+
+@pytest.mark.parametrize("code", [200, 400])
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_a_reply_in_chunks_is_refused_at_the_same_limit(name: str, code: int) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(Endless(code))
+        tracemalloc.start()
+        try:
+            with pytest.raises(BadResponse, match=f"{name}.*larger than 16 MB"):
+                call(name, server)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 100 * 2**20
+        assert len(call(name, server)) == len(DOCUMENTS)  # and the backend goes on
+
+
+def test_a_voyage_client_of_the_users_has_the_same_limit() -> None:
+    import voyageai
+
+    with VENDORS["voyage"]() as server:
+        server.play(Endless(200))
+        client = voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1")
+        spec = {"use": "voyage", "voyage": {"client": client}, "retry": 1}
+        with load_reranker(spec) as reranker, pytest.raises(BadResponse, match="larger than 16 MB"):
+            reranker.rerank("tides", DOCUMENTS)
+
+
 def test_the_limit_of_a_reply_follows_from_the_request() -> None:
     few = RerankRequest(query="q", documents=("a",))
     assert reply_limit(few) < 17 * 2**20
@@ -308,6 +352,18 @@ def call(name: str, server: VendorServer, **options):
         ({"error": {"message": "quota exceeded: top up", "code": 402}}, Rejected),
         ({"error": {"message": "quota exceeded: top up", "code": "429"}}, RateLimited),
         ({"code": 503, "message": "quota exceeded: top up"}, TransientError),
+        ({"errors": [{"message": "quota exceeded: top up"}]}, BadResponse),
+        ({"errors": {"documents": ["quota exceeded: top up"]}}, BadResponse),
+        ({"success": False, "error_msg": "quota exceeded: top up"}, BadResponse),
+        ({"statusCode": 429, "Message": "quota exceeded: top up"}, RateLimited),
+        ({"detail": [{"loc": ["body"], "msg": "quota exceeded: top up"}]}, BadResponse),
+        ({"message": {"account": "quota exceeded: top up"}}, BadResponse),
+        ({"error": {"detail": "quota exceeded: top up"}}, BadResponse),
+        ({"error": {"code": None, "what": "quota exceeded: top up"}}, BadResponse),
+        ({"fault": {"faultstring": "quota exceeded: top up", "detail": {"errorcode": "QuotaViolation"}}}, RateLimited),
+        ({"error": {"type": "rate_limit_error", "message": "quota exceeded: top up"}}, RateLimited),
+        ({"errors": [{"code": "RATE_LIMITED", "message": "quota exceeded: top up"}]}, RateLimited),
+        ({"type": "https://h/problems/no-permission", "title": "quota exceeded: top up"}, AuthenticationFailed),
     ],
 )
 def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendError]) -> None:
@@ -316,6 +372,65 @@ def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendE
         with pytest.raises(kind, match="quota exceeded: top up") as raised:
             call(name, server)
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("rate_limit_exceeded", RateLimited),
+        ("TooManyRequestsException", RateLimited),
+        ("insufficient_quota", RateLimited),  # OpenAI sends it with 429
+        ("overloaded", TransientError),
+        ("overloaded_error", TransientError),
+        ("SERVICE_UNAVAILABLE", TransientError),
+        ("internal_server_error", TransientError),
+        ("gateway_timeout", TransientError),
+        ("authentication_error", AuthenticationFailed),
+        ("invalid_api_key", AuthenticationFailed),
+        ("PERMISSION_DENIED", AuthenticationFailed),
+        ("payment_required", Rejected),
+        ("model_not_found", Rejected),
+        ("invalid_request_error", Rejected),
+        ("list", BadResponse),
+    ],
+)
+def test_an_error_with_status_200_is_the_one_that_it_names(name: str, error: str, kind) -> None:
+    with EVERYBODY[name]() as server:
+        server.play(JSON({"type": error}))
+        with pytest.raises(BackendError) as raised:
+            call(name, server)
+    assert type(raised.value) is kind
+    assert kind is BadResponse or error in str(raised.value)
+
+
+@pytest.mark.parametrize("field", ["code", "status", "statusCode", "error", "error_code", "errorType", "__type"])
+def test_the_name_of_an_error_has_many_fields(server: VendorServer, field: str) -> None:
+    server.play(JSON({field: "com.acme#ThrottlingException"}))
+    with pytest.raises(RateLimited, match=r"com\.acme#ThrottlingException"):
+        call("http", server)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"results": [{"index": 0, "relevance_score": None, "document": {"type": "timeout", "code": 429}}]},
+        {"type": "list", "documents": [{"error": "forbidden"}]},
+    ],
+)
+def test_what_a_document_says_is_no_error_of_the_vendor(server: VendorServer, body) -> None:
+    server.play(JSON(body))
+    with pytest.raises(BadResponse):
+        call("http", server)
+
+
+def test_an_error_nested_without_end_is_an_error_still(server: VendorServer) -> None:
+    body: object = "deep"
+    for _ in range(100):
+        body = {"error": [body]}
+    server.play(JSON(body))
+    with pytest.raises(BadResponse, match="unknown shape"):
+        call("http", server)
 
 
 @pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
@@ -369,6 +484,30 @@ def test_a_document_longer_than_max_tokens_is_cut_before_it_is_sent(server: Vend
 
 
 @pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (413, "Payload Too Large"),
+        (400, "This model's maximum context length is 512 tokens"),  # vLLM
+        (422, "Input validation error: `inputs` must have less than 512 tokens. Given: 9000"),
+        (413, "`inputs` must have less than 512 tokens"),  # TEI
+        (400, "input (9000 tokens) is too large to process. increase the physical batch size"),  # llama.cpp
+        (400, "the request exceeds the available context size"),  # llama.cpp
+    ],
+)
+def test_a_text_that_the_server_finds_too_long_says_how_it_is_cut(server: VendorServer, code: int, words: str) -> None:
+    server.always(Status(code, message=words))
+    with reranker_for(server) as reranker, pytest.raises(Rejected, match=r"`max_tokens`.*`truncated`.*'rejected'"):
+        reranker.rerank("tides", DOCUMENTS)
+    strict = {"specs": ["lexical"], "on": ["rejected"]}
+    with reranker_for(server, fallback=strict) as reranker:
+        assert reranker.rerank("tides", DOCUMENTS).model == "lexical"
+    server.reset()
+    server.always(Status(400, message="the model's name is wrong"))
+    with reranker_for(server) as reranker, pytest.raises(Rejected, match="sending it again will not help"):
+        reranker.rerank("tides", DOCUMENTS)
+
+
+@pytest.mark.parametrize(
     ("scale", "values", "told"),
     [
         ("unit", [7.7, 3.8, -2.3], "outside 0…1, from -2.3 to 7.7"),
@@ -392,8 +531,30 @@ def test_scores_outside_of_their_scale_are_reported(scale: str, values, told, ca
                 assert response.reason is None
             else:
                 assert told in response.reason
-                assert "scale: logit" in response.reason
+                assert 'http = {scale = "logit"}' in response.reason
     assert len(caplog.records) == (told is not None)
+
+
+@pytest.mark.parametrize("name", EVERYBODY)
+def test_the_advice_on_another_scale_can_be_followed(name: str) -> None:
+    """A spec that does what the reason says gets relevance scores that tell the documents apart."""
+    logits = dict(zip(DOCUMENTS, [7.7, 3.8, -2.3], strict=True))
+    with EVERYBODY[name](score=lambda _, text: logits[text]) as server:
+        reason = call(name, server).reason
+        (table,) = re.findall(r"([\w-]+) = \{(.*?)\}", reason)
+        option = tomllib.loads(table[1])
+    if name in ("http", "vllm", "tei", "infinity"):
+        assert table[0] == name
+    else:  # without an option of its own
+        assert f"{name} has no option for another scale" in reason
+        assert "`base_url`" in reason
+        assert "`calibration`" in reason
+        assert table[0] == "http"
+    with EVERYBODY[table[0]](score=lambda _, text: logits[text]) as server:
+        response = call(table[0], server, **{table[0]: option})
+    assert response.reason is None
+    assert response.scale == "logit"
+    assert len({result.relevance_score for result in response}) == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize("value", [False, 0, None])

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..core.address import PathURL, proxy_variable
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
 from ..core.hosted import TIMEOUT, SDKBackend
 from ..core.noting import note, noted
@@ -74,7 +75,8 @@ class Cohere(SDKBackend):
             model: The model's name; on Bedrock or SageMaker its identifier, ARN or endpoint.
             api_key: The key, or `"env:NAME"`.
             client: A `cohere.AsyncClientV2`, or a blocking one (`ClientV2`, `BedrockClientV2`, `SagemakerClientV2`),
-                which runs on threads of this backend's own.
+                which runs on threads of this backend's own. The SDK reads its replies whole, so their size has no limit
+                here: give it only the address of a server that you trust.
             base_url: Replaces scheme and host.
             timeout: Seconds for one attempt.
             max_in_flight: Parts of one call that are sent at once.
@@ -137,7 +139,9 @@ class Cohere(SDKBackend):
             self._key.reveal() if self._key is not None else "n/a",  # `user` takes its place
             timeout=self._patience,
             base_url=self._url.removesuffix(PATH),
-            httpx_client=open_client(replace(self._base, url=self._url, user=user), _take),
+            httpx_client=open_client(
+                replace(self._base, url=PathURL(self._url, self._base.url.secrets), user=user), _take
+            ),
         )
 
     async def shut(self, client: Any) -> None:
@@ -217,8 +221,7 @@ class Cohere(SDKBackend):
             return TransientError(f"{self.label}: {ours}", backend=self.label)
         if isinstance(error, OSError) or package in ("httpx", "httpcore", "h11", "anyio", "aiohttp"):
             return TransientError(
-                f"{self.label}: no answer ({told}). {connection_advice(error)} It may pass: raise `retry` or name a "
-                "`fallback` in the spec, and check `base_url`.",
+                f"{self.label}: no answer ({told}). {connection_advice(error, proxy_variable(self._url))}",
                 backend=self.label,
             )
         # What is left comes of a body that the SDK could not read: ValueError, TypeError, AttributeError, pydantic's.

@@ -105,6 +105,7 @@ class HTTP(HostedBackend):
         self._results, self._index, self._score = results_field, index_field, score_field
         self.capabilities = Capabilities(
             scale=scale,
+            scale_option='scale = "logit"',
             max_documents=max_documents,
             max_tokens=max_tokens,
             max_total_tokens=max_total_tokens,

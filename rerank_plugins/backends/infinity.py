@@ -58,6 +58,7 @@ class Infinity(HostedBackend):
         self._raw_scores = raw_scores
         self.capabilities = Capabilities(
             scale="logit" if raw_scores else "unit",
+            scale_option="raw_scores = true",
             max_documents=2048,  # ITEMS_LIMIT
             max_tokens=max_tokens,
         )

@@ -53,6 +53,7 @@ class TEI(HostedBackend):
         self._raw_scores = raw_scores
         self.capabilities = Capabilities(
             scale="logit" if raw_scores else "unit",
+            scale_option="raw_scores = true",
             max_documents=max_documents,
             max_tokens=max_tokens,
             max_bytes=2_000_000,  # --payload-limit, by default

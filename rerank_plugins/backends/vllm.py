@@ -75,6 +75,7 @@ class VLLM(HostedBackend):
         cut = truncate_prompt_tokens if truncate_prompt_tokens and truncate_prompt_tokens > 0 else None
         self.capabilities = Capabilities(
             scale=scale or ("logit" if use_activation is False else "unit"),
+            scale_option='scale = "logit"',
             max_documents=max_documents,
             max_tokens=max_tokens or cut,
             instructions=True,

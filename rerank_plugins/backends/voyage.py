@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..core.address import proxy_variable
 from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.hosted import SDKBackend
@@ -31,7 +32,7 @@ from ..core.text_work import characters, run_text_work
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..core.wire import connection_advice, error_for_status, join_url, whole_number
-from ..transport import proxy_error
+from ..transport import proxy_error, too_large
 
 __all__ = ["Voyage"]
 
@@ -51,7 +52,11 @@ def _limits(query: int, pair: int, total: int, *, instructions: bool) -> Capabil
 
 
 class Voyage(SDKBackend):
-    """Voyage's rerankers. A blocking `voyageai.Client` of the user's runs on threads of this backend's own."""
+    """Voyage's rerankers.
+
+    A blocking `voyageai.Client` of the user's runs on threads of this backend's own. The SDK reads its replies whole, so
+    their size has no limit here, as it has with an `AsyncClient`.
+    """
 
     model = "rerank-3"
     base_url = "https://api.voyageai.com"
@@ -192,15 +197,13 @@ class Voyage(SDKBackend):
             )
         network = isinstance(error, voyageai.error.Timeout | OSError) or packages & {"aiohttp", "requests", "urllib3"}
         if network or (status is None and isinstance(error, voyageai.error.APIConnectionError)):
-            advice = connection_advice(error)
+            advice = connection_advice(error, proxy_variable(self._address, for_all=False))
             return TransientError(
-                f"{self.label}: no answer from {self._address} ({type(cause).__name__}). {f'{advice} ' if advice else ''}"
-                "It may pass: raise `retry` or name a `fallback` in the spec, and check `base_url`.",
-                backend=self.label,
+                f"{self.label}: no answer from {self._address} ({type(cause).__name__}). {advice}", backend=self.label
             )
         body = _json(reply.body)
-        if isinstance(body, dict) and (said := self._words(body)):
-            return self._error_in(body, said)
+        if body is not None and (ours := self._error_in(body)) is not None:
+            return ours
         return BadResponse(
             f"{self.label} answered what the voyageai SDK cannot read ({kind}). Check `base_url`.", backend=self.label
         )
@@ -228,13 +231,36 @@ async def _note(_session: Any, _context: Any, parameters: Any) -> None:
     note(response.status, response.headers.items())
     if (reply := noted()) is None:
         return
-    if reply.limit is not None and (response.content_length or 0) > reply.limit:
-        raise BadResponse(
-            f"The reply is larger than {reply.limit // 2**20} MB, far more than scores need: check `base_url`, and what "
-            "answers there."
-        )
+    if reply.limit is not None:
+        if (response.content_length or 0) > reply.limit:
+            raise too_large(reply.limit)
+        response.content = _Bounded(response.content, reply.limit)  # a reply in chunks does not say its length
     if response.status == 200:
         reply.body = await response.read()  # aiohttp keeps it, so the SDK reads the same again
+
+
+class _Bounded:
+    """The stream of a reply's body; all else than reading it to its end is the stream's own."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+
+    async def read(self) -> bytes:
+        """Return the rest.
+
+        Raises:
+            BadResponse: It has more bytes than the limit; aiohttp then closes the connection.
+        """
+        body = bytearray()
+        async for chunk in self._stream.iter_any():
+            body += chunk
+            if len(body) > self._limit:
+                raise too_large(self._limit)
+        return bytes(body)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _proxy(url: str) -> dict[str, Any]:

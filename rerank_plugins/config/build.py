@@ -8,7 +8,6 @@ sent again.)
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -44,6 +43,7 @@ from .forms import (
 )
 from .registry import backend_class, entries, unknown
 from .sources import canonical, check_encodable, holds_client, parse, profiles, spelled_out, without_keys
+from .unused import accepted, options_of, refuse_unused
 from .values import choice, known, seconds, text
 
 __all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
@@ -197,6 +197,7 @@ def _scorer(settings: Mapping[str, Any]) -> Scorer:
     if choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
         if not (stand_ins and stand_ins[-1].instant):
             stand_ins.append(_stack({"use": "passthrough"}))
+    refuse_unused(settings, (*HOSTED_OPTIONS, *LOCAL_OPTIONS), INHERITED)
     scorer = Fallback([main, *stand_ins], on=causes) if stand_ins else main
     if (deadline := settings.get("deadline")) is not None:
         scorer = Deadline(scorer, seconds(deadline, "deadline"))
@@ -234,19 +235,15 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     own = settings.get(name, {})
     if not isinstance(own, Mapping):
         raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}.")
-    accepted = {
-        parameter.name: parameter
-        for parameter in inspect.signature(kind).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    valid = [key for key in accepted if key != "model"]
+    names = accepted(kind)
+    valid = [key for key in names if key != "model"]
     for key in own:
         if key not in valid:
             raise unknown(f"option of {name}", key, valid)
     given = {key: settings[key] for key in (*HOSTED_OPTIONS, *LOCAL_OPTIONS) if key in settings and key in valid}
     given |= own
     if model:
-        if "model" not in accepted:
+        if "model" not in names:
             raise ConfigError(f"{name} has no models: write {name!r}, not {settings['use']!r}.")
         given["model"] = model
     # The name is set before the constructor runs, so that its errors can say it.
@@ -324,6 +321,8 @@ def _entry(spec: Any, settings: Mapping[str, Any]) -> Scorer:
 def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     remote = backend_class(use.partition(":")[0]).remote
     taken = {key: settings[key] for key in INHERITED if key in settings and (remote or key not in REMOTE_ONLY)}
+    if "timeout" not in options_of(use.partition(":")[0]):
+        taken.pop("timeout", None)
     return {"use": use, **taken}
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 from .errors import ConfigError, clause
 from .redaction import MASK
 from .secret import Secret, refuse_mask
 
-__all__ = ["SECRET_NAME", "Address", "proxy_credentials", "storable_url"]
+__all__ = ["SECRET_NAME", "Address", "PathURL", "looks_secret", "proxy_credentials", "proxy_variable", "storable_url"]
 
 SECRET_NAME = re.compile(
     r"auth|key|token|secret|cookie|password|passwd|jwt|credential|signature|session", re.IGNORECASE
@@ -23,11 +25,59 @@ _PUBLIC = re.compile(r"api[-_]?version|version", re.IGNORECASE)
 _PUBLIC_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
+_RUN = re.compile(r"[A-Za-z0-9]{16,}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def looks_secret(segment: str) -> bool:
+    """Tell whether a segment of a path looks like a key: a long run of letters and digits in a random order.
+
+    Names of models and routes change seldom between letters and digits, or have separators. A UUID is no key: RFC 9562,
+    section 8, says not to use one as a credential, and many paths name deployments by UUIDs.
+    """
+    if _UUID.fullmatch(segment):
+        return False
+    for run in _RUN.findall(segment):
+        kinds = ["0" if each.isdigit() else "A" if each.isupper() else "a" for each in run]
+        changes = sum(first != second for first, second in itertools.pairwise(kinds))
+        if kinds.count("0") >= 2 and changes >= len(run) / 4:
+            return True
+    return False
+
+
+class PathURL(str):
+    """A URL without user and query, sent as it is and printed without what looks like a key in its path."""
+
+    __slots__ = ("secrets",)
+
+    secrets: tuple[str, ...]
+    """The segments of its path that came from `env:NAME`, or look like keys."""
+
+    def __new__(cls, url: str, secrets: tuple[str, ...] = ()) -> PathURL:
+        """Keep `url`, and the segments that nobody may see."""
+        made = super().__new__(cls, url)
+        made.secrets = secrets
+        return made
+
+    def __repr__(self) -> str:
+        """Show it masked."""
+        return repr(self.public(MASK))
+
+    def public(self, mask: str | None = None) -> str:
+        """Return it with a mask, or with a digest that tells keys apart, in place of what nobody may see."""
+        parts = urlsplit(str(self))
+        shown = [
+            (mask or hashlib.sha256(each.encode()).hexdigest()[:16]) if unquote(each) in self.secrets else each
+            for each in parts.path.split("/")
+        ]
+        return urlunsplit((*parts[:2], "/".join(shown), *parts[3:]))
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a backend sends its requests."""
 
-    url: str = ""
+    url: PathURL = field(default_factory=lambda: PathURL(""))
     """Scheme, host, port and path."""
     query: Secret | None = None
     """The query as it is sent, without the question mark."""
@@ -36,7 +86,7 @@ class Address:
 
     @classmethod
     def of(cls, base_url: str) -> Address:
-        """Take a `base_url` apart; `env:NAME` as a password, or as a value of the query, is read from the environment.
+        """Take a `base_url` apart; `env:NAME` as a password, a segment of the path or a value of the query is read.
 
         Raises:
             ConfigError: It is not a URL, or a variable in it is not set.
@@ -46,8 +96,15 @@ class Address:
             raise ConfigError("base_url names no host: write it like http://127.0.0.1:8000.")
         userinfo, _, host = parts.netloc.rpartition("@")
         user, _, password = userinfo.partition(":")
+        segments = [unquote(each) for each in parts.path.split("/")]
+        resolved = [_resolved(each) for each in segments]
+        path = "/".join(
+            each if new == old else quote(new, safe="")
+            for each, old, new in zip(parts.path.split("/"), segments, resolved, strict=True)
+        )
+        secrets = {new for old, new in zip(segments, resolved, strict=True) if new != old or looks_secret(new)}
         return cls(
-            urlunsplit((parts.scheme, host, parts.path, "", "")),
+            PathURL(urlunsplit((parts.scheme, host, path, "", "")), tuple(sorted(secrets))),
             Secret("&".join(_sent(each) for each in parts.query.split("&"))) if parts.query else None,
             Secret(f"{unquote(user)}:{_resolved(unquote(password))}") if userinfo else None,
         )
@@ -66,7 +123,7 @@ class Address:
 
     def credentials(self) -> tuple[str, ...]:
         """Return every text in it that may be a credential."""
-        credentials = []
+        credentials = [*self.url.secrets]
         if self.user is not None:
             credentials += [self.user.reveal(), self.user.reveal().partition(":")[2], (self.authorization() or "")[6:]]
         if self.query is not None:
@@ -79,7 +136,8 @@ class Address:
         """The URL and what is public of its query: what identifies the server."""
         pairs = _pairs(self.query.reveal()) if self.query is not None else []
         public = [f"{name}={value}" for name, value in pairs if _is_public(name, value)]
-        return f"{self.url}?{'&'.join(public)}" if public else self.url
+        url = self.url.public()
+        return f"{url}?{'&'.join(public)}" if public else url
 
 
 def proxy_credentials() -> Iterator[str]:
@@ -91,11 +149,32 @@ def proxy_credentials() -> Iterator[str]:
             yield from Address(user=user).credentials()
 
 
+def proxy_variable(url: str, *, for_all: bool = True) -> str:
+    """Return the name of the environment variable whose proxy requests to `url` go through; "" where none does.
+
+    Args:
+        url: The address of the request.
+        for_all: Whether the client reads ALL_PROXY: httpx does, aiohttp does not.
+    """
+    import urllib.request  # loads http.client, for what fails only
+
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    for scheme in (parts.scheme, "all") if for_all else (parts.scheme,):
+        if proxies.get(scheme):
+            if urllib.request.proxy_bypass(parts.hostname or ""):
+                return ""
+            names = [name for name, value in os.environ.items() if name.lower() == f"{scheme}_proxy" and value]
+            return max(names, default="the system's settings")  # lower case wins, and sorts last
+    return ""
+
+
 def storable_url(base_url: str) -> str:
     """Return `base_url` as it may be stored: only `env:NAME` and the API's version are kept of its credentials and query.
 
     What has the name of a credential is left out: it is found again in the environment, or missed by the server. A mask
-    stands for any other value, so that what reads it back says so, rather than send less than before.
+    stands for any other value, and for what looks like a key in the path, so that what reads it back says so, rather than
+    send less than before.
     """
     parts = _split(base_url)
     userinfo, _, host = parts.netloc.rpartition("@")
@@ -107,7 +186,8 @@ def storable_url(base_url: str) -> str:
             stored.append(each)
         elif equals and not SECRET_NAME.search(name):
             stored.append(f"{name}={MASK}")
-    return urlunsplit((parts.scheme, netloc, parts.path, "&".join(stored), ""))
+    path = "/".join(MASK if looks_secret(unquote(each)) else each for each in parts.path.split("/"))
+    return urlunsplit((parts.scheme, netloc, path, "&".join(stored), ""))
 
 
 def _split(base_url: str) -> SplitResult:

@@ -18,7 +18,7 @@ from .noting import note, noted, noting
 from .numeric import integer, seconds
 from .price import Price
 from .redaction import holds, one_line, redact, redacting_logs
-from .reply import explanation, read, reply_limit
+from .reply import explanation, read, reply_limit, reported_error
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
 from .text_work import run_text_work
@@ -156,17 +156,19 @@ class Remote(Backend):
         try:
             pairs = read(decode, body, self.label)
         except BadResponse as error:
-            if (said := self._words(body)) and isinstance(body, dict):
-                raise self._error_in(body, said) from error
+            if (ours := self._error_in(body)) is not None:
+                raise ours from error
             raise
         return aligned(pairs, request, self.label)
 
-    def _error_in(self, body: Mapping[str, Any], said: str) -> BackendError:
-        inner = body.get("error")
-        codes = [each.get(name) for each in (inner, body) if isinstance(each, Mapping) for name in ("code", "status")]
-        status = next((code for code in map(whole_number, codes) if code is not None and 400 <= code < 600), None)
-        if status is not None:
-            return error_for_status(status, {}, backend=self.label, explanation=said)
+    def _error_in(self, body: Any) -> BackendError | None:
+        """Return the error that the JSON of a reply with status 200 holds in place of scores; `None` if it holds none."""
+        said = self._words(body)
+        if (reported := reported_error(body)) is not None:
+            status, name = reported
+            return error_for_status(status, {}, backend=self.label, explanation=said or self._redacted(name))
+        if not said:
+            return None
         return BadResponse(
             f"{self.label} answered 200 with an error in place of scores: {clause(said)}. Do what it asks for, or check "
             "`base_url`.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -31,6 +32,9 @@ class Capabilities:
     """`logit` only: the raw score that means a relevance of 0.5."""
     divisor: float = 1.0
     """`logit` only: how many raw units make one logit."""
+    scale_option: str | None = None
+    """How a spec declares logits in the table of the backend's own options, such as `scale = "logit"`; `None` where it
+    cannot."""
     curve: Curve | None = None
     """Calibration: makes of a raw score the probability of relevance, in place of what the scale makes of it."""
     max_documents: int | None = None
@@ -245,10 +249,17 @@ def outside_scale(scores: Scores) -> str | None:
         return None
     values = [value for value in scores.values if value is not None]
     limits = "0…1" if capabilities.scale == "unit" else "-1…1"
+    backend = re.split(r"[: ]", scores.model, maxsplit=1)[0]
+    if capabilities.scale_option is not None:
+        advice = f"If they are logits, write {backend} = {{{capabilities.scale_option}}} into the spec."
+    else:
+        advice = (
+            f"{backend} has no option for another scale. If another server answers at `base_url`, use the backend `http` "
+            'with http = {scale = "logit"}; or fit a `calibration` (`rerank-plugins calibrate`).'
+        )
     return (
-        f"{scores.model}: scores outside {limits}, from {min(values):g} to {max(values):g}, under `scale: "
-        f"{capabilities.scale}`: set `scale: logit` (or `raw_scores`, where the backend has it). The order is right, "
-        "relevance_score is not."
+        f"{scores.model}: scores outside {limits}, from {min(values):g} to {max(values):g}, under the scale "
+        f"{capabilities.scale!r}: the order is right, relevance_score is not. {advice}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from .address import proxy_variable
 from .errors import AuthenticationFailed, BackendError, BadResponse, RateLimited, Rejected, TransientError, clause
 from .text_work import SLICE, check_cancelled
 
@@ -28,6 +30,14 @@ __all__ = [
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425})  # and every 5xx
 AUTHENTICATION_STATUSES = frozenset({401, 403, 498})  # 498: Cohere's "invalid token"
+
+
+_TOO_LONG = re.compile(
+    r"too (long|large|big|many tokens)|context (length|window|size)|max(imum)?[ _](context|sequence|token|input|model|length)"
+    r"|token limit|(less|fewer) than \d+ tokens|exceeds? the (limit|maximum)|larger than|longer than",
+    re.IGNORECASE,
+)
+"""How servers say that a text is longer than they read: vLLM, TEI, llama.cpp, Infinity, and vendors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +129,24 @@ def error_for_status(
         return make(AuthenticationFailed, "Check the key (`api_key`, or the backend's environment variable).")
     if status == 402:
         return make(Rejected, "The account has no credit left: top it up, or change the backend.")
+    if status == 407:
+        name = (proxy_variable(url) if url else "") or "HTTPS_PROXY or HTTP_PROXY"
+        return make(
+            Rejected, f"A proxy asks for a user and a password: write them into {name}, as http://user:password@…."
+        )
     if status in (404, 405):
         return make(Rejected, f"Check the model's name and `base_url`.{where}")
     if 300 <= status < 400:
         return make(Rejected, f"It redirects: set `base_url` to the address it names.{where}")
     if 200 <= status < 300:
         return make(BadResponse, "Expected a JSON body of scores.")
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(explanation)):
+        return make(
+            Rejected,
+            "The request is too large for it: name its limit in the backend's own options (`max_tokens` or `max_bytes`, "
+            "where it has them), so that longer documents are cut here and marked `truncated`, or set `long_documents` to "
+            "'chunk'. A `fallback` answers for this with `on`: ['rejected'].",
+        )
     return make(Rejected, "The request is refused as it is: sending it again will not help.")
 
 
@@ -247,32 +269,53 @@ def join_url(base: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, "/" + "/".join(have + want[overlap:]), parts.query, ""))
 
 
-def connection_advice(error: BaseException) -> str:
-    """Return what an error of a connection says about its cause, and what to do; nothing where it may simply pass."""
+def connection_advice(error: BaseException, proxy: str = "") -> str:
+    """Return what an error of a connection says about its cause, and what to do.
+
+    Args:
+        error: What an HTTP client raised in place of a reply.
+        proxy: The variable that names the proxy in between (see `proxy_variable`); "" where there is none. It is
+            connected to in place of the host of `base_url`, so it is to blame where there is no connection.
+    """
     chain = list(_chain(error))
     texts = " ".join(str(each) for each in chain)
+    closing = "It may pass: raise `retry` or name a `fallback` in the spec"
     if any(isinstance(each, socket.gaierror) for each in chain):
-        return (
-            "The name of the host cannot be resolved (DNS): check the spelling of `base_url`, and this machine's DNS."
-        )
-    if "CERTIFICATE_VERIFY_FAILED" in texts or "certificate verify failed" in texts:
-        return (
+        if proxy:
+            advice = f"The host of the proxy that {proxy} names cannot be resolved (DNS): check {proxy}, or unset it."
+        else:
+            advice = (
+                "The name of the host cannot be resolved (DNS): check the spelling of `base_url`, and this machine's "
+                "DNS."
+            )
+    elif "CERTIFICATE_VERIFY_FAILED" in texts or "certificate verify failed" in texts:
+        advice = (
             "The server's certificate is not trusted: set SSL_CERT_FILE to a file with the certificate of the authority "
             "that signed it, or check `base_url`."
         )
-    if any(isinstance(each, ssl.SSLError) for each in chain) or "[SSL:" in texts:
-        return (
+    elif any(isinstance(each, ssl.SSLError) for each in chain) or "[SSL:" in texts:
+        advice = (
             "TLS failed: the server may speak plain HTTP on this port. Check whether `base_url` starts with http:// "
             "or https://."
         )
-    if any(isinstance(each, ConnectionRefusedError) for each in chain) or "Connection refused" in texts:
-        return "Nothing listens there: check the host and port of `base_url`, and that the server runs."
-    if "\\x15\\x03" in texts or "illegal status line" in texts or "Bad status line" in texts:
-        return (
-            "What answered does not speak HTTP: it may speak TLS. Check the port of `base_url`, and whether it starts "
-            "with http:// or https://."
+    elif any(isinstance(each, ConnectionRefusedError) for each in chain) or "Connection refused" in texts:
+        if proxy:
+            advice = f"Nothing listens there: check host and port of the proxy that {proxy} names, or unset {proxy}."
+        else:
+            advice = "Nothing listens there: check the host and port of `base_url`, and that the server runs."
+    elif proxy and any(type(each).__name__ in ("ProxyError", "ClientHttpProxyError") for each in chain):
+        advice = f"The proxy that {proxy} names refuses to connect: check its address, user and password."
+    elif "\\x15\\x03" in texts or "illegal status line" in texts or "Bad status line" in texts:
+        at = f"the proxy that {proxy} names" if proxy else "`base_url`"
+        advice = (
+            f"What answered does not speak HTTP: it may speak TLS. Check the port of {at}, and whether it starts with "
+            "http:// or https://."
         )
-    return ""
+    elif proxy:
+        return f"{closing}, and check `base_url` and the proxy that {proxy} names."
+    else:
+        return f"{closing}, and check `base_url`."
+    return f"{advice} {closing}."
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -18,6 +18,7 @@ from .digest import fingerprint
 from .encoder import Encoded, Encoder
 from .lanes import deal
 from .limits import Limits
+from .load_log import LoadLog
 from .runtimes import Session, open_session, quantises_batches
 from .turns import Turns
 
@@ -88,9 +89,11 @@ class OnnxModel:
         """Its session, loaded when first asked for (on a worker: this takes a moment)."""
         with self._lock:
             if self._session is None:
+                load = LoadLog(self.folder)
                 self._loaded_from = fingerprint(self.folder, self.weights)
                 self._session = open_session(self.runtime, self.dtype, self.file, self.workers.threads)
                 self._apart = quantises_batches(self.file)
+                load.finished(self.runtime, self.dtype)
             return self._session
 
     @property

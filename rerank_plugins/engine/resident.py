@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
-import time
 import traceback
 import weakref
 from abc import ABC, abstractmethod
@@ -17,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.fork import Lock
 from ..core.loop import Workers
-from ..core.redaction import one_line
 from .digest import fingerprint
+from .load_log import LoadLog
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from .torch_load import OnDevice
 
 __all__ = ["Placement", "Resident", "ready", "resident"]
-
-_log = logging.getLogger("rerank_plugins")
 
 N = TypeVar("N", bound="OnDevice")
 P = TypeVar("P")
@@ -98,10 +94,10 @@ class Resident(ABC, Generic[N, P]):
         with self._network_lock:
             if self._network is None:
                 with _loading:
-                    started = time.perf_counter()
+                    load = LoadLog(self.folder)
                     self._loaded_from = fingerprint(self.folder, self.weights)
                     self._network = self.load()
-                _log.debug("Loaded %s in %.1f s", one_line(str(self.folder)), time.perf_counter() - started)
+                load.finished("torch", self._network.dtype, str(self._network.device))
             return self._network
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.fork import Lock
+from .load_log import LoadLog
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,10 @@ class Table:
         """Read a `.npy` file, once in a process."""
         import numpy as np
 
-        return cls(np.load(file, allow_pickle=False))
+        load = LoadLog(file)
+        table = cls(np.load(file, allow_pickle=False))
+        load.finished("numpy", "float32")
+        return table
 
     def vectors(self, ids: Sequence[int]) -> np.ndarray:
         """Return float32 vectors of length one [tokens, width]."""

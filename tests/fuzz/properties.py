@@ -105,6 +105,8 @@ def specs(draw: st.DrawFn, server: VendorServer, folder: Path) -> dict[str, Any]
             chosen.pop(name, None)
     if spec.get("use") == "http" and draw(st.booleans()):
         spec = {**spec, "http": {"max_documents": draw(st.integers(1, 5)), "max_tokens": draw(st.integers(20, 200))}}
+    if spec.get("use") != "http":  # nothing else here sends anything: a timeout is refused
+        chosen.pop("timeout", None)
     return {**spec, **chosen}
 
 
