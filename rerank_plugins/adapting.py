@@ -16,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .config import shared, with_threshold
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
+from .documents import RerankCall
 from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
 
 __all__ = [
@@ -117,19 +118,24 @@ class Adapter(BaseModel):
     def _rerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(self._resolved().rerank(*self._call(query, texts, retrieval_scores, top_n)))
+        return self._observed(self._resolved()._run(self._call(query, texts, retrieval_scores, top_n)))
 
     async def _arerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(await self._resolved().arerank(*self._call(query, texts, retrieval_scores, top_n)))
+        return self._observed(await self._resolved()._arun(self._call(query, texts, retrieval_scores, top_n)))
 
     def _call(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None
-    ) -> tuple[Any, ...]:
+    ) -> RerankCall:
         known = [score for score in retrieval_scores if score is not None and math.isfinite(score)]
-        complete = known if len(known) == len(texts) else None
-        return query, texts, self.top_n if top_n is None else top_n, self.instruction, complete
+        return RerankCall(
+            query=query,
+            documents=texts,
+            top_n=self.top_n if top_n is None else top_n,
+            instruction=self.instruction,
+            retrieval_scores=known if len(known) == len(texts) else None,
+        )
 
     def _observed(self, response: RerankResponse) -> RerankResponse:
         if self.on_response is not None:

@@ -1,10 +1,11 @@
-"""The caller's documents: which objects are lists of documents, and the request that is made of them."""
+"""The caller's arguments: which objects are lists of documents, and the request that is made of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
 from .core.errors import InputError
@@ -14,7 +15,7 @@ from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
 from .fields import Fields, read
 
-__all__ = ["Batch", "as_list", "snapshot", "unread_request", "unread_results"]
+__all__ = ["Batch", "RerankCall", "as_list", "snapshot", "unread_request", "unread_results"]
 
 BLANK = "blank: there is no text to score"
 
@@ -40,6 +41,19 @@ _FRAMEWORKS = {
     ("llama_index", "BaseNode"): _LLAMA_INDEX,
 }
 """Objects of the host frameworks, by package and base class: who makes them, and what to pass instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCall:
+    """The arguments of one call of `Reranker.rerank`, as the caller gave them."""
+
+    query: str
+    documents: Iterable[Any]
+    top_n: int | None = None
+    """`None` is the reranker's own."""
+    instruction: str | None = None
+    """`None` is the reranker's own."""
+    retrieval_scores: Iterable[float] | None = None
 
 
 def as_list(documents: Any) -> list[Any]:
@@ -96,27 +110,24 @@ class Batch:
 
     def __init__(
         self,
-        query: str,
+        call: RerankCall,
         documents: Sequence[Any],
-        instruction: str | None,
-        retrieval_scores: Iterable[Any] | None,
         names: Sequence[str] | None = None,
     ) -> None:
         """Read the input.
 
         Args:
-            query: The query.
-            documents: Texts or mappings.
-            instruction: What the user means by relevant, if anything.
-            retrieval_scores: One for each document, if any.
+            call: The arguments of the call.
+            documents: Those of `call`, as a list: texts or mappings.
             names: The fields of mappings that are read, in order; `None` is all.
 
         Raises:
             InputError: See `Reranker.rerank`.
         """
         self.documents = documents
-        query, instruction = _checked_query(query), _checked_instruction(instruction)
-        retrieved = None if retrieval_scores is None else _numbers(retrieval_scores, len(documents))
+        query, instruction = _checked_query(call.query), _checked_instruction(call.instruction)
+        scores = call.retrieval_scores
+        retrieved = None if scores is None else _numbers(scores, len(documents))
         self._slots: list[int | None] = []
         """For each of the caller's documents its place in the request; `None` for a blank one."""
         self._left_out: dict[int, str] = {}
@@ -265,8 +276,5 @@ def _text(document: Any, index: int) -> str:
 
 
 def snapshot(documents: Any) -> Any:
-    """Return what an iterator gives as a list, and anything else as it is.
-
-    A sync call does this on the caller's own thread: a database cursor, say, may be used on no other.
-    """
+    """Return what an iterator gives as a list, and anything else as it is."""
     return list(documents) if isinstance(documents, Iterator) else documents

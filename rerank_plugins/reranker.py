@@ -19,7 +19,7 @@ from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
 from .core.types import Attempt, Capabilities, RerankRequest, Scores, outside_scale
-from .documents import Batch, as_list, snapshot, unread_request, unread_results
+from .documents import Batch, RerankCall, as_list, snapshot, unread_request, unread_results
 from .fields import check_names
 from .telemetry import watching
 
@@ -77,6 +77,7 @@ class Reranker:
         self,
         query: str,
         documents: Iterable[Any],
+        *,
         top_n: int | None = None,
         instruction: str | None = None,
         retrieval_scores: Iterable[float] | None = None,
@@ -99,13 +100,20 @@ class Reranker:
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        documents = snapshot(documents)
-        return run_sync(self.arerank(query, documents, top_n, instruction, retrieval_scores))
+        call = RerankCall(
+            query=query,
+            documents=documents,
+            top_n=top_n,
+            instruction=instruction,
+            retrieval_scores=retrieval_scores,
+        )
+        return self._run(call)
 
     async def arerank(
         self,
         query: str,
         documents: Iterable[Any],
+        *,
         top_n: int | None = None,
         instruction: str | None = None,
         retrieval_scores: Iterable[float] | None = None,
@@ -115,33 +123,39 @@ class Reranker:
         Raises:
             ConfigError: The event loop is not asyncio's; and all that `rerank` raises.
         """
+        call = RerankCall(
+            query=query,
+            documents=documents,
+            top_n=top_n,
+            instruction=instruction,
+            retrieval_scores=retrieval_scores,
+        )
+        return await self._arun(call)
+
+    def _run(self, call: RerankCall) -> RerankResponse:
+        # Iterators are read on the caller's own thread: a database cursor, say, may be used on no other.
+        call = replace(call, documents=snapshot(call.documents), retrieval_scores=snapshot(call.retrieval_scores))
+        return run_sync(self._arun(call))
+
+    async def _arun(self, call: RerankCall) -> RerankResponse:
         require_asyncio("arerank")
-        with watching(self.scorer.label) as call, gathering(call) as attempts:
+        with watching(self.scorer.label) as span, gathering(span) as attempts:
             try:
-                response = await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
+                response = await self._answer(call, attempts)
             except BaseException as error:
                 self.counters.failed(error, attempts)
                 raise
-            if call is not None:
-                call.answered(response)
+            if span is not None:
+                span.answered(response)
             return response
 
-    async def _answer(
-        self,
-        query: str,
-        documents: Iterable[Any],
-        top_n: int | None,
-        instruction: str | None,
-        retrieval_scores: Iterable[float] | None,
-        attempts: Sequence[Attempt],
-    ) -> RerankResponse:
+    async def _answer(self, call: RerankCall, attempts: Sequence[Attempt]) -> RerankResponse:
         started = time.perf_counter()
-        top_n = check_top_n(self.top_n if top_n is None else top_n)
-        instruction = self.instruction if instruction is None else instruction
-        listed = as_list(documents)
+        top_n = check_top_n(self.top_n if call.top_n is None else call.top_n)
+        listed = as_list(call.documents)
         with counting(self.scorer.deadline):
             try:
-                batch = await self._read(query, listed, instruction or None, snapshot(retrieval_scores))
+                batch = await self._read(call, listed)
             except DeadlineExceeded:
                 scores, results = await self._unread(listed)
             else:
@@ -163,12 +177,12 @@ class Reranker:
         self.counters.answered(response, len(listed))
         return response
 
-    async def _read(
-        self, query: str, documents: list[Any], instruction: str | None, retrieval_scores: Iterable[float] | None
-    ) -> Batch:
+    async def _read(self, call: RerankCall, documents: list[Any]) -> Batch:
         """Read the input, on a worker thread where it is large, and within the deadline."""
-        size = size_of([query, instruction, documents], INLINE)
-        work = run_text_work(size, Batch, query, documents, instruction, retrieval_scores, self.fields)
+        instruction = self.instruction if call.instruction is None else call.instruction
+        call = replace(call, instruction=instruction or None, retrieval_scores=snapshot(call.retrieval_scores))
+        size = size_of([call.query, call.instruction, documents], INLINE)
+        work = run_text_work(size, Batch, call, documents, self.fields)
         batch = await within(self.scorer.deadline, work, self.scorer.label)
         if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
             raise InputError(

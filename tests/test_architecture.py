@@ -38,7 +38,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     },  # config only to say in a pickle who makes it anew
     "config": {"__init__", "calibration", "core", "options", "policies", "reranker", "transport"},  # the version
     "rows": {"core"},
-    "adapting": {"config", "core", "reranker"},
+    "adapting": {"config", "core", "documents", "reranker"},
     "_langchain_candidates": set(),
     "langchain": {"_langchain_candidates", "adapting", "config", "core", "reranker", "telemetry"},  # its spans
     "llama_index": {"adapting", "config", "core", "reranker"},

@@ -217,7 +217,7 @@ class _Server:
         del body
         self._check(call)
         documents, cut = await self.cutter.cut(call.documents, call.max_tokens_per_doc)
-        response = await self.reranker.arerank(call.query, documents, call.top_n, call.instruction)
+        response = await self.reranker.arerank(call.query, documents, top_n=call.top_n, instruction=call.instruction)
         self.metrics.answered(response, len(documents))
         if call.given is None:
             size = 64 * len(response)

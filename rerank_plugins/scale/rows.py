@@ -79,7 +79,7 @@ async def rerank_rows(
                 query = row.get(columns.query)
                 if not isinstance(query, str):
                     raise InputError(f"{columns.query!r} holds no text but {type(query).__name__}.")
-                return _answer(await reranker.arerank(query, documents, top_n, None, scores))
+                return _answer(await reranker.arerank(query, documents, top_n=top_n, retrieval_scores=scores))
             except _WAITS:
                 raise
             except RerankError as error:
