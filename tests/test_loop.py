@@ -27,7 +27,6 @@ from rerank_plugins.core import Backend, LocalBackend
 from rerank_plugins.core.journal import gathering
 from rerank_plugins.core.loop import WorkCancelled, Workers, check_cancelled, run_sync
 from rerank_plugins.core.noting import noting
-from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.laws import raw_scores
 from rerank_plugins.testing.server import VendorServer
@@ -101,7 +100,7 @@ def test_200_loops_leave_no_descriptor_behind(policies: bool, server: VendorServ
     assert len(server.requests) == 201
     backend = reranker.scorer
     while not isinstance(backend, Backend):
-        backend = backend.entries[0] if isinstance(backend, Fallback) else backend.inner
+        (backend, *_) = backend.children
     assert len(backend.transport._clients._slots) == 0  # nor a client
     reranker.close()
 

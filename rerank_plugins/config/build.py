@@ -11,20 +11,17 @@ from __future__ import annotations
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import ConfigError, RerankError
 from ..core.fork import Lock
 from ..core.hosted import HostedBackend
-from ..core.scorer import Backend, Scorer, Wrapper
-from ..policies.calibrate import Calibrate
-from ..policies.cascade import Cascade
+from ..core.scorer import Backend, Scorer
 from ..policies.deadline import Deadline
 from ..policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
 from ..policies.loading import Loading
 from ..policies.observe import Observe
-from ..policies.several import Several
 from ..policies.split import Split
 from ..reranker import Reranker, check_threshold
 from .forms import (
@@ -146,7 +143,7 @@ def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
 
 def backends(reranker: Reranker) -> list[Backend]:
     """Return every backend that a reranker may ask, the first choice first; of cascades and fusions all of theirs."""
-    return list(_backends(reranker.scorer))
+    return [scorer for scorer in reranker.scorer.walk() if isinstance(scorer, Backend)]
 
 
 def identity(reranker: Reranker) -> dict[str, Any]:
@@ -356,7 +353,7 @@ def _check_options(settings: Mapping[str, Any]) -> None:
 
 def _check_scales(scorer: Scorer, threshold: Any) -> None:
     scales: dict[str, str] = {}
-    for leaf in _leaves(scorer, whole=(Calibrate,)):
+    for leaf in scorer.leaves():
         if not leaf.instant:
             check_threshold(threshold, leaf.capabilities, leaf.label)
             calibrated_or = "probability" if leaf.capabilities.curve is not None else leaf.capabilities.scale
@@ -368,27 +365,3 @@ def _check_scales(scorer: Scorer, threshold: Any) -> None:
         raise ConfigError(
             f"score_threshold would mean different things for {told}. Use top_n, or stand-ins of one scale."
         )
-
-
-def _backends(scorer: Scorer) -> Iterator[Backend]:
-    if isinstance(scorer, Backend):
-        yield scorer
-    elif isinstance(scorer, Wrapper):
-        yield from _backends(scorer.inner)
-    elif isinstance(scorer, Fallback | Several):
-        for each in scorer.entries if isinstance(scorer, Fallback) else scorer.scorers:
-            yield from _backends(each)
-
-
-def _leaves(scorer: Scorer, whole: tuple[type[Scorer], ...] = ()) -> Iterator[Scorer]:
-    """Yield the scorers whose scores may be the answer; those of a type of `whole` as they are."""
-    if isinstance(scorer, Wrapper) and not isinstance(scorer, whole):
-        yield from _leaves(scorer.inner, whole)
-    elif isinstance(scorer, Fallback):
-        for entry in scorer.entries:
-            yield from _leaves(entry, whole)
-    elif isinstance(scorer, Cascade):
-        for stage in scorer.scorers if scorer.gate is not None else scorer.scorers[-1:]:
-            yield from _leaves(stage, whole)
-    else:
-        yield scorer

@@ -12,7 +12,7 @@ Policies subclass `Wrapper`: they are what they wrap.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,8 @@ MAX_IN_FLIGHT = 8
 class Scorer(ABC):
     """Anything that scores: a backend, or a policy around scorers."""
 
+    children: tuple[Scorer, ...] = ()
+    """The scorers that it asks, in order; a backend has none."""
     capabilities: Capabilities = Capabilities()
     """What it takes and what its scores mean."""
     keeps_deadline: bool = False
@@ -56,15 +58,53 @@ class Scorer(ABC):
         """Return the (start, end) characters of the tokens of `text`, or `None` where the tokenizer is not at hand."""
         return None
 
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """Those of `children` whose scores may be the answer; none where the scores are its own."""
+        return ()
+
+    def walk(self) -> Iterator[Scorer]:
+        """Yield this scorer and all that are inside it, each before its children."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def leaves(self) -> Iterator[Scorer]:
+        """Yield the scorers whose own scores may be the answer."""
+        if not self.answering:
+            yield self
+        for child in self.answering:
+            yield from child.leaves()
+
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return what its policies know of each backend now (breaker, limit, cache), by label; plain data."""
+        """Return what its policies know of each backend now (breaker, limit, cache), by label; plain data.
+
+        Of two children with one label (servers of one kind, say) the second is `label (2)`.
+        """
+        states: dict[str, Mapping[str, Any]] = {}
+        for child in self.children:
+            for label, state in child.state().items():
+                name, place = label, 2
+                while name in states:
+                    name, place = f"{label} ({place})", place + 1
+                states[name] = state
+        if own := self.own_state():
+            states[self.label] = {**states.get(self.label, {}), **own}
+        return states
+
+    def own_state(self) -> Mapping[str, Any]:
+        """Return what this scorer itself adds to `state`."""
         return {}
 
     async def awarmup(self) -> None:
-        """Load what the first call would load."""
+        """Load what the first call would load: here, in all children."""
+        for child in self.children:
+            await child.awarmup()
 
     async def aclose(self) -> None:
-        """Give back connections, threads and models; a later call makes them anew."""
+        """Give back connections, threads and models, here in all children; a later call makes them anew."""
+        for child in self.children:
+            await child.aclose()
 
 
 class Wrapper(Scorer):
@@ -73,6 +113,7 @@ class Wrapper(Scorer):
     def __init__(self, inner: Scorer) -> None:
         """Wrap `inner`."""
         self.inner = inner
+        self.children = (inner,)
         self.capabilities = inner.capabilities
         self.instant = inner.instant
         self.quick = inner.quick
@@ -92,22 +133,10 @@ class Wrapper(Scorer):
         """Ask the inner scorer."""
         return self.inner.tokens(text)
 
-    def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the inner scorer's, and this one's own where it has any."""
-        inner, own = self.inner.state(), self.own_state()
-        return {**inner, self.label: {**inner.get(self.label, {}), **own}} if own else inner
-
-    def own_state(self) -> Mapping[str, Any]:
-        """Return what this policy adds to `state`."""
-        return {}
-
-    async def awarmup(self) -> None:
-        """Warm up the inner scorer."""
-        await self.inner.awarmup()
-
-    async def aclose(self) -> None:
-        """Close the inner scorer."""
-        await self.inner.aclose()
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """The inner scorer."""
+        return self.children
 
 
 class Backend(Scorer):
