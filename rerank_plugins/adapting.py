@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 
-from .config import shared, with_threshold
+from .config import shared
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
 from .documents import RerankCall
-from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
+from .reranker import Reranker, RerankResponse, RerankResult, check_threshold, check_top_n
 
 __all__ = [
     "ADAPTER",
@@ -63,7 +63,8 @@ class Adapter(BaseModel):
     """Called with each answer, before the documents are returned: to count usage, or to refuse a degraded answer by
     raising, since what it raises is raised to the caller. A plain function; serialising leaves it out."""
 
-    _live: tuple[Any, Reranker] | None = PrivateAttr(default=None)
+    _live: tuple[Any, float | None, Reranker] | None = PrivateAttr(default=None)
+    """What was resolved: the fields `reranker` and `score_threshold`, and the reranker that they gave."""
 
     def __init__(self, **fields: Any) -> None:
         """Check the fields and find the reranker; here, since pydantic would wrap what a validator raises.
@@ -108,12 +109,14 @@ class Adapter(BaseModel):
             )
 
     def _resolved(self) -> Reranker:
-        """Return the live reranker; found anew where the field was assigned since."""
+        """Return the live reranker; found and checked anew where a field was assigned since."""
         self._check_allowed()  # here too, since fields may be assigned and copies made with others
-        if self._live is None or self._live[0] is not self.reranker:
-            self._live = self.reranker, self.reranker if isinstance(self.reranker, Reranker) else shared(self.reranker)
-        reranker = self._live[1]
-        return reranker if self.score_threshold is None else with_threshold(reranker, self.score_threshold)
+        live = self._live
+        if live is None or live[0] is not self.reranker or live[1] != self.score_threshold:
+            reranker = self.reranker if isinstance(self.reranker, Reranker) else shared(self.reranker)
+            check_threshold(self.score_threshold, reranker.scorer)
+            live = self._live = self.reranker, self.score_threshold, reranker
+        return live[2]
 
     def _rerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
@@ -135,6 +138,7 @@ class Adapter(BaseModel):
             top_n=self.top_n if top_n is None else top_n,
             instruction=self.instruction,
             retrieval_scores=known if len(known) == len(texts) else None,
+            score_threshold=self.score_threshold,
         )
 
     def _observed(self, response: RerankResponse) -> RerankResponse:

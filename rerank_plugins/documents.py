@@ -54,6 +54,8 @@ class RerankCall:
     instruction: str | None = None
     """`None` is the reranker's own."""
     retrieval_scores: Iterable[float] | None = None
+    score_threshold: float | None = None
+    """In place of the reranker's own; whoever gives it has checked it (`reranker.check_threshold`)."""
 
 
 def as_list(documents: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
-from .core.types import Attempt, Capabilities, RerankRequest, Scores, outside_scale
+from .core.types import Attempt, RerankRequest, Scores, outside_scale
 from .documents import Batch, RerankCall, as_list, snapshot, unread_request, unread_results
 from .fields import check_names
 from .telemetry import watching
@@ -57,14 +57,14 @@ class Reranker:
             fields: Of documents that are mappings, the fields that are read, in this order; `None` is all.
 
         Raises:
-            ConfigError: `top_n` is below 1, `fields` is no list of names, or a threshold over scores that have no scale.
+            ConfigError: `top_n` is below 1, `fields` is no list of names, or a threshold that cannot mean anything.
         """
         try:
             top_n = check_top_n(top_n)
             self.fields = check_names(fields)
         except (InputError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        check_threshold(score_threshold, scorer.capabilities, scorer.label)
+        check_threshold(score_threshold, scorer)
         self.scorer = scorer
         self.top_n = top_n
         self.score_threshold = score_threshold
@@ -161,9 +161,11 @@ class Reranker:
             else:
                 scores = await self._scores(batch.request)
                 results = await run_text_work(len(listed) * _ITEMS_PER_RESULT, batch.results, scores)
-        if self.score_threshold is not None and not scores.degraded:
-            least = self.score_threshold
-            results = [each for each in results if each.relevance_score is not None and each.relevance_score >= least]
+        threshold = self.score_threshold if call.score_threshold is None else call.score_threshold
+        if threshold is not None and not scores.degraded:
+            results = [
+                each for each in results if each.relevance_score is not None and each.relevance_score >= threshold
+            ]
         response = RerankResponse(
             results=tuple(results[:top_n]),
             model=scores.model,
@@ -300,18 +302,29 @@ def check_top_n(top_n: Any) -> int | None:
     return count
 
 
-def check_threshold(threshold: float | None, capabilities: Capabilities, label: str) -> None:
-    """Refuse a threshold that cannot mean anything.
+def check_threshold(threshold: float | None, scorer: Scorer) -> None:
+    """Refuse a threshold that cannot mean anything, or not the same for all who may answer.
 
     Raises:
-        ConfigError: It is no number in [0, 1], or the backend's scores have no scale.
+        ConfigError: It is no number in [0, 1], or the scores that may be the answer have several scales, or none.
     """
     if threshold is None:
         return
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"score_threshold has to be a number from 0 to 1, and {threshold!r} is not.")
-    if capabilities.scale == "ordinal":
+    scales: dict[str, str] = {}
+    # Instant stand-ins keep the order given: their answers are degraded, and no threshold applies to those.
+    for answering in [*(leaf for leaf in scorer.leaves() if not leaf.instant), scorer]:
+        capabilities = answering.capabilities
+        if capabilities.scale == "ordinal":
+            raise ConfigError(
+                f"{answering.label} only orders documents: its scores have no scale that a score_threshold could cut. "
+                "Use top_n, or a backend with scores."
+            )
+        if answering is not scorer:
+            scales.setdefault("probability" if capabilities.curve is not None else capabilities.scale, answering.label)
+    if len(scales) > 1:
+        named = ", ".join(f"{label} ({scale})" for scale, label in scales.items())
         raise ConfigError(
-            f"{label} only orders documents: its scores have no scale that a score_threshold could cut. "
-            "Use top_n, or a backend with scores."
+            f"score_threshold would mean different things for {named}. Use top_n, or stand-ins of one scale."
         )
