@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .core.call import record_attempts
 from .core.counters import Counters
 from .core.deadline import counting, within
 from .core.errors import ConfigError, DeadlineExceeded, InputError
-from .core.journal import gathering
 from .core.loop import require_asyncio, run_sync
 from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
@@ -139,7 +139,7 @@ class Reranker:
 
     async def _arun(self, call: RerankCall) -> RerankResponse:
         require_asyncio("arerank")
-        with watching(self.scorer.label) as span, gathering(span) as attempts:
+        with watching(self.scorer) as span, record_attempts(span) as attempts:
             try:
                 response = await self._answer(call, attempts)
             except BaseException as error:

@@ -9,12 +9,13 @@ import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from .address import Address, proxy_credentials
+from .call import bind_response_metadata, record_response, response_metadata
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError
 from .loop import PerLoop, Workers
-from .noting import note, noted, noting
 from .numeric import integer, seconds
 from .price import Price
 from .redaction import holds, one_line, redact, redacting_logs
@@ -80,6 +81,11 @@ class Remote(Backend):
     def priced(self, usage: Usage) -> Usage:
         """Return `usage` with what it costs at this spec's price; `None` where there is none, or the vendor did not say."""
         return self._price.of_usage(usage)
+
+    @cached_property
+    def label(self) -> str:
+        """`name:model`; neither changes once the backend is made, so it is written once."""
+        return str(self.model_id)
 
     @property
     def account(self) -> Hashable:
@@ -271,7 +277,7 @@ class HostedBackend(Remote):
             reply = await self.transport.post(self._base.full(url), payload, headers, limit=limit)
         except BackendError as error:
             raise self._named(error) from error.__cause__
-        note(reply.status, ())
+        record_response(reply.status, ())
         return reply
 
     def _words(self, body: Any) -> str:
@@ -353,12 +359,12 @@ class SDKBackend(Remote):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Send one request through the SDK."""
-        with noting():
+        with bind_response_metadata():
             return await self._guarded(lambda: self._ask(request))
 
     async def _ask(self, request: RerankRequest) -> Scores:
         await self.awarmup()
-        if (reply := noted()) is not None:
+        if (reply := response_metadata()) is not None:
             reply.limit = reply_limit(request)
         try:
             client = self._given if self._given is not None else await self._clients.get()

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from .errors import BackendError, RerankError
 from .loop import Workers
+from .model_id import ModelId
 from .types import Capabilities, RerankRequest, Scores, checked
 
 __all__ = ["Backend", "LocalBackend", "Scorer", "Wrapper"]
@@ -45,6 +46,16 @@ class Scorer(ABC):
     @abstractmethod
     def label(self) -> str:
         """The spec of who answers, for people."""
+
+    @property
+    def spec_name(self) -> str:
+        """The label without how local models are run: what one writes in a spec."""
+        return self.label
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The one model that is meant to answer; `None` where several answer together."""
+        return ModelId(self.label)
 
     @abstractmethod
     async def ascore(self, request: RerankRequest) -> Scores:
@@ -125,6 +136,16 @@ class Wrapper(Scorer):
         """The inner scorer's."""
         return self.inner.label
 
+    @property
+    def spec_name(self) -> str:
+        """The inner scorer's."""
+        return self.inner.spec_name
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The inner scorer's."""
+        return self.inner.model_id
+
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask the inner scorer."""
         return await self.inner.ascore(request)
@@ -159,9 +180,9 @@ class Backend(Scorer):
         self.capabilities = self.by_model.get(self.model, self.capabilities)
 
     @property
-    def detail(self) -> str | None:
-        """How a local model is run, for the label."""
-        return None
+    def model_id(self) -> ModelId:
+        """What answers, and how a local model is run; without the revision, which takes reading the model's files."""
+        return ModelId(self.name or type(self).__name__, self.model)
 
     def fetch(self) -> Path | None:
         """Bring the model's files to this machine, which may take minutes, and return their folder; `None`: it has none."""
@@ -192,13 +213,12 @@ class Backend(Scorer):
     @property
     def spec_name(self) -> str:
         """`name:model`, as a spec says it."""
-        name = self.name or type(self).__name__
-        return f"{name}:{self.model}" if self.model and self.model != name else name
+        return self.model_id.spec
 
     @property
     def label(self) -> str:
         """`name:model`, and how it is run."""
-        return f"{self.spec_name} [{self.detail}]" if self.detail else self.spec_name
+        return str(self.model_id)
 
 
 class LocalBackend(Backend):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..core.journal import note
+from ..core.call import record_event
 from ..core.scorer import Scorer
-from ..core.types import Attempt, RerankRequest, Scores
+from ..core.types import RerankRequest, Scores
 from .composite import Composite, joint
 
 __all__ = ["Cascade"]
@@ -34,6 +34,11 @@ class Cascade(Composite):
         return " → ".join(stage.label for stage in self.children)
 
     @property
+    def spec_name(self) -> str:
+        """All stages'."""
+        return " → ".join(stage.spec_name for stage in self.children)
+
+    @property
     def answering(self) -> tuple[Scorer, ...]:
         """The last stage; with a `gate`, every stage."""
         return self.children if self.gate is not None else self.children[-1:]
@@ -50,7 +55,7 @@ class Cascade(Composite):
         for stage, keep in zip(self.children[1:], self.keep, strict=True):
             best = scores.best_first()
             if self._is_sure(scores):
-                note(Attempt(stage.label, "spared", 0.0, f"{scores.model} was sure of the first document"))
+                record_event(stage, "spared", f"{scores.model} was sure of the first document")
                 break
             kept = sorted(best[:keep])
             found = await self.ask(stage, request.select([positions[each] for each in kept]))
@@ -61,7 +66,7 @@ class Cascade(Composite):
                 )
                 scores = replace(scores, degraded=True, reason=why, usage=scores.usage + found.usage)
                 break
-            note(Attempt(stage.label, "kept", 0.0, f"{len(kept)} of {len(best)} documents"))
+            record_event(stage, "kept", f"{len(kept)} of {len(best)} documents")
             tail = [positions[each] for each in best[keep:]] + tail
             positions = [positions[each] for each in kept]
             for at, flag in zip(positions, found.truncated or (False,) * len(positions), strict=True):

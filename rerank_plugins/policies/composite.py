@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..core.model_id import ModelId
 from ..core.scorer import Scorer
 from ..core.types import Capabilities, RerankRequest, Scores
 from .deadline import bounded, seconds_left
@@ -42,6 +43,11 @@ class Composite(Scorer):
         self.children = tuple(children)
         self.capabilities = capabilities
         self.keeps_deadline = any(child.keeps_deadline for child in self.children)
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """None: several answer together."""
+        return None
 
     async def ask(self, child: Scorer, request: RerankRequest) -> Scores:
         """Ask one child what it can take of the request, for as long as the deadline leaves."""

@@ -16,6 +16,7 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
+from ..core.model_id import ModelId
 from ..core.redaction import one_line, summary
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
@@ -80,6 +81,16 @@ class Fallback(Composite):
     def label(self) -> str:
         """The first entry's."""
         return self.children[0].label
+
+    @property
+    def spec_name(self) -> str:
+        """The first entry's."""
+        return self.children[0].spec_name
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The first entry's."""
+        return self.children[0].model_id
 
     @property
     def answering(self) -> tuple[Scorer, ...]:

@@ -68,8 +68,15 @@ class Fuse(Composite):
     @property
     def label(self) -> str:
         """All scorers', and how they are joined."""
-        names = [each.label for each in self.children] + ["retrieval"] * self.retrieval
-        return f"{' + '.join(names)} ({self.method})"
+        return self._joined_names([each.label for each in self.children])
+
+    @property
+    def spec_name(self) -> str:
+        """All scorers', and how they are joined."""
+        return self._joined_names([each.spec_name for each in self.children])
+
+    def _joined_names(self, names: list[str]) -> str:
+        return f"{' + '.join(names + ['retrieval'] * self.retrieval)} ({self.method})"
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask everybody and join the answers."""

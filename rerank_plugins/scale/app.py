@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..config import load_reranker
 from ..core.errors import BackendError, DeadlineExceeded, MissingExtra, RerankError
-from ..core.labels import without_detail
 from ..core.redaction import one_line
 from ..core.secret import Secret
 from ..core.text_work import run_text_work
@@ -92,13 +91,15 @@ class _Server:
     ) -> None:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
-        label = reranker.scorer.label  # it may end in the runtime, in brackets, which nobody writes
-        plain = without_detail(label)
-        names = list(dict.fromkeys([plain, plain.partition(":")[2] or plain, label, *models]))
+        label, spec_name = reranker.scorer.label, reranker.scorer.spec_name
+        model_id = reranker.scorer.model_id
+        model = model_id.model if model_id is not None else ""
+        # The label may end in the runtime, in brackets, which nobody writes.
+        names = list(dict.fromkeys([spec_name, model or spec_name, label, *models]))
         # What the server shows holds no path and no address; what the operator wrote is taken all the same.
         self.models = list(dict.fromkeys(map(public_label, names)))
         self.known_models = frozenset([*names, *self.models])
-        self.label, self.public_label = label, public_label(label)
+        self.label, self.spec_name, self.public_label = label, spec_name, public_label(label)
         self.started = int(time.time())
         self.logged: dict[type, float] = {}
         self.door = Door(limits.max_queue)
@@ -149,7 +150,7 @@ class _Server:
     def public(self, message: str) -> str:
         """Return a message of the backend without paths and addresses."""
         # A path may hold spaces, where only the label tells its end.
-        for label in sorted({self.label, without_detail(self.label)}, key=len, reverse=True):
+        for label in sorted({self.label, self.spec_name}, key=len, reverse=True):
             message = message.replace(label, public_label(label))
         return without_addresses(message)
 
