@@ -59,31 +59,31 @@ def inside(run: object, handlers: Iterable[object]) -> AbstractContextManager[ob
 @contextmanager
 def _watching(scorer: Scorer) -> Iterator[Call]:
     tools = _tools()
-    asked = _asked(scorer)
+    attributes = _model_attributes(scorer)
     started = perf_counter()
     with tools.tracer.start_as_current_span(
-        f"{OPERATION} {asked['gen_ai.request.model']}",
-        attributes=asked,
+        f"{OPERATION} {attributes['gen_ai.request.model']}",
+        attributes=attributes,
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
-        call = Call(span, asked)
+        call = Call(span, attributes)
         try:
             yield call
         except BaseException as error:
-            call.told["error.type"] = type(error).__name__
+            call.metric_attributes["error.type"] = type(error).__name__
             _failed(span, type(error).__name__)
             raise
         finally:
-            tools.duration.record(perf_counter() - started, call.told)
+            tools.duration.record(perf_counter() - started, call.metric_attributes)
 
 
 class Call:
     """One call, as a span; an `Observer`."""
 
-    def __init__(self, span: Span, asked: Mapping[str, str]) -> None:
+    def __init__(self, span: Span, attributes: Mapping[str, str]) -> None:
         """Fill `span`."""
-        self.told = dict(asked)
+        self.metric_attributes = dict(attributes)
         """The attributes of its metrics."""
         self._span = span
         self._attempts = 0
@@ -91,9 +91,9 @@ class Call:
     def answered(self, response: RerankResponse) -> None:
         """Take the answer."""
         tools, usage = _tools(), response.usage
-        self.told["gen_ai.response.model"] = response.model
+        self.metric_attributes["gen_ai.response.model"] = response.model
         self._span.set_attributes(
-            _known(
+            _without_none(
                 {
                     "gen_ai.response.model": response.model,
                     "rerank.results": len(response.results),
@@ -102,14 +102,14 @@ class Call:
                     "rerank.requests": usage.requests,
                 }
             )
-            | _used(usage)
+            | _usage_attributes(usage)
         )
         if response.degraded:
-            tools.degraded.add(1, self.told)
+            tools.degraded.add(1, self.metric_attributes)
         if usage.input_tokens is not None:
-            tools.tokens.record(usage.input_tokens, {**self.told, "gen_ai.token.type": "input"})
+            tools.tokens.record(usage.input_tokens, {**self.metric_attributes, "gen_ai.token.type": "input"})
         if usage.cost_usd is not None:
-            tools.cost.add(usage.cost_usd, self.told)
+            tools.cost.add(usage.cost_usd, self.metric_attributes)
 
     @contextmanager
     def attempt(self, scorer: Scorer, documents: int, *, remote: bool) -> Iterator[Ended]:
@@ -117,8 +117,8 @@ class Call:
         from opentelemetry.trace import SpanKind
 
         self._attempts += 1
-        identity = _asked(scorer)
-        asked: dict[str, Any] = {
+        identity = _model_attributes(scorer)
+        attributes: dict[str, Any] = {
             **identity,
             "rerank.attempt": self._attempts,
             "rerank.documents": documents,
@@ -127,15 +127,15 @@ class Call:
         with _tools().tracer.start_as_current_span(
             f"attempt {self._attempts}",
             kind=kind,
-            attributes=asked,
+            attributes=attributes,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
 
             def ended(attempt: Attempt) -> None:
                 status = attempt.status
-                outcome = _known({"rerank.outcome": attempt.outcome, "http.response.status_code": status})
-                span.set_attributes(outcome | _used(attempt.usage or Usage()))
+                outcome = _without_none({"rerank.outcome": attempt.outcome, "http.response.status_code": status})
+                span.set_attributes(outcome | _usage_attributes(attempt.usage or Usage()))
                 if attempt.outcome != "answered":
                     span.set_attribute("error.type", str(status) if status and status >= 400 else attempt.outcome)
                     _failed(span, attempt.outcome)
@@ -145,13 +145,13 @@ class Call:
 
     def event(self, scorer: Scorer, attempt: Attempt) -> None:
         """Record what needed no request as an event of the span."""
-        attributes = {"rerank.outcome": attempt.outcome, **_asked(scorer)}
+        attributes = {"rerank.outcome": attempt.outcome, **_model_attributes(scorer)}
         detail = {"rerank.detail": attempt.detail} if attempt.detail and attempt.outcome in _OURS else {}
         self._span.add_event(attempt.outcome, {**attributes, **detail})
         _tools().attempts.add(1, attributes)
 
 
-def _asked(scorer: Scorer) -> dict[str, str]:
+def _model_attributes(scorer: Scorer) -> dict[str, str]:
     """Return the attributes that say who is asked."""
     model_id = scorer.model_id
     if model_id is None:  # a cascade or a fusion: its backends have attempts of their own
@@ -165,8 +165,8 @@ def _asked(scorer: Scorer) -> dict[str, str]:
     }
 
 
-def _used(usage: Usage) -> dict[str, Any]:
-    return _known(
+def _usage_attributes(usage: Usage) -> dict[str, Any]:
+    return _without_none(
         {
             "gen_ai.usage.input_tokens": usage.input_tokens,
             "rerank.search_units": usage.search_units,
@@ -175,8 +175,8 @@ def _used(usage: Usage) -> dict[str, Any]:
     )
 
 
-def _known(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if value is not None}
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _failed(span: Span, kind: str) -> None:

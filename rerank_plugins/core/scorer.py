@@ -125,6 +125,8 @@ class Wrapper(Scorer):
         """Wrap `inner`."""
         self.inner = inner
         self.children = (inner,)
+        own_label = type(inner).label is not Wrapper.label
+        self._labelled: Scorer = inner._labelled if isinstance(inner, Wrapper) and not own_label else inner
         self.capabilities = inner.capabilities
         self.instant = inner.instant
         self.quick = inner.quick
@@ -134,7 +136,7 @@ class Wrapper(Scorer):
     @property
     def label(self) -> str:
         """The inner scorer's."""
-        return self.inner.label
+        return self._labelled.label
 
     @property
     def spec_name(self) -> str:
