@@ -79,7 +79,8 @@ class Adapter(BaseModel):
             raise ConfigError("on_response has to be a plain function, which starts a task where it has to wait.")
         for name in self.allowed_rerankers or ():
             parse(name, profiles(None))  # a typo in the list is an error here, not at the first request
-        self._check_allowed()
+        if self.allowed_rerankers is not None:
+            self._check_allowed()
         if isinstance(self.reranker, Mapping):
             self.reranker = guarded(self.reranker)
         self._resolved()
@@ -98,8 +99,8 @@ class Adapter(BaseModel):
         Raises:
             ConfigError: It is not in the list. The message does not show a mapping, which may hold keys.
         """
-        allowed, value = self.allowed_rerankers, self.reranker
-        if allowed is None or value is None or isinstance(value, Reranker):
+        allowed, value = self.allowed_rerankers or (), self.reranker
+        if value is None or isinstance(value, Reranker):
             return
         if not isinstance(value, str) or value not in allowed:
             got = repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
@@ -110,7 +111,8 @@ class Adapter(BaseModel):
 
     def _resolved(self) -> Reranker:
         """Return the live reranker; found and checked anew where a field was assigned since."""
-        self._check_allowed()  # here too, since fields may be assigned and copies made with others
+        if self.allowed_rerankers is not None:
+            self._check_allowed()  # here too, since fields may be assigned and copies made with others
         live = self._live
         if live is None or live[0] is not self.reranker or live[1] != self.score_threshold:
             reranker = self.reranker if isinstance(self.reranker, Reranker) else shared(self.reranker)
@@ -256,8 +258,12 @@ def noted(
         notes |= {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
     elif result.relevance_score is None and result.reason:
         notes["rerank_reason"] = result.reason
-    earlier = _earlier_notes(metadata)
+    earlier = set() if _NOTES.isdisjoint(metadata) else _earlier_notes(metadata)
     return {key: value for key, value in metadata.items() if key not in earlier} | notes, list(notes)
+
+
+_NOTES = frozenset({"rerank_degraded", "rerank_reason", "rerank_model", "rerank_spans"})
+"""The keys that an earlier reranker may have left where this one has nothing to write."""
 
 
 def _earlier_notes(metadata: Mapping[Any, Any]) -> set[str]:

@@ -18,6 +18,8 @@ from .fields import Fields, read
 __all__ = ["Batch", "RerankCall", "as_list", "snapshot", "unread_request", "unread_results"]
 
 BLANK = "blank: there is no text to score"
+_UNCHECKED = 64
+"""Documents that are handled from one look at whether the caller still waits to the next; long texts look inside."""
 
 _TABLES = {
     ("pandas", "DataFrame"): 'pass a column, such as df["text"], or the rows: df.to_dict("records")',
@@ -127,7 +129,8 @@ class Batch:
             InputError: See `Reranker.rerank`.
         """
         self.documents = documents
-        query, instruction = _checked_query(call.query), _checked_instruction(call.instruction)
+        query = _checked_query(call.query)
+        instruction = None if call.instruction is None else _checked_instruction(call.instruction)
         scores = call.retrieval_scores
         retrieved = None if scores is None else _numbers(scores, len(documents))
         self._slots: list[int | None] = []
@@ -139,9 +142,16 @@ class Batch:
         best: list[float] = []
         fields: list[Mapping[str, Any] | None] = []
         for index, document in enumerate(documents):
-            check_cancelled()
-            reading = self._fields(document, index, names)
-            text = _text(document, index) if reading is None else reading.text()
+            if not index % _UNCHECKED:
+                check_cancelled()
+            reading: Fields | None = None
+            if isinstance(document, str):
+                text = sendable(document)
+            elif isinstance(document, Mapping):
+                reading = self._fields(document, index, names)
+                text = reading.text()
+            else:
+                raise _not_a_document(document, index)
             if is_blank(text):
                 self._slots.append(None)
                 continue
@@ -153,7 +163,8 @@ class Batch:
                 fields.append(None if reading is None or reading.sole_text() is not None else reading.json())
             best[slot] = max(best[slot], score)  # of equal texts the best one's counts, wherever it stands
             self._slots.append(slot)
-        _check_names(names, documents)
+        if names is not None:
+            _check_names(names, documents)
         self.request = RerankRequest(
             query=query,
             documents=tuple(slots),
@@ -163,9 +174,7 @@ class Batch:
             positions=tuple(first) if len(first) != len(documents) else None,
         )
 
-    def _fields(self, document: Any, index: int, names: Sequence[str] | None) -> Fields | None:
-        if not isinstance(document, Mapping):
-            return None
+    def _fields(self, document: Mapping[Any, Any], index: int, names: Sequence[str] | None) -> Fields:
         fields = read(document, index, names)
         if fields.left_out is not None:
             self._left_out[index] = fields.left_out
@@ -174,14 +183,15 @@ class Batch:
     def results(self, scores: Scores) -> list[RerankResult]:
         """Return every document, best first; equal scores in the order of the reply, else as given; blanks last."""
         keys = scores.sort_keys()
-        # Stable: repeats of one text stay as they were given.
-        order = [(index, slot) for index, slot in enumerate(self._slots) if slot is not None]
-        order.sort(key=lambda pair: keys[pair[1]])
+        # By the index last: repeats of one text stay as they were given.
+        order = sorted((*keys[slot], index, slot) for index, slot in enumerate(self._slots) if slot is not None)
         relevances = scores.relevances()
         truncated, spans, reasons = scores.truncated, scores.spans, scores.reasons
         results = []
-        for index, slot in order:
-            check_cancelled()
+        for number, (_, _, index, slot) in enumerate(order):
+            if not number % _UNCHECKED:
+                check_cancelled()
+            reason = reasons[slot] if reasons else None
             results.append(
                 RerankResult(
                     index=index,
@@ -190,7 +200,7 @@ class Batch:
                     raw_score=scores.values[slot],
                     truncated=bool(truncated and truncated[slot]),
                     spans=spans[slot] if spans else (),
-                    reason=self._reason(reasons[slot] if reasons else None, index),
+                    reason=self._reason(reason, index) if self._left_out else reason,
                 )
             )
         return results + [self._blank(index) for index, slot in enumerate(self._slots) if slot is None]
@@ -233,15 +243,13 @@ def _checked_query(query: Any) -> str:
 
 
 def _checked_instruction(instruction: Any) -> str | None:
-    if instruction is not None and not isinstance(instruction, str):
+    if not isinstance(instruction, str):
         raise InputError(f"The instruction has to be a text, and this is a {type(instruction).__name__}.")
     return sendable(instruction) if instruction else None
 
 
-def _check_names(names: Sequence[str] | None, documents: Sequence[Any]) -> None:
+def _check_names(names: Sequence[str], documents: Sequence[Any]) -> None:
     """Refuse names that no document has: a slip would leave every document blank."""
-    if names is None:
-        return
     mappings = [document for document in documents if isinstance(document, Mapping)]
     if mappings and not any(name in document for document in mappings for name in names):
         has = ", ".join(repr(name) for name in list(mappings[0])[:20]) or "none"
@@ -263,15 +271,13 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
     return numbers
 
 
-def _text(document: Any, index: int) -> str:
-    if isinstance(document, str):
-        return sendable(document)
+def _not_a_document(document: Any, index: int) -> InputError:
     if (framework := _of_kind(document, _FRAMEWORKS)) is not None:
-        raise InputError(
+        return InputError(
             f"Document {index} is a {type(document).__name__} of {framework[0]}: documents are texts or mappings of fields. "
             f"{framework[1][0].upper()}{framework[1][1:]}."
         )
-    raise InputError(
+    return InputError(
         f"Document {index} is a {type(document).__name__}: documents are texts or mappings of fields. "
         "Leave it out, or turn it into a text."
     )

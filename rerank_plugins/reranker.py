@@ -18,7 +18,7 @@ from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
-from .core.types import Attempt, RerankRequest, Scores, outside_scale
+from .core.types import Attempt, Scores, outside_scale
 from .documents import Batch, RerankCall, as_list, snapshot, unread_request, unread_results
 from .fields import check_names
 from .telemetry import watching
@@ -159,7 +159,10 @@ class Reranker:
             except DeadlineExceeded:
                 scores, results = await self._unread(listed)
             else:
-                scores = await self._scores(batch.request)
+                if batch.request.documents:
+                    scores = await self.scorer.ascore(batch.request)
+                else:
+                    scores = Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
                 results = await run_text_work(len(listed) * _ITEMS_PER_RESULT, batch.results, scores)
         threshold = self.score_threshold if call.score_threshold is None else call.score_threshold
         if threshold is not None and not scores.degraded:
@@ -185,7 +188,8 @@ class Reranker:
         call = replace(call, instruction=instruction or None, retrieval_scores=snapshot(call.retrieval_scores))
         size = size_of([call.query, call.instruction, documents], INLINE)
         work = run_text_work(size, Batch, call, documents, self.fields)
-        batch = await within(self.scorer.deadline, work, self.scorer.label)
+        deadline = self.scorer.deadline
+        batch = await (work if deadline is None else within(deadline, work, self.scorer.label))
         if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
             raise InputError(
                 f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
@@ -209,11 +213,6 @@ class Reranker:
             self._warned = True
             _log.warning("%s (said once)", one_line(reason))
         return reason
-
-    async def _scores(self, request: RerankRequest) -> Scores:
-        if not request.documents:
-            return Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
-        return await self.scorer.ascore(request)
 
     def stats(self) -> dict[str, Any]:
         """Return what happened since this reranker was made, as plain data that a health endpoint can show as JSON.

@@ -49,12 +49,14 @@ class Observe(Wrapper):
                 milliseconds = (time.perf_counter() - started) * 1000.0
                 if status is None and (reply := response_metadata()) is not None:
                     status = reply.status
-                _log.debug(
-                    "%s: %s%s, %d documents, %.0f ms",
-                    one_line(self.label),
-                    outcome,
-                    "" if status is None else f" (HTTP {status})",
-                    len(request.documents),
-                    milliseconds,
-                )
-                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote, usage, status))
+                label = self.inner.label
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug(
+                        "%s: %s%s, %d documents, %.0f ms",
+                        one_line(label),
+                        outcome,
+                        "" if status is None else f" (HTTP {status})",
+                        len(request.documents),
+                        milliseconds,
+                    )
+                ended(Attempt(label, outcome, milliseconds, detail, self._remote, usage, status))
