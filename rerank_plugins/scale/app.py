@@ -99,7 +99,7 @@ class _Server:
         # What the server shows holds no path and no address; what the operator wrote is taken all the same.
         self.models = list(dict.fromkeys(map(public_label, names)))
         self.known_models = frozenset([*names, *self.models])
-        self.label, self.spec_name, self.public_label = label, spec_name, public_label(label)
+        self.label, self.public_label = label, public_label(label)
         self.started = int(time.time())
         self.logged: dict[type, float] = {}
         self.door = Door(limits.max_queue)
@@ -108,7 +108,9 @@ class _Server:
         self.cutter = Cutter(reranker.scorer)
         capabilities = reranker.scorer.capabilities
         self.described = description(self.models, limits, key=key is not None, instructions=capabilities.instructions)
-        self.info = info(self.models[0], self.public_label, capabilities, limits)
+        main = next(reranker.scorer.leaves()).model_id
+        dtype = main.dtype if main is not None else None
+        self.info = info(self.models[0], dtype, capabilities, limits)
         routes = [Route(path, self._guarded(self.rerank), methods=["POST"]) for path in RERANK]
         routes += [
             Route(path, self._guarded(answered), methods=["GET"])
@@ -149,8 +151,10 @@ class _Server:
 
     def public(self, message: str) -> str:
         """Return a message of the backend without paths and addresses."""
-        # A path may hold spaces, where only the label tells its end.
-        for label in sorted({self.label, self.spec_name}, key=len, reverse=True):
+        # A path may hold spaces, where only the label tells its end; a message may name any scorer that is inside.
+        scorers = list(self.reranker.scorer.walk())
+        labels = {name for scorer in scorers for name in (scorer.label, scorer.spec_name)}
+        for label in sorted(labels, key=len, reverse=True):
             message = message.replace(label, public_label(label))
         return without_addresses(message)
 
