@@ -123,12 +123,18 @@ class Adapter(BaseModel):
     def _rerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(self._resolved()._run(self._call(query, texts, retrieval_scores, top_n)))
+        response = self._resolved()._run(self._call(query, texts, retrieval_scores, top_n))
+        if self.on_response is not None:
+            self.on_response(response)
+        return response
 
     async def _arerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(await self._resolved()._arun(self._call(query, texts, retrieval_scores, top_n)))
+        response = await self._resolved()._arun(self._call(query, texts, retrieval_scores, top_n))
+        if self.on_response is not None:
+            self.on_response(response)
+        return response
 
     def _call(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None
@@ -142,11 +148,6 @@ class Adapter(BaseModel):
             retrieval_scores=known if len(known) == len(texts) else None,
             score_threshold=self.score_threshold,
         )
-
-    def _observed(self, response: RerankResponse) -> RerankResponse:
-        if self.on_response is not None:
-            self.on_response(response)
-        return response
 
     @field_serializer("reranker")
     def _without_keys(self, reranker: Any) -> Any:

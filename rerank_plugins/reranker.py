@@ -169,13 +169,17 @@ class Reranker:
             results = [
                 each for each in results if each.relevance_score is not None and each.relevance_score >= threshold
             ]
+        reason = scores.reason
+        if not reason and (reason := outside_scale(scores)) and not self._warned:
+            self._warned = True
+            _log.warning("%s (said once)", one_line(reason))
         response = RerankResponse(
             results=tuple(results[:top_n]),
             model=scores.model,
             scale=scores.capabilities.scale,
             usage=replace(scores.usage, requests=sum(attempt.remote for attempt in attempts)),
             degraded=scores.degraded,
-            reason=scores.reason or self._outside_scale(scores),
+            reason=reason,
             attempts=tuple(attempts),
             latency_ms=(time.perf_counter() - started) * 1000.0,
         )
@@ -206,13 +210,6 @@ class Reranker:
         with counting(-1.0):  # passed for certain, so that no backend is asked about text that is not there
             scores = await self.scorer.ascore(unread_request(documents))
         return scores, unread_results(documents)
-
-    def _outside_scale(self, scores: Scores) -> str | None:
-        reason = outside_scale(scores)
-        if reason is not None and not self._warned:
-            self._warned = True
-            _log.warning("%s (said once)", one_line(reason))
-        return reason
 
     def stats(self) -> dict[str, Any]:
         """Return what happened since this reranker was made, as plain data that a health endpoint can show as JSON.
