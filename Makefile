@@ -63,6 +63,7 @@ format: .venv/.dev ## mend what ruff can mend
 
 bench: .venv/.dev ## speed, side by side with the peers
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/entries.py
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/callers.py
 	$(BIN)/python benchmarks/hosted.py

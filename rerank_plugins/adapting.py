@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_serializer
 from pydantic.json_schema import SkipJsonSchema
 
-from .config import shared, with_threshold
+from .config import shared
 from .config.build import OPTIONS
 from .config.registry import unknown
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
 from .core.errors import ConfigError, InputError
 from .core.numeric import finite
-from .documents import Expected, as_list
-from .reranker import Reranker, RerankResponse, RerankResult, check_top_n
+from .documents import Expected, RerankCall, as_list
+from .reranker import Reranker, RerankResponse, RerankResult, check_threshold, check_top_n
 
 __all__ = [
     "ADAPTER",
@@ -101,8 +101,8 @@ class Adapter(BaseModel):
     """What to write in place of the fields of other packages."""
     _counts: ClassVar[tuple[str, ...]] = ("top_n",)
     """The fields that are integers of at least 1, or `None`."""
-    _live: tuple[Any, str | os.PathLike[str] | None, Reranker] | None = PrivateAttr(default=None)
-    """`reranker` and `config` as they were when the live reranker was looked up, and that one."""
+    _live: tuple[Any, str | os.PathLike[str] | None, float | None, Reranker] | None = PrivateAttr(default=None)
+    """What was resolved: the fields `reranker`, `config` and `score_threshold`, and the reranker that they gave."""
 
     def __init__(self, **fields: Any) -> None:
         """Check the fields and find the reranker; here, since pydantic would wrap what a validator raises.
@@ -125,7 +125,8 @@ class Adapter(BaseModel):
             raise ConfigError("on_response has to be a plain function, which starts a task where it has to wait.")
         for name in self.allowed_rerankers or ():
             parse(name, profiles(self.config))  # a typo in the list is an error here, not at the first request
-        self._check_allowed()
+        if self.allowed_rerankers is not None:
+            self._check_allowed()
         if isinstance(self.reranker, Mapping):
             self.reranker = guarded(self.reranker)
         self._resolved()
@@ -172,8 +173,8 @@ class Adapter(BaseModel):
         Raises:
             ConfigError: It is not in the list. The message does not show a mapping, which may hold keys.
         """
-        allowed, value = self.allowed_rerankers, self.reranker
-        if allowed is None or value is None or isinstance(value, Reranker):
+        allowed, value = self.allowed_rerankers or (), self.reranker
+        if value is None or isinstance(value, Reranker):
             return
         if not isinstance(value, str) or value not in allowed:
             got = repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
@@ -183,12 +184,15 @@ class Adapter(BaseModel):
             )
 
     def _resolved(self) -> Reranker:
-        """Return the live reranker; found anew where the field was assigned since."""
-        self._check_allowed()  # here too, since fields may be assigned and copies made with others
-        if self._live is None or self._live[0] is not self.reranker or self._live[1] != self.config:
-            self._live = self.reranker, self.config, self._looked_up()
-        reranker = self._live[2]
-        return reranker if self.score_threshold is None else with_threshold(reranker, self.score_threshold)
+        """Return the live reranker; found and checked anew where a field was assigned since."""
+        if self.allowed_rerankers is not None:
+            self._check_allowed()  # here too, since fields may be assigned and copies made with others
+        live = self._live
+        if live is None or live[0] is not self.reranker or live[1] != self.config or live[2] != self.score_threshold:
+            reranker = self._looked_up()
+            check_threshold(self.score_threshold, reranker.scorer)
+            live = self._live = self.reranker, self.config, self.score_threshold, reranker
+        return live[3]
 
     def _looked_up(self) -> Reranker:
         if not isinstance(self.reranker, Reranker):
@@ -203,24 +207,31 @@ class Adapter(BaseModel):
     def _rerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(self._resolved().rerank(*self._call(query, texts, retrieval_scores, top_n)))
+        response = self._resolved()._run(self._call(query, texts, retrieval_scores, top_n))
+        if self.on_response is not None:
+            self.on_response(response)
+        return response
 
     async def _arerank(
         self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None = None
     ) -> RerankResponse:
-        return self._observed(await self._resolved().arerank(*self._call(query, texts, retrieval_scores, top_n)))
-
-    def _call(
-        self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None
-    ) -> tuple[Any, ...]:
-        known = [score for score in retrieval_scores if score is not None and math.isfinite(score)]
-        complete = known if len(known) == len(texts) else None
-        return query, texts, self.top_n if top_n is None else top_n, self.instruction, complete
-
-    def _observed(self, response: RerankResponse) -> RerankResponse:
+        response = await self._resolved()._arun(self._call(query, texts, retrieval_scores, top_n))
         if self.on_response is not None:
             self.on_response(response)
         return response
+
+    def _call(
+        self, query: str, texts: Sequence[str], retrieval_scores: Sequence[float | None], top_n: int | None
+    ) -> RerankCall:
+        known = [score for score in retrieval_scores if score is not None and math.isfinite(score)]
+        return RerankCall(
+            query=query,
+            documents=texts,
+            top_n=self.top_n if top_n is None else top_n,
+            instruction=self.instruction,
+            retrieval_scores=known if len(known) == len(texts) else None,
+            score_threshold=self.score_threshold,
+        )
 
     @field_serializer("reranker")
     def _without_keys(self, reranker: Any) -> Any:
@@ -330,8 +341,12 @@ def noted(
         notes |= {"rerank_degraded": True, "rerank_reason": response.reason, "rerank_model": response.model}
     elif result.relevance_score is None and result.reason:
         notes["rerank_reason"] = result.reason
-    earlier = _earlier_notes(metadata)
+    earlier = set() if _NOTES.isdisjoint(metadata) else _earlier_notes(metadata)
     return {key: value for key, value in metadata.items() if key not in earlier} | notes, list(notes)
+
+
+_NOTES = frozenset({"rerank_degraded", "rerank_reason", "rerank_model", "rerank_spans"})
+"""The keys that an earlier reranker may have left where this one has nothing to write."""
 
 
 def _earlier_notes(metadata: Mapping[Any, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The caller's documents: which objects are lists of documents, and the request that is made of them."""
+"""The caller's arguments: which objects are lists of documents, and the request that is made of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
 from .fields import Fields, read
 
-__all__ = ["Batch", "Expected", "as_list", "is_table", "snapshot", "unread_request", "unread_results"]
+__all__ = ["Batch", "Expected", "RerankCall", "as_list", "is_table", "snapshot", "unread_request", "unread_results"]
 
 T = TypeVar("T")
 
 BLANK = "blank: there is no text to score"
+_UNCHECKED = 64
+"""Documents that are handled from one look at whether the caller still waits to the next; long texts look inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,21 @@ _FRAMEWORKS = {
     ("llama_index", "BaseNode"): _LLAMA_INDEX,
 }
 """Objects of the host frameworks, by package and base class: who makes them, and what to pass instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCall:
+    """The arguments of one call of `Reranker.rerank`, as the caller gave them."""
+
+    query: str
+    documents: Iterable[Any]
+    top_n: int | None = None
+    """`None` is the reranker's own."""
+    instruction: str | None = None
+    """`None` is the reranker's own."""
+    retrieval_scores: Iterable[float] | None = None
+    score_threshold: float | None = None
+    """In place of the reranker's own; whoever gives it has checked it (`reranker.check_threshold`)."""
 
 
 def as_list(items: Any, expected: Expected = DOCUMENTS) -> list[Any]:
@@ -157,27 +174,25 @@ class Batch:
 
     def __init__(
         self,
-        query: str,
+        call: RerankCall,
         documents: Sequence[Any],
-        instruction: str | None,
-        retrieval_scores: Iterable[Any] | None,
         names: Sequence[str] | None = None,
     ) -> None:
         """Read the input.
 
         Args:
-            query: The query.
-            documents: Texts or mappings.
-            instruction: What the user means by relevant, if anything.
-            retrieval_scores: One for each document, if any.
+            call: The arguments of the call.
+            documents: Those of `call`, as a list: texts or mappings.
             names: The fields of mappings that are read, in order; `None` is all.
 
         Raises:
             InputError: See `Reranker.rerank`.
         """
         self.documents = documents
-        query, instruction = _checked_query(query), _checked_instruction(instruction)
-        retrieved = None if retrieval_scores is None else _numbers(retrieval_scores, len(documents))
+        query = _checked_query(call.query)
+        instruction = None if call.instruction is None else _checked_instruction(call.instruction)
+        scores = call.retrieval_scores
+        retrieved = None if scores is None else _numbers(scores, len(documents))
         self._slots: list[int | None] = []
         """For each of the caller's documents its place in the request; `None` for a blank one."""
         self._left_out: dict[int, str] = {}
@@ -187,9 +202,16 @@ class Batch:
         best: list[float] = []
         fields: list[Mapping[str, Any] | None] = []
         for index, document in enumerate(documents):
-            check_cancelled()
-            reading = self._fields(document, index, names)
-            text = _text(document, index) if reading is None else reading.text()
+            if not index % _UNCHECKED:
+                check_cancelled()
+            reading: Fields | None = None
+            if isinstance(document, str):
+                text = sendable(document)
+            elif isinstance(document, Mapping):
+                reading = self._fields(document, index, names)
+                text = reading.text()
+            else:
+                raise _not_a_document(document, index)
             if is_blank(text):
                 self._slots.append(None)
                 continue
@@ -201,7 +223,8 @@ class Batch:
                 fields.append(None if reading is None or reading.sole_text() is not None else reading.json())
             best[slot] = max(best[slot], score)  # of equal texts the best one's counts, wherever it stands
             self._slots.append(slot)
-        _check_names(names, documents)
+        if names is not None:
+            _check_names(names, documents)
         self.request = RerankRequest(
             query=query,
             documents=tuple(slots),
@@ -211,9 +234,7 @@ class Batch:
             positions=tuple(first) if len(first) != len(documents) else None,
         )
 
-    def _fields(self, document: Any, index: int, names: Sequence[str] | None) -> Fields | None:
-        if not isinstance(document, Mapping):
-            return None
+    def _fields(self, document: Mapping[Any, Any], index: int, names: Sequence[str] | None) -> Fields:
         fields = read(document, index, names)
         if fields.left_out is not None:
             self._left_out[index] = fields.left_out
@@ -222,14 +243,15 @@ class Batch:
     def results(self, scores: Scores) -> list[RerankResult]:
         """Return every document, best first; equal scores in the order of the reply, else as given; blanks last."""
         keys = scores.sort_keys()
-        # Stable: repeats of one text stay as they were given.
-        order = [(index, slot) for index, slot in enumerate(self._slots) if slot is not None]
-        order.sort(key=lambda pair: keys[pair[1]])
+        # By the index last: repeats of one text stay as they were given.
+        order = sorted((*keys[slot], index, slot) for index, slot in enumerate(self._slots) if slot is not None)
         relevances = scores.relevances()
         truncated, spans, reasons = scores.truncated, scores.spans, scores.reasons
         results = []
-        for index, slot in order:
-            check_cancelled()
+        for number, (_, _, index, slot) in enumerate(order):
+            if not number % _UNCHECKED:
+                check_cancelled()
+            reason = reasons[slot] if reasons else None
             results.append(
                 RerankResult(
                     index=index,
@@ -238,7 +260,7 @@ class Batch:
                     raw_score=scores.values[slot],
                     truncated=bool(truncated and truncated[slot]),
                     spans=spans[slot] if spans else (),
-                    reason=self._reason(reasons[slot] if reasons else None, index),
+                    reason=self._reason(reason, index) if self._left_out else reason,
                 )
             )
         return results + [self._blank(index) for index, slot in enumerate(self._slots) if slot is None]
@@ -281,15 +303,13 @@ def _checked_query(query: Any) -> str:
 
 
 def _checked_instruction(instruction: Any) -> str | None:
-    if instruction is not None and not isinstance(instruction, str):
+    if not isinstance(instruction, str):
         raise InputError(f"instruction must be a string or None, got {_got(instruction)}. Leave it out for none.")
     return sendable(instruction) if instruction else None
 
 
-def _check_names(names: Sequence[str] | None, documents: Sequence[Any]) -> None:
+def _check_names(names: Sequence[str], documents: Sequence[Any]) -> None:
     """Refuse names that no document has: a slip would leave every document blank."""
-    if names is None:
-        return
     mappings = [document for document in documents if isinstance(document, Mapping)]
     if mappings and not any(name in document for document in mappings for name in names):
         has = ", ".join(repr(name) for name in list(mappings[0])[:20]) or "none"
@@ -333,26 +353,19 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
     return numbers
 
 
-def _text(document: Any, index: int) -> str:
-    if isinstance(document, str):
-        return sendable(document)
+def _not_a_document(document: Any, index: int) -> InputError:
     wrong = f"Document {index} must be a string or a mapping of fields"
     if (framework := of_kind(document, _FRAMEWORKS)) is not None:
-        raise InputError(f"{wrong}, got one {framework[0]} {type(document).__name__}: {framework[1]}.")
-    raise InputError(f"{wrong}, got {_got(document)}. {_as_mapping(document)}.")
+        return InputError(f"{wrong}, got one {framework[0]} {type(document).__name__}: {framework[1]}.")
+    return InputError(f"{wrong}, got {_got(document)}. {_as_mapping(document)}.")
 
 
 def _as_mapping(document: Any) -> str:
     """Return how to make a string or a mapping of an object."""
     if is_dataclass(document):
         return "Pass dataclasses.asdict(document)"
-    for method in (
-        "_asdict",
-        "model_dump",
-        "to_dict",
-        "asDict",
-        "as_py",
-    ):  # named tuples, pydantic, pandas, PySpark, pyarrow
+    # Named tuples, pydantic, pandas, PySpark, pyarrow.
+    for method in ("_asdict", "model_dump", "to_dict", "asDict", "as_py"):
         if callable(getattr(document, method, None)):
             return f"Pass document.{method}()"
     if isinstance(document, bytes | bytearray):

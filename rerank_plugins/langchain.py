@@ -59,14 +59,16 @@ class _LangChainAdapter(Adapter, Serializable):
     def _reranked(
         self, documents: Sequence[Document], query: str, top_n: int | None = None
     ) -> tuple[list[Document], RerankResponse]:
-        response = self._rerank(query, *_read(documents), top_n)
-        return _documents(documents, response), response
+        texts, scores = _read(documents)
+        response = self._rerank(query, texts, scores, top_n)
+        return _documents(documents, scores, response), response
 
     async def _areranked(
         self, documents: Sequence[Document], query: str, top_n: int | None = None
     ) -> tuple[list[Document], RerankResponse]:
-        response = await self._arerank(query, *_read(documents), top_n)
-        return _documents(documents, response), response
+        texts, scores = _read(documents)
+        response = await self._arerank(query, texts, scores, top_n)
+        return _documents(documents, scores, response), response
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -303,18 +305,21 @@ def _inside(callbacks: Callbacks | None) -> AbstractContextManager[object]:
 
 
 def _read(documents: Sequence[Document]) -> tuple[list[str], list[float | None]]:
-    return [each.page_content for each in documents], [_retrieval_score(each) for each in documents]
+    """Return each document's text and retrieval score.
+
+    What an earlier stage called relevance is, for this one, how it was retrieved. A plain "score" may be anything.
+    """
+    texts = [document.page_content for document in documents]
+    metadata = [document.metadata for document in documents]
+    return texts, [retrieval_score(each.get("relevance_score"), each.get("retrieval_score")) for each in metadata]
 
 
-def _retrieval_score(document: Document) -> float | None:
-    # What an earlier stage called relevance is, for this one, how it was retrieved. A plain "score" may be anything.
-    return retrieval_score(document.metadata.get("relevance_score"), document.metadata.get("retrieval_score"))
-
-
-def _documents(documents: Sequence[Document], response: RerankResponse) -> list[Document]:
+def _documents(
+    documents: Sequence[Document], scores: Sequence[float | None], response: RerankResponse
+) -> list[Document]:
     answer = []
     for result in response:
         document = documents[result.index]
-        metadata, _ = noted(document.metadata, response, result, _retrieval_score(document))
+        metadata, _ = noted(document.metadata, response, result, scores[result.index])
         answer.append(document.model_copy(update={"metadata": metadata}))
     return answer

@@ -130,7 +130,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         with self._announced(nodes, query) as (answer, described):
             response = self._rerank(query, texts, scores)
             described.update(run_metadata(response))
-            answer.extend(_nodes(nodes, texts, response))
+            answer.extend(_nodes(nodes, texts, scores, response))
         return answer
 
     @dispatcher.span
@@ -142,7 +142,7 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         with self._announced(nodes, query) as (answer, described):
             response = await self._arerank(query, texts, scores)
             described.update(run_metadata(response))
-            answer.extend(_nodes(nodes, texts, response))
+            answer.extend(_nodes(nodes, texts, scores, response))
         return answer
 
     def _read(
@@ -155,7 +155,8 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
             )
         nodes = checked(nodes, NodeWithScore, EXPECTED)
         texts = [each.node.get_content(metadata_mode=self.metadata_mode) for each in nodes]
-        return nodes, query, texts, [_retrieval_score(each) for each in nodes]
+        scores = [retrieval_score(each.score, each.node.metadata.get("retrieval_score")) for each in nodes]
+        return nodes, query, texts, scores
 
     @contextmanager
     def _announced(
@@ -194,17 +195,15 @@ class RerankPostprocessor(Adapter, BaseNodePostprocessor):
         return super().to_dict(**kwargs)
 
 
-def _retrieval_score(item: NodeWithScore) -> float | None:
-    return retrieval_score(item.score, item.node.metadata.get("retrieval_score"))
-
-
-def _nodes(nodes: Sequence[NodeWithScore], texts: Sequence[str], response: RerankResponse) -> list[NodeWithScore]:
+def _nodes(
+    nodes: Sequence[NodeWithScore], texts: Sequence[str], scores: Sequence[float | None], response: RerankResponse
+) -> list[NodeWithScore]:
     scored = any(result.relevance_score is not None for result in response)
     answer = []
     for result in response:
         item = nodes[result.index]
         own = replace(result, spans=_within(item.node, texts[result.index], result.spans))
-        node = _copy(item.node, *noted(item.node.metadata, response, own, _retrieval_score(item)))
+        node = _copy(item.node, *noted(item.node.metadata, response, own, scores[result.index]))
         score = result.relevance_score if scored else item.score
         answer.append(item.model_copy(update={"node": node, "score": score}))
     return answer

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .core.call import record_attempts
 from .core.counters import Counters
 from .core.deadline import counting, within
 from .core.errors import ConfigError, DeadlineExceeded, InputError
-from .core.journal import gathering
 from .core.loop import require_asyncio, run_sync
 from .core.numeric import finite, integer, shown
 from .core.redaction import one_line
 from .core.response import RerankResponse, RerankResult
 from .core.scorer import Scorer
 from .core.text_work import INLINE, run_text_work, size_of
-from .core.types import Attempt, Capabilities, RerankRequest, Scores, outside_scale
-from .documents import Batch, as_list, snapshot, unread_request, unread_results
+from .core.types import Attempt, Scores, outside_scale
+from .documents import Batch, RerankCall, as_list, snapshot, unread_request, unread_results
 from .fields import check_names
 from .telemetry import watching
 
@@ -57,14 +57,14 @@ class Reranker:
             fields: Of documents that are mappings, the fields that are read, in this order; `None` is all.
 
         Raises:
-            ConfigError: `top_n` is below 1, `fields` is no list of names, or a threshold over scores that have no scale.
+            ConfigError: `top_n` is below 1, `fields` is no list of names, or a threshold that cannot mean anything.
         """
         try:
             top_n = check_top_n(top_n)
             self.fields = check_names(fields)
         except (InputError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        check_threshold(score_threshold, scorer.capabilities, scorer.label)
+        check_threshold(score_threshold, scorer)
         self.scorer = scorer
         self.top_n = top_n
         self.score_threshold = score_threshold
@@ -77,6 +77,7 @@ class Reranker:
         self,
         query: str,
         documents: Iterable[Any],
+        *,
         top_n: int | None = None,
         instruction: str | None = None,
         retrieval_scores: Iterable[float] | None = None,
@@ -99,13 +100,20 @@ class Reranker:
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        documents = snapshot(documents)
-        return run_sync(self.arerank(query, documents, top_n, instruction, retrieval_scores))
+        call = RerankCall(
+            query=query,
+            documents=documents,
+            top_n=top_n,
+            instruction=instruction,
+            retrieval_scores=retrieval_scores,
+        )
+        return self._run(call)
 
     async def arerank(
         self,
         query: str,
         documents: Iterable[Any],
+        *,
         top_n: int | None = None,
         instruction: str | None = None,
         retrieval_scores: Iterable[float] | None = None,
@@ -115,61 +123,77 @@ class Reranker:
         Raises:
             ConfigError: The event loop is not asyncio's; and all that `rerank` raises.
         """
+        call = RerankCall(
+            query=query,
+            documents=documents,
+            top_n=top_n,
+            instruction=instruction,
+            retrieval_scores=retrieval_scores,
+        )
+        return await self._arun(call)
+
+    def _run(self, call: RerankCall) -> RerankResponse:
+        # Iterators are read on the caller's own thread: a database cursor, say, may be used on no other.
+        call = replace(call, documents=snapshot(call.documents), retrieval_scores=snapshot(call.retrieval_scores))
+        return run_sync(self._arun(call))
+
+    async def _arun(self, call: RerankCall) -> RerankResponse:
         require_asyncio("arerank")
-        with watching(self.scorer.label) as call, gathering(call) as attempts:
+        with watching(self.scorer) as span, record_attempts(span) as attempts:
             try:
-                response = await self._answer(query, documents, top_n, instruction, retrieval_scores, attempts)
+                response = await self._answer(call, attempts)
             except BaseException as error:
                 self.counters.failed(error, attempts)
                 raise
-            if call is not None:
-                call.answered(response)
+            if span is not None:
+                span.answered(response)
             return response
 
-    async def _answer(
-        self,
-        query: str,
-        documents: Iterable[Any],
-        top_n: int | None,
-        instruction: str | None,
-        retrieval_scores: Iterable[float] | None,
-        attempts: Sequence[Attempt],
-    ) -> RerankResponse:
+    async def _answer(self, call: RerankCall, attempts: Sequence[Attempt]) -> RerankResponse:
         started = time.perf_counter()
-        top_n = check_top_n(self.top_n if top_n is None else top_n)
-        instruction = self.instruction if instruction is None else instruction
-        listed = as_list(documents)
+        top_n = check_top_n(self.top_n if call.top_n is None else call.top_n)
+        listed = as_list(call.documents)
         with counting(self.scorer.deadline):
             try:
-                batch = await self._read(query, listed, instruction or None, snapshot(retrieval_scores))
+                batch = await self._read(call, listed)
             except DeadlineExceeded:
                 scores, results = await self._unread(listed)
             else:
-                scores = await self._scores(batch.request)
+                if batch.request.documents:
+                    scores = await self.scorer.ascore(batch.request)
+                else:
+                    scores = Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
                 results = await run_text_work(len(listed) * _ITEMS_PER_RESULT, batch.results, scores)
-        if self.score_threshold is not None and not scores.degraded:
-            least = self.score_threshold
-            results = [each for each in results if each.relevance_score is not None and each.relevance_score >= least]
+        threshold = self.score_threshold if call.score_threshold is None else call.score_threshold
+        if threshold is not None and not scores.degraded:
+            results = [
+                each for each in results if each.relevance_score is not None and each.relevance_score >= threshold
+            ]
+        reason = scores.reason
+        if not reason and (reason := outside_scale(scores)) and not self._warned:
+            self._warned = True
+            _log.warning("%s (said once)", one_line(reason))
         response = RerankResponse(
             results=tuple(results[:top_n]),
             model=scores.model,
             scale=scores.capabilities.scale,
             usage=replace(scores.usage, requests=sum(attempt.remote for attempt in attempts)),
             degraded=scores.degraded,
-            reason=scores.reason or self._outside_scale(scores),
+            reason=reason,
             attempts=tuple(attempts),
             latency_ms=(time.perf_counter() - started) * 1000.0,
         )
         self.counters.answered(response, len(listed))
         return response
 
-    async def _read(
-        self, query: str, documents: list[Any], instruction: str | None, retrieval_scores: Iterable[float] | None
-    ) -> Batch:
+    async def _read(self, call: RerankCall, documents: list[Any]) -> Batch:
         """Read the input, on a worker thread where it is large, and within the deadline."""
-        size = size_of([query, instruction, documents], INLINE)
-        work = run_text_work(size, Batch, query, documents, instruction, retrieval_scores, self.fields)
-        batch = await within(self.scorer.deadline, work, self.scorer.label)
+        instruction = self.instruction if call.instruction is None else call.instruction
+        call = replace(call, instruction=instruction or None, retrieval_scores=snapshot(call.retrieval_scores))
+        size = size_of([call.query, call.instruction, documents], INLINE)
+        work = run_text_work(size, Batch, call, documents, self.fields)
+        deadline = self.scorer.deadline
+        batch = await (work if deadline is None else within(deadline, work, self.scorer.label))
         if batch.request.instruction is not None and not self.scorer.capabilities.instructions:
             raise InputError(
                 f"{self.scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a "
@@ -186,18 +210,6 @@ class Reranker:
         with counting(-1.0):  # passed for certain, so that no backend is asked about text that is not there
             scores = await self.scorer.ascore(unread_request(documents))
         return scores, unread_results(documents)
-
-    def _outside_scale(self, scores: Scores) -> str | None:
-        reason = outside_scale(scores)
-        if reason is not None and not self._warned:
-            self._warned = True
-            _log.warning("%s (said once)", one_line(reason))
-        return reason
-
-    async def _scores(self, request: RerankRequest) -> Scores:
-        if not request.documents:
-            return Scores(values=(), model=self.scorer.label, capabilities=self.scorer.capabilities)
-        return await self.scorer.ascore(request)
 
     def stats(self) -> dict[str, Any]:
         """Return what happened since this reranker was made, as plain data that a health endpoint can show as JSON.
@@ -283,17 +295,28 @@ def check_top_n(top_n: Any, name: str = "top_n") -> int | None:
         raise InputError(f"{name} must be an integer of at least 1, or None for all; got {shown(top_n)}.") from error
 
 
-def check_threshold(threshold: float | None, capabilities: Capabilities, label: str) -> None:
-    """Refuse a threshold that cannot mean anything.
+def check_threshold(threshold: float | None, scorer: Scorer) -> None:
+    """Refuse a threshold that cannot mean anything, or not the same for all who may answer.
 
     Raises:
-        ConfigError: It is no number in [0, 1], or the backend's scores have no scale.
+        ConfigError: It is no number in [0, 1], or the scores that may be the answer have several scales, or none.
     """
     if threshold is None:
         return
     finite(threshold, "score_threshold", 0.0, 1.0)
-    if capabilities.scale == "ordinal":
+    scales: dict[str, str] = {}
+    # Instant stand-ins keep the order given: their answers are degraded, and no threshold applies to those.
+    for answering in [*(leaf for leaf in scorer.leaves() if not leaf.instant), scorer]:
+        capabilities = answering.capabilities
+        if capabilities.scale == "ordinal":
+            raise ConfigError(
+                f"{answering.label} only orders documents: its scores have no scale that a score_threshold could cut. "
+                "Use top_n, or a backend with scores."
+            )
+        if answering is not scorer:
+            scales.setdefault("probability" if capabilities.curve is not None else capabilities.scale, answering.label)
+    if len(scales) > 1:
+        named = ", ".join(f"{label} ({scale})" for scale, label in scales.items())
         raise ConfigError(
-            f"{label} only orders documents: its scores have no scale that a score_threshold could cut. "
-            "Use top_n, or a backend with scores."
+            f"score_threshold would mean different things for {named}. Use top_n, or stand-ins of one scale."
         )

@@ -15,9 +15,9 @@ from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .core.journal import Ended
-from .core.labels import without_detail
+from .core.call import Ended
 from .core.response import RerankResponse
+from .core.scorer import Scorer
 from .core.types import Attempt, Usage
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 2
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
 
-def watching(label: str) -> AbstractContextManager[Call | None]:
-    """Enclose a call to the reranker `label`; gives `None` where nobody could see it."""
-    return nullcontext() if "opentelemetry.trace" not in sys.modules else _watching(label)
+def watching(scorer: Scorer) -> AbstractContextManager[Call | None]:
+    """Enclose a call to `scorer`; gives `None` where nobody could see it."""
+    return nullcontext() if "opentelemetry.trace" not in sys.modules else _watching(scorer)
 
 
 def inside(run: object, handlers: Iterable[object]) -> AbstractContextManager[object]:
@@ -57,33 +57,33 @@ def inside(run: object, handlers: Iterable[object]) -> AbstractContextManager[ob
 
 
 @contextmanager
-def _watching(label: str) -> Iterator[Call]:
+def _watching(scorer: Scorer) -> Iterator[Call]:
     tools = _tools()
-    asked = _asked(label)
+    attributes = _model_attributes(scorer)
     started = perf_counter()
     with tools.tracer.start_as_current_span(
-        f"{OPERATION} {asked['gen_ai.request.model']}",
-        attributes=asked,
+        f"{OPERATION} {attributes['gen_ai.request.model']}",
+        attributes=attributes,
         record_exception=False,
         set_status_on_exception=False,
     ) as span:
-        call = Call(span, asked)
+        call = Call(span, attributes)
         try:
             yield call
         except BaseException as error:
-            call.told["error.type"] = type(error).__name__
+            call.metric_attributes["error.type"] = type(error).__name__
             _failed(span, type(error).__name__)
             raise
         finally:
-            tools.duration.record(perf_counter() - started, call.told)
+            tools.duration.record(perf_counter() - started, call.metric_attributes)
 
 
 class Call:
-    """One call, as a span; the journal's `Watcher`."""
+    """One call, as a span; an `Observer`."""
 
-    def __init__(self, span: Span, asked: Mapping[str, str]) -> None:
+    def __init__(self, span: Span, attributes: Mapping[str, str]) -> None:
         """Fill `span`."""
-        self.told = dict(asked)
+        self.metric_attributes = dict(attributes)
         """The attributes of its metrics."""
         self._span = span
         self._attempts = 0
@@ -91,9 +91,9 @@ class Call:
     def answered(self, response: RerankResponse) -> None:
         """Take the answer."""
         tools, usage = _tools(), response.usage
-        self.told["gen_ai.response.model"] = response.model
+        self.metric_attributes["gen_ai.response.model"] = response.model
         self._span.set_attributes(
-            _known(
+            _without_none(
                 {
                     "gen_ai.response.model": response.model,
                     "rerank.results": len(response.results),
@@ -102,23 +102,24 @@ class Call:
                     "rerank.requests": usage.requests,
                 }
             )
-            | _used(usage)
+            | _usage_attributes(usage)
         )
         if response.degraded:
-            tools.degraded.add(1, self.told)
+            tools.degraded.add(1, self.metric_attributes)
         if usage.input_tokens is not None:
-            tools.tokens.record(usage.input_tokens, {**self.told, "gen_ai.token.type": "input"})
+            tools.tokens.record(usage.input_tokens, {**self.metric_attributes, "gen_ai.token.type": "input"})
         if usage.cost_usd is not None:
-            tools.cost.add(usage.cost_usd, self.told)
+            tools.cost.add(usage.cost_usd, self.metric_attributes)
 
     @contextmanager
-    def attempt(self, model: str, documents: int, *, remote: bool) -> Iterator[Ended]:
+    def attempt(self, scorer: Scorer, documents: int, *, remote: bool) -> Iterator[Ended]:
         """Enclose an attempt in a span of its own, so that an instrumented HTTP client's span stands inside it."""
         from opentelemetry.trace import SpanKind
 
         self._attempts += 1
-        asked: dict[str, Any] = {
-            **_asked(model),
+        identity = _model_attributes(scorer)
+        attributes: dict[str, Any] = {
+            **identity,
             "rerank.attempt": self._attempts,
             "rerank.documents": documents,
         }
@@ -126,43 +127,46 @@ class Call:
         with _tools().tracer.start_as_current_span(
             f"attempt {self._attempts}",
             kind=kind,
-            attributes=asked,
+            attributes=attributes,
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
 
-            def ended(attempt: Attempt, usage: Usage | None, status: int | None) -> None:
-                told = {"rerank.outcome": attempt.outcome, "http.response.status_code": status}
-                span.set_attributes(_known(told) | _used(usage or Usage()))
+            def ended(attempt: Attempt) -> None:
+                status = attempt.status
+                outcome = _without_none({"rerank.outcome": attempt.outcome, "http.response.status_code": status})
+                span.set_attributes(outcome | _usage_attributes(attempt.usage or Usage()))
                 if attempt.outcome != "answered":
                     span.set_attribute("error.type", str(status) if status and status >= 400 else attempt.outcome)
                     _failed(span, attempt.outcome)
-                _tools().attempts.add(1, {**_asked(model), **_known(told)})
+                _tools().attempts.add(1, {**identity, **outcome})
 
             yield ended
 
-    def noted(self, attempt: Attempt) -> None:
-        """Write down what needed no asking as an event."""
-        told = {"rerank.outcome": attempt.outcome, **_asked(attempt.model)}
+    def event(self, scorer: Scorer, attempt: Attempt) -> None:
+        """Record what needed no request as an event of the span."""
+        attributes = {"rerank.outcome": attempt.outcome, **_model_attributes(scorer)}
         detail = {"rerank.detail": attempt.detail} if attempt.detail and attempt.outcome in _OURS else {}
-        self._span.add_event(attempt.outcome, {**told, **detail})
-        _tools().attempts.add(1, told)
+        self._span.add_event(attempt.outcome, {**attributes, **detail})
+        _tools().attempts.add(1, attributes)
 
 
-def _asked(label: str) -> dict[str, str]:
-    """Return who is asked, of a label such as `cohere:rerank-v4.0-fast` or `embedded [onnxruntime, float32]`."""
-    spec = without_detail(label)
-    several = " → " in spec or " + " in spec  # a cascade or a fusion: its backends have attempts of their own
-    provider, _, model = (_NAME, "", spec) if several else spec.partition(":")
+def _model_attributes(scorer: Scorer) -> dict[str, str]:
+    """Return the attributes that say who is asked."""
+    model_id = scorer.model_id
+    if model_id is None:  # a cascade or a fusion: its backends have attempts of their own
+        backend, model = _NAME, scorer.spec_name
+    else:
+        backend, model = model_id.backend, model_id.model
     return {
         "gen_ai.operation.name": OPERATION,
-        "gen_ai.provider.name": provider,
-        "gen_ai.request.model": model or provider,
+        "gen_ai.provider.name": backend,
+        "gen_ai.request.model": model or backend,
     }
 
 
-def _used(usage: Usage) -> dict[str, Any]:
-    return _known(
+def _usage_attributes(usage: Usage) -> dict[str, Any]:
+    return _without_none(
         {
             "gen_ai.usage.input_tokens": usage.input_tokens,
             "rerank.search_units": usage.search_units,
@@ -171,8 +175,8 @@ def _used(usage: Usage) -> dict[str, Any]:
     )
 
 
-def _known(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if value is not None}
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _failed(span: Span, kind: str) -> None:

@@ -130,7 +130,8 @@ def _encoding_client() -> type[httpx.AsyncClient]:
 
         async def request(self, method: str, url: Any, *, json: Any = None, **options: Any) -> httpx.Response:
             if json is not None:
-                options["content"] = await run_text_work(size_of(json, INLINE), encoded, json)
+                size = size_of(json, INLINE)
+                options["content"] = await run_text_work(size, encoded, json, size)
                 options["headers"] = {"content-type": "application/json", **dict(options.get("headers") or {})}
             return await super().request(method, url, **options)
 
@@ -263,7 +264,8 @@ class HTTPXTransport:
 
         self._url = shown = url.partition("?")[0]
         client = await self._clients.get()
-        content = await run_text_work(size_of(payload, INLINE), encoded, payload)
+        size = size_of(payload, INLINE)
+        content = await run_text_work(size, encoded, payload, size)
         sent = {"content-type": "application/json", "accept": "application/json", **headers}
         for name, value in sent.items():
             # Checked here, since the client would repeat the value, and so a key, in its error and its log.

@@ -154,9 +154,11 @@ def test_a_timeout_of_one_attempt_is_transient(servers):
 def test_a_wrong_call_is_raised_before_anybody_is_asked(servers):
     everything = {"specs": ["passthrough"], "on": ["transient", "bad_response", "deadline", "rejected"]}
     with load_reranker(at(servers[0], fallback=everything, on_error="degrade", deadline=1.0)) as reranker:
-        for call in ((" ", DOCUMENTS), (QUERY, [7]), (QUERY, DOCUMENTS, 0), (QUERY, DOCUMENTS, None, "newest first")):
+        calls = [(" ", DOCUMENTS, {}), (QUERY, [7], {})]
+        calls += [(QUERY, DOCUMENTS, {"top_n": 0}), (QUERY, DOCUMENTS, {"instruction": "newest first"})]
+        for query, documents, options in calls:
             with pytest.raises(InputError):
-                reranker.rerank(*call)
+                reranker.rerank(query, documents, **options)
     assert servers[0].requests == []
 
 

@@ -8,14 +8,13 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from rerank_plugins import ConfigError, MissingExtra, Reranker, RerankError, load_reranker
 from rerank_plugins.config import backends as find_all
 from rerank_plugins.config import registry, shared
-from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
+from rerank_plugins.core import Backend, Capabilities, HostedBackend, LocalBackend
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.policies.retry import Retry
@@ -97,17 +96,8 @@ def file(tmp_path, monkeypatch):
     return path
 
 
-def parts(scorer: Scorer) -> Iterator[Scorer]:
-    """Every scorer inside, outermost first."""
-    yield scorer
-    if isinstance(scorer, Wrapper):
-        yield from parts(scorer.inner)
-    for entry in getattr(scorer, "entries", ()):
-        yield from parts(entry)
-
-
 def find(reranker: Reranker, kind: type) -> list:
-    return [part for part in parts(reranker.scorer) if isinstance(part, kind)]
+    return [part for part in reranker.scorer.walk() if isinstance(part, kind)]
 
 
 # --- forms of a spec ---
@@ -478,7 +468,7 @@ def test_hosted_defaults():
     assert (retry.attempts, backend.timeout, backend.max_in_flight) == (3, 30.0, 8)
     assert not find(reranker, Deadline)
     assert not find(reranker, Fallback)
-    kinds = [type(part) for part in parts(reranker.scorer)]
+    kinds = [type(part) for part in reranker.scorer.walk()]
     assert kinds.index(Truncate) < kinds.index(Split) < kinds.index(Retry)  # a part is retried, not the whole
 
 

@@ -7,6 +7,7 @@ import asyncio
 import datetime as dt
 import json
 import sqlite3
+import threading
 import time
 from collections import ChainMap, OrderedDict, UserDict, UserList, UserString, deque
 from collections.abc import Iterator
@@ -115,6 +116,18 @@ async def test_iterators_are_read_once(make):
     reranker = Reranker(ByLength())
     assert [result.index for result in reranker.rerank("query", make(TEXTS))] == [1, 2, 0]
     assert [result.index for result in await reranker.arerank("query", make(TEXTS))] == [1, 2, 0]
+
+
+def test_retrieval_scores_are_read_on_the_thread_of_the_caller():
+    threads = []
+
+    def cursor():
+        for score in (0.5, 0.25):
+            threads.append(threading.current_thread())
+            yield score
+
+    Reranker(ByLength()).rerank("query", ["a", "bb"], retrieval_scores=cursor())
+    assert set(threads) == {threading.current_thread()}
 
 
 def test_a_cursor_is_read_on_the_thread_of_the_caller():

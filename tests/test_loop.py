@@ -24,10 +24,8 @@ from heartbeat import LONGEST_HOLD, smallest_hold
 
 from rerank_plugins import BackendError, ConfigError, Reranker, TransientError, load_reranker
 from rerank_plugins.core import Backend, LocalBackend
-from rerank_plugins.core.journal import gathering
+from rerank_plugins.core.call import bind_response_metadata, record_attempts
 from rerank_plugins.core.loop import WorkCancelled, Workers, check_cancelled, run_sync
-from rerank_plugins.core.noting import noting
-from rerank_plugins.policies.fallback import Fallback
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.laws import raw_scores
 from rerank_plugins.testing.server import VendorServer
@@ -101,7 +99,7 @@ def test_200_loops_leave_no_descriptor_behind(policies: bool, server: VendorServ
     assert len(server.requests) == 201
     backend = reranker.scorer
     while not isinstance(backend, Backend):
-        backend = backend.entries[0] if isinstance(backend, Fallback) else backend.inner
+        (backend, *_) = backend.children
     assert len(backend.transport._clients._slots) == 0  # nor a client
     reranker.close()
 
@@ -304,7 +302,7 @@ def test_a_call_after_the_main_thread_ended_says_so_as_our_error() -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("enclosing", [gathering, noting])
+@pytest.mark.parametrize("enclosing", [record_attempts, bind_response_metadata])
 def test_the_collector_may_end_a_call_in_another_context(
     enclosing: Callable[[], contextlib.AbstractContextManager[object]],
 ) -> None:

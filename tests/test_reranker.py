@@ -284,6 +284,13 @@ async def test_inputs_stay_as_they_were_and_come_back_themselves():
         assert all(result.document is documents[result.index] for result in response)
 
 
+def test_arguments_after_the_documents_are_keyword_only():
+    reranker = Reranker(ByLength())
+    for method in (reranker.rerank, reranker.arerank):
+        with pytest.raises(TypeError, match="positional"):
+            method("query", ["a", "b"], 1)
+
+
 async def test_sync_and_async_give_the_same():
     reranker = Reranker(ByLength(scale="logit"), top_n=3)
     documents = ["aaa", "a", "", "aa", "aaaa"]

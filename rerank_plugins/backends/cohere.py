@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.address import PathURL, proxy_variable
+from ..core.call import record_response, response_metadata
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
 from ..core.hosted import TIMEOUT, SDKBackend
-from ..core.noting import note, noted
 from ..core.numeric import integer
 from ..core.scorer import MAX_IN_FLIGHT
 from ..core.secret import Secret
@@ -250,16 +250,16 @@ class _Answer(Exception):
 
 async def _take(response: Any) -> None:
     """Take the reply past the SDK, whose own reading of it has no limit."""
-    note(response.status_code, response.headers.items())
-    reply_metadata = noted()
-    limit = reply_metadata.limit if reply_metadata is not None else None
+    record_response(response.status_code, response.headers.items())
+    metadata = response_metadata()
+    limit = metadata.limit if metadata is not None else None
     body = await read_reply(response, limit or LIMIT)
     raise _Answer(HTTPResponse(response.status_code, body, dict(_headers())))
 
 
 def _headers() -> Mapping[str, str]:
-    found = noted()
-    return found.headers if found is not None else {}
+    metadata = response_metadata()
+    return metadata.headers if metadata is not None else {}
 
 
 def _get(value: Any, name: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
+from ..core.model_id import ModelId
 from ..core.numeric import finite
 from ..core.text_work import check_cancelled
 from ..core.types import Capabilities, RerankRequest, Scores, checked
@@ -92,9 +94,10 @@ class Embedded(OnnxBackend):
         self._cache = VectorCache(int(cache_mb * 1_000_000))
 
     @property
-    def detail(self) -> str:
-        """Runtime and dtype."""
-        return "numpy float32" if self.model == "fast" else super().detail
+    def model_id(self) -> ModelId:
+        """With runtime and dtype."""
+        model_id = super().model_id
+        return replace(model_id, runtime="numpy", dtype="float32") if self.model == "fast" else model_id
 
     @property
     def fingerprint(self) -> str:
@@ -116,9 +119,10 @@ class Embedded(OnnxBackend):
             await model.workers.run(self._look_up, model, query_row, texts, values, truncated)
         else:
             await self._encode(model, query_row, texts, values, truncated)
+        label = self.label
         return Scores(
-            values=checked(values, request, self.label),
-            model=self.label,
+            values=checked(values, request, label),
+            model=label,
             capabilities=self.capabilities,
             truncated=tuple(query_row.truncated or each for each in truncated),
         )

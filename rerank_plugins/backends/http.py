@@ -117,10 +117,12 @@ class HTTP(HostedBackend):
 
     def headers(self) -> Mapping[str, str]:
         """Return the bearer token and the headers of the spec."""
-        return {**super().headers(), **_revealed(self._headers)}
+        return {**super().headers(), **_revealed(self._headers)} if self._headers else super().headers()
 
     def credentials(self) -> tuple[str, ...]:
         """Return every text of the spec's headers and body, beside what every backend has."""
+        if not self._headers and not self._body:
+            return super().credentials()
         texts = [*_texts(self._headers), *_texts(self._body)]
         return (*super().credentials(), *texts, *(text.rpartition(" ")[2] for text in texts))
 
@@ -132,7 +134,7 @@ class HTTP(HostedBackend):
             payload[self._instruction] = request.instruction
         if self._top_n is not None:
             payload[self._top_n] = len(request.documents)
-        return self._path, payload | _revealed(self._body)
+        return self._path, payload | _revealed(self._body) if self._body else payload
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
         """Return (index, score) of each result."""

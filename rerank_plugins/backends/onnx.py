@@ -103,9 +103,10 @@ class Onnx(OnnxBackend):
 
         await model.map(rows, self.batch_tokens, keep)
         truncated = tuple(row.truncated for row in rows)
+        label = self.label
         return Scores(
-            values=checked(values, request, self.label),
-            model=self.label,
+            values=checked(values, request, label),
+            model=label,
             capabilities=self.capabilities,
             truncated=truncated,
         )

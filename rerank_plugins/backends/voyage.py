@@ -22,10 +22,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.address import proxy_variable
+from ..core.call import ResponseMetadata, record_response, response_metadata
 from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.hosted import SDKBackend
-from ..core.noting import Noted, note, noted
 from ..core.reply import explanation
 from ..core.secret import Secret
 from ..core.text_work import characters, run_text_work
@@ -179,7 +179,7 @@ class Voyage(SDKBackend):
         """Return our error, by the status that came rather than by the SDK's class: those do not cover every status."""
         import voyageai.error
 
-        reply = noted() or Noted()
+        reply = response_metadata() or ResponseMetadata()
         status = reply.status or getattr(error, "http_status", None)
         kind, cause = type(error).__name__, error.__cause__ or error
         packages = {type(each).__module__.partition(".")[0] for each in (error, cause)}
@@ -213,7 +213,7 @@ class _Quiet(logging.Filter):
     """Drops what the SDK logs about a call of ours: it writes out queries and documents."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return noted() is None
+        return response_metadata() is None
 
 
 _quiet = _Quiet()
@@ -228,8 +228,8 @@ def _using(session: Any) -> contextlib.AbstractContextManager[None]:
 
 async def _note(_session: Any, _context: Any, parameters: Any) -> None:
     response = parameters.response
-    note(response.status, response.headers.items())
-    if (reply := noted()) is None:
+    record_response(response.status, response.headers.items())
+    if (reply := response_metadata()) is None:
         return
     if reply.limit is not None:
         if (response.content_length or 0) > reply.limit:

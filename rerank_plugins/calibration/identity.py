@@ -34,7 +34,7 @@ def identity(backend: Backend, options: Mapping[str, Any], long_documents: Any) 
     """
     limits = backend.capabilities
     path = backend.model.startswith((".", "/", "~")) or "\\" in backend.model or backend.model.count("/") > 1
-    runtime, _, dtype = (backend.detail or "").partition(" ")
+    model_id = backend.model_id
     recipe = {
         "scale": limits.scale,
         "offset": limits.offset,
@@ -46,8 +46,8 @@ def identity(backend: Backend, options: Mapping[str, Any], long_documents: Any) 
         "backend": backend.name,
         "model": backend.model.replace("\\", "/").rstrip("/").rpartition("/")[2] if path else backend.model,
         "revision": backend.revision,
-        "runtime": runtime or None,
-        "dtype": dtype or None,
+        "runtime": model_id.runtime,
+        "dtype": model_id.dtype,
         "recipe": json.loads(json.dumps(recipe, default=str)),
     }
 

@@ -71,7 +71,7 @@ def _golden(arguments: argparse.Namespace) -> int:
     # A cache would tell what the server said before it was mended, and counts no tokens.
     with named(arguments, {"top_n": None, "score_threshold": None, "instruction": None, "cache": None}) as reranker:
         backend = backends(reranker)[0]
-        template = template_of(arguments.golden, backend.label, iter(models()))
+        template = template_of(arguments.golden, backend.model_id, iter(models()))
         with progress(f"asking {backend.label}"):
             reranker.warmup()
             verdict = judged(reranker, template, server=backend.remote)

@@ -16,6 +16,7 @@ from ..core.errors import BackendError, ConfigError
 from ..engine.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:
+    from ..core.model_id import ModelId
     from ..reranker import Reranker
 
 __all__ = ["QUESTIONS", "Question", "Seen", "Verdict", "judged", "prompts_counted", "seen", "template_of"]
@@ -118,8 +119,8 @@ class Verdict:
     words: str
 
 
-def template_of(family: str, label: str, rows: Iterator[dict[str, str]]) -> Template | None:
-    """Return the prompt of a family that was named, else of the model that a label names; `None`: nobody knows.
+def template_of(family: str, model_id: ModelId, rows: Iterator[dict[str, str]]) -> Template | None:
+    """Return the prompt of a family that was named, else of the model that is named; `None`: nobody knows.
 
     Raises:
         ConfigError: There is no such family.
@@ -131,7 +132,7 @@ def template_of(family: str, label: str, rows: Iterator[dict[str, str]]) -> Temp
         return found
     for row in rows:
         name, _, model = row["spec"].partition(":")
-        if row["engine"] == "causal-lm" and (model.lower() in label.lower() or label.startswith(f"{name}:")):
+        if row["engine"] == "causal-lm" and (model.lower() in model_id.model.lower() or model_id.backend == name):
             return TEMPLATES.get(name) or TEMPLATES[f"{name}-gemma"]
     return None
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .build import backends, identity, load_reranker, shared, with_threshold
+from .build import backends, identity, load_reranker, shared
 
-__all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
+__all__ = ["backends", "identity", "load_reranker", "shared"]

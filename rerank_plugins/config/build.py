@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import ConfigError, RerankError, clause
 from ..core.fork import Lock
 from ..core.hosted import HostedBackend
-from ..core.scorer import Backend, Scorer, Wrapper
-from ..policies.calibrate import Calibrate
-from ..policies.cascade import Cascade
+from ..core.scorer import Backend, Scorer
 from ..policies.deadline import Deadline
 from ..policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
 from ..policies.loading import Loading
 from ..policies.observe import Observe
-from ..policies.several import Several
 from ..policies.split import Split
-from ..reranker import Reranker, check_threshold
+from ..reranker import Reranker
 from .forms import (
     ATTEMPTS,
     HOSTED_OPTIONS,
@@ -46,7 +43,7 @@ from .sources import canonical, check_encodable, holds_client, parse, profiles, 
 from .unused import accepted, options_of, refuse_unused
 from .values import choice, known, seconds, text
 
-__all__ = ["backends", "identity", "load_reranker", "shared", "with_threshold"]
+__all__ = ["backends", "identity", "load_reranker", "shared"]
 
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a fallback entry that is a string takes from the spec around it."""
@@ -130,27 +127,9 @@ def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[st
         return found
 
 
-def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:
-    """Return a light copy of `reranker` that leaves out what is below `score_threshold`; the scorer is the same one.
-
-    Raises:
-        ConfigError: It is no number in [0, 1], or the scorer's stand-ins have other scales, or none.
-    """
-    _check_scales(reranker.scorer, score_threshold)
-    return Reranker(
-        reranker.scorer,
-        top_n=reranker.top_n,
-        score_threshold=score_threshold,
-        instruction=reranker.instruction,
-        spec=None if reranker.spec is None else {**reranker.spec, "score_threshold": score_threshold},
-        counters=reranker.counters,
-        fields=reranker.fields,
-    )
-
-
 def backends(reranker: Reranker) -> list[Backend]:
     """Return every backend that a reranker may ask, the first choice first; of cascades and fusions all of theirs."""
-    return list(_backends(reranker.scorer))
+    return [scorer for scorer in reranker.scorer.walk() if isinstance(scorer, Backend)]
 
 
 def identity(reranker: Reranker) -> dict[str, Any]:
@@ -174,13 +153,10 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
     # Not the instruction: it is treated as the text of a query.
     check_encodable({key: value for key, value in settings.items() if key != "instruction"}, "")
     scorer = _scorer(settings)
-    threshold = settings.get("score_threshold")
-    if threshold is not None:
-        _check_scales(scorer, threshold)
     return Reranker(
         scorer,
         top_n=settings.get("top_n"),
-        score_threshold=threshold,
+        score_threshold=settings.get("score_threshold"),
         instruction=text(settings.get("instruction"), "instruction"),
         fields=settings.get("fields"),
         spec=None if holds_client(settings) else without_keys(settings),
@@ -355,43 +331,3 @@ def _check_options(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"A spec names its backend under `use`, such as use = 'embedded'; this one has {use!r} there."
         )
-
-
-def _check_scales(scorer: Scorer, threshold: Any) -> None:
-    scales: dict[str, str] = {}
-    for leaf in _leaves(scorer, whole=(Calibrate,)):
-        if not leaf.instant:
-            check_threshold(threshold, leaf.capabilities, leaf.label)
-            calibrated_or = "probability" if leaf.capabilities.curve is not None else leaf.capabilities.scale
-            scales.setdefault(calibrated_or, leaf.label)
-    if not scales:
-        check_threshold(threshold, scorer.capabilities, scorer.label)
-    if len(scales) > 1:
-        told = ", ".join(f"{label} ({scale})" for scale, label in scales.items())
-        raise ConfigError(
-            f"score_threshold would mean different things for {told}. Use top_n, or stand-ins of one scale."
-        )
-
-
-def _backends(scorer: Scorer) -> Iterator[Backend]:
-    if isinstance(scorer, Backend):
-        yield scorer
-    elif isinstance(scorer, Wrapper):
-        yield from _backends(scorer.inner)
-    elif isinstance(scorer, Fallback | Several):
-        for each in scorer.entries if isinstance(scorer, Fallback) else scorer.scorers:
-            yield from _backends(each)
-
-
-def _leaves(scorer: Scorer, whole: tuple[type[Scorer], ...] = ()) -> Iterator[Scorer]:
-    """Yield the scorers whose scores may be the answer; those of a type of `whole` as they are."""
-    if isinstance(scorer, Wrapper) and not isinstance(scorer, whole):
-        yield from _leaves(scorer.inner, whole)
-    elif isinstance(scorer, Fallback):
-        for entry in scorer.entries:
-            yield from _leaves(entry, whole)
-    elif isinstance(scorer, Cascade):
-        for stage in scorer.scorers if scorer.gate is not None else scorer.scorers[-1:]:
-            yield from _leaves(stage, whole)
-    else:
-        yield scorer

@@ -15,6 +15,7 @@ from .errors import (
     TransientError,
 )
 from .hosted import HostedBackend, SDKBackend
+from .model_id import ModelId
 from .scorer import Backend, LocalBackend, Scorer, Wrapper
 from .types import Attempt, Capabilities, RerankRequest, Scores, Span, Usage
 
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "LocalBackend",
     "MissingExtra",
+    "ModelId",
     "RateLimited",
     "Rejected",
     "RerankError",

@@ -6,9 +6,10 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import replace
 from typing import TypeVar
 
+from .call import CALL
 from .context import holding
 from .errors import DeadlineExceeded
 
@@ -16,12 +17,10 @@ __all__ = ["counting", "passed", "seconds_left", "within"]
 
 T = TypeVar("T")
 
-_ends: ContextVar[float | None] = ContextVar("rerank_plugins_deadline", default=None)
-
 
 def seconds_left() -> float | None:
     """Return the seconds until the nearest deadline of this call, or `None` without one."""
-    ends = _ends.get()
+    ends = CALL.get().deadline
     return None if ends is None else ends - asyncio.get_running_loop().time()
 
 
@@ -34,13 +33,14 @@ def passed() -> bool:
 @contextmanager
 def counting(seconds: float | None) -> Iterator[float | None]:
     """Start a deadline in `seconds` (`None`: no deadline). Yields the loop's time when it ends, or an outer one does."""
-    outer = _ends.get()
+    context = CALL.get()
+    outer = context.deadline
     if seconds is None:
         yield outer
         return
     until = asyncio.get_running_loop().time() + seconds
     until = until if outer is None else min(until, outer)
-    with holding(_ends, until):
+    with holding(CALL, replace(context, deadline=until)):
         yield until
 
 

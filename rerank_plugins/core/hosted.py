@@ -9,12 +9,13 @@ import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 
 from .address import Address, proxy_credentials
+from .call import bind_response_metadata, record_response, response_metadata
 from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError, clause
 from .loop import PerLoop, Workers
-from .noting import note, noted, noting
 from .numeric import integer, seconds
 from .price import Price
 from .redaction import holds, one_line, redact, redacting_logs
@@ -26,6 +27,8 @@ from .types import RerankRequest, Scores, Span, Usage, aligned, checked
 from .wire import HTTPResponse, Transport, error_for, error_for_status, join_url, parse_json, whole_number
 
 __all__ = ["HostedBackend", "Remote", "SDKBackend"]
+
+T = TypeVar("T")
 
 TIMEOUT = 30.0
 
@@ -81,6 +84,11 @@ class Remote(Backend):
         """Return `usage` with what it costs at this spec's price; `None` where there is none, or the vendor did not say."""
         return self._price.of_usage(usage)
 
+    @cached_property
+    def label(self) -> str:
+        """`name:model`; neither changes once the backend is made, so it is written once."""
+        return str(self.model_id)
+
     @property
     def account(self) -> Hashable:
         """The vendor, its address and the key: what a vendor counts requests by, whatever the model."""
@@ -126,18 +134,25 @@ class Remote(Backend):
         """Return a text that came from outside on one line, with the credentials masked."""
         return redact(one_line(text), self.credentials())
 
-    async def _guarded(self, ask: Callable[[], Awaitable[Scores]]) -> Scores:
-        """Await `ask()`, with the credentials masked in what libraries log meanwhile and in the error that comes out."""
+    async def ascore(self, request: RerankRequest) -> Scores:
+        """Send one request and read its reply.
+
+        The credentials are masked in what libraries log meanwhile, and in the error that comes out.
+        """
         credentials = self.credentials()
         try:
             with redacting_logs(credentials):
-                return await ask()
+                return await self._ask(request)
         except RerankError as error:
             if not holds(error, credentials):
                 raise
             clean = copy.copy(error)  # without its cause and context
             clean.args = tuple(redact(each, credentials) if isinstance(each, str) else each for each in error.args)
         raise clean  # outside of the `except`, which would make the first error its context
+
+    @abstractmethod
+    async def _ask(self, request: RerankRequest) -> Scores:
+        """Send one request and read its reply."""
 
     def _named(self, error: BackendError) -> BackendError:
         """Return an error of the transport, which does not know for whom it sends, with the backend in its message."""
@@ -180,11 +195,11 @@ class Remote(Backend):
         """Return what the vendor says went wrong, redacted; nothing where that is not to be found."""
         return self._redacted(explanation(body))[:300]
 
-    async def _in_time(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def _in_time(self, work: Awaitable[T]) -> T:
         """Give one attempt its time."""
         try:
             async with asyncio.timeout(self.timeout):
-                return await ask()
+                return await work
         except TimeoutError as error:
             raise TransientError(
                 f"{self.label} did not answer within {self.timeout:g} s. It may pass: raise `timeout` or `retry`, "
@@ -234,17 +249,13 @@ class HostedBackend(Remote):
         """Return what the vendor says went wrong, from the JSON of an error reply."""
         return explanation(body)
 
-    async def ascore(self, request: RerankRequest) -> Scores:
-        """Send one request and read its reply."""
-        return await self._guarded(lambda: self._ask(request))
-
     async def _ask(self, request: RerankRequest) -> Scores:
         path, payload = self.encode(request)
         own_path = self.base_url.partition("://")[2].partition("/")[2]
         path, _, query = path.partition("?")
         url = join_url(self._address, f"{own_path}/{path}")
         sent_to = f"{url}?{query}" if query else url
-        reply: HTTPResponse = await self._in_time(lambda: self._post(sent_to, payload, reply_limit(request)))
+        reply = await self._in_time(self._post(sent_to, payload, reply_limit(request)))
         if not 200 <= reply.status < 300:
             told = self._explanation(reply)
             raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses, url=url)
@@ -273,7 +284,7 @@ class HostedBackend(Remote):
             reply = await self.transport.post(self._base.full(url), payload, headers, limit=limit)
         except BackendError as error:
             raise self._named(error) from error.__cause__
-        note(reply.status, ())
+        record_response(reply.status, ())
         return reply
 
     def _words(self, body: Any) -> str:
@@ -355,16 +366,16 @@ class SDKBackend(Remote):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Send one request through the SDK."""
-        with noting():
-            return await self._guarded(lambda: self._ask(request))
+        with bind_response_metadata():
+            return await super().ascore(request)
 
     async def _ask(self, request: RerankRequest) -> Scores:
         await self.awarmup()
-        if (reply := noted()) is not None:
+        if (reply := response_metadata()) is not None:
             reply.limit = reply_limit(request)
         try:
             client = self._given if self._given is not None else await self._clients.get()
-            scores: Scores = await self._in_time(lambda: self.ask(client, request))
+            scores = await self._in_time(self.ask(client, request))
             values = checked(scores.values, request, self.label)
             return replace(scores, values=values, usage=self._price.of_usage(scores.usage))
         except BackendError as error:

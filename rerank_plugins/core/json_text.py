@@ -7,20 +7,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import ConfigError
-from .text_work import SLICE, check_cancelled
+from .text_work import INLINE, SLICE, check_cancelled
 
 __all__ = ["encoded"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-def encoded(payload: Mapping[str, Any]) -> bytes:
+def encoded(payload: Mapping[str, Any], size: int | None = None) -> bytes:
     """Return `payload` as JSON in UTF-8.
+
+    Args:
+        payload: The body of a request.
+        size: Its characters and items, as `size_of` counts them, where known: little is encoded at once.
 
     Raises:
         ConfigError: A string holds a lone surrogate. Query and documents never do, so it comes from the spec.
     """
     try:
+        if size is not None and size <= INLINE:
+            return _encode(payload).encode()
         return b"".join(part.encode() for part in _parts(payload))
     except UnicodeEncodeError as error:
         raise ConfigError(

@@ -12,12 +12,13 @@ Policies subclass `Wrapper`: they are what they wrap.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import BackendError, RerankError, clause
 from .loop import Workers
+from .model_id import ModelId
 from .types import Capabilities, RerankRequest, Scores, checked
 
 __all__ = ["Backend", "LocalBackend", "Scorer", "Wrapper"]
@@ -28,6 +29,8 @@ MAX_IN_FLIGHT = 8
 class Scorer(ABC):
     """Anything that scores: a backend, or a policy around scorers."""
 
+    children: tuple[Scorer, ...] = ()
+    """The scorers that it asks, in order; a backend has none."""
     capabilities: Capabilities = Capabilities()
     """What it takes and what its scores mean."""
     keeps_deadline: bool = False
@@ -44,6 +47,16 @@ class Scorer(ABC):
     def label(self) -> str:
         """The spec of who answers, for people."""
 
+    @property
+    def spec_name(self) -> str:
+        """The label without how local models are run: what one writes in a spec."""
+        return self.label
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The one model that is meant to answer; `None` where several answer together."""
+        return ModelId(self.label)
+
     @abstractmethod
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score every document of `request`.
@@ -56,15 +69,53 @@ class Scorer(ABC):
         """Return the (start, end) characters of the tokens of `text`, or `None` where the tokenizer is not at hand."""
         return None
 
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """Those of `children` whose scores may be the answer; none where the scores are its own."""
+        return ()
+
+    def walk(self) -> Iterator[Scorer]:
+        """Yield this scorer and all that are inside it, each before its children."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def leaves(self) -> Iterator[Scorer]:
+        """Yield the scorers whose own scores may be the answer."""
+        if not self.answering:
+            yield self
+        for child in self.answering:
+            yield from child.leaves()
+
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return what its policies know of each backend now (breaker, limit, cache), by label; plain data."""
+        """Return what its policies know of each backend now (breaker, limit, cache), by label; plain data.
+
+        Of two children with one label (servers of one kind, say) the second is `label (2)`.
+        """
+        states: dict[str, Mapping[str, Any]] = {}
+        for child in self.children:
+            for label, state in child.state().items():
+                name, place = label, 2
+                while name in states:
+                    name, place = f"{label} ({place})", place + 1
+                states[name] = state
+        if own := self.own_state():
+            states[self.label] = {**states.get(self.label, {}), **own}
+        return states
+
+    def own_state(self) -> Mapping[str, Any]:
+        """Return what this scorer itself adds to `state`."""
         return {}
 
     async def awarmup(self) -> None:
-        """Load what the first call would load."""
+        """Load what the first call would load: here, in all children."""
+        for child in self.children:
+            await child.awarmup()
 
     async def aclose(self) -> None:
-        """Give back connections, threads and models; a later call makes them anew."""
+        """Give back connections, threads and models, here in all children; a later call makes them anew."""
+        for child in self.children:
+            await child.aclose()
 
 
 class Wrapper(Scorer):
@@ -73,6 +124,9 @@ class Wrapper(Scorer):
     def __init__(self, inner: Scorer) -> None:
         """Wrap `inner`."""
         self.inner = inner
+        self.children = (inner,)
+        own_label = type(inner).label is not Wrapper.label
+        self._labelled: Scorer = inner._labelled if isinstance(inner, Wrapper) and not own_label else inner
         self.capabilities = inner.capabilities
         self.instant = inner.instant
         self.quick = inner.quick
@@ -82,7 +136,17 @@ class Wrapper(Scorer):
     @property
     def label(self) -> str:
         """The inner scorer's."""
-        return self.inner.label
+        return self._labelled.label
+
+    @property
+    def spec_name(self) -> str:
+        """The inner scorer's."""
+        return self.inner.spec_name
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The inner scorer's."""
+        return self.inner.model_id
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask the inner scorer."""
@@ -92,22 +156,10 @@ class Wrapper(Scorer):
         """Ask the inner scorer."""
         return self.inner.tokens(text)
 
-    def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the inner scorer's, and this one's own where it has any."""
-        inner, own = self.inner.state(), self.own_state()
-        return {**inner, self.label: {**inner.get(self.label, {}), **own}} if own else inner
-
-    def own_state(self) -> Mapping[str, Any]:
-        """Return what this policy adds to `state`."""
-        return {}
-
-    async def awarmup(self) -> None:
-        """Warm up the inner scorer."""
-        await self.inner.awarmup()
-
-    async def aclose(self) -> None:
-        """Close the inner scorer."""
-        await self.inner.aclose()
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """The inner scorer."""
+        return self.children
 
 
 class Backend(Scorer):
@@ -130,9 +182,9 @@ class Backend(Scorer):
         self.capabilities = self.by_model.get(self.model, self.capabilities)
 
     @property
-    def detail(self) -> str | None:
-        """How a local model is run, for the label."""
-        return None
+    def model_id(self) -> ModelId:
+        """What answers, and how a local model is run; without the revision, which takes reading the model's files."""
+        return ModelId(self.name or type(self).__name__, self.model)
 
     def fetch(self) -> Path | None:
         """Bring the model's files to this machine, which may take minutes, and return their folder; `None`: it has none."""
@@ -163,13 +215,12 @@ class Backend(Scorer):
     @property
     def spec_name(self) -> str:
         """`name:model`, as a spec says it."""
-        name = self.name or type(self).__name__
-        return f"{name}:{self.model}" if self.model and self.model != name else name
+        return self.model_id.spec
 
     @property
     def label(self) -> str:
         """`name:model`, and how it is run."""
-        return f"{self.spec_name} [{self.detail}]" if self.detail else self.spec_name
+        return str(self.model_id)
 
 
 class LocalBackend(Backend):

@@ -64,24 +64,21 @@ class Capabilities:
         `unit` as it is, `logit` sigmoid((raw - offset) / divisor), `cosine` (raw + 1) / 2. Computed in float64, where a
         half-precision sigmoid would make good documents tie at 1.0. Of a calibrated scorer, what its curve makes of both.
         """
-        declared = self._declared(raw)
-        return declared if self.curve is None else self.curve.probability(raw, declared)
-
-    def outside(self, raw: float) -> bool:
-        """Tell whether a raw score cannot be of the declared scale; rounding of half precision is allowed for."""
-        if self.curve is not None or self.scale not in ("unit", "cosine"):
-            return False
-        return not (0.0 if self.scale == "unit" else -1.0) - 1e-3 <= raw <= 1.0 + 1e-3
-
-    def _declared(self, raw: float) -> float:
         if self.scale == "logit":
             logit = (raw - self.offset) / self.divisor
-            if logit >= 0:
-                return 1.0 / (1.0 + math.exp(-logit))
-            odds = math.exp(max(logit, -745.0))
-            return odds / (1.0 + odds)
-        share = (raw + 1.0) / 2.0 if self.scale == "cosine" else raw
-        return min(1.0, max(0.0, share))
+            odds = math.exp(max(-abs(logit), -745.0))
+            declared = (1.0 if logit >= 0 else odds) / (1.0 + odds)
+        else:
+            share = (raw + 1.0) / 2.0 if self.scale == "cosine" else raw
+            declared = min(1.0, max(0.0, share))
+        return declared if self.curve is None else self.curve.probability(raw, declared)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which raw scores of the declared scale lie, rounding of half precision allowed for; `None`: anywhere."""
+        if self.curve is not None or self.scale not in ("unit", "cosine"):
+            return None
+        return (0.0 if self.scale == "unit" else -1.0) - 1e-3, 1.0 + 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,9 +242,10 @@ def is_score(value: object) -> bool:
 def outside_scale(scores: Scores) -> str | None:
     """Return what is wrong where raw scores are outside of the scale that the backend declares; their order is right."""
     capabilities = scores.capabilities
-    if not any(value is not None and capabilities.outside(value) for value in scores.values):
-        return None
+    bounds = capabilities.bounds
     values = [value for value in scores.values if value is not None]
+    if bounds is None or all(bounds[0] <= value <= bounds[1] for value in values):
+        return None
     limits = "0…1" if capabilities.scale == "unit" else "-1…1"
     backend = re.split(r"[: ]", scores.model, maxsplit=1)[0]
     if capabilities.scale_option is not None:
@@ -278,7 +276,7 @@ def checked(values: Iterable[Any], request: RerankRequest, backend: str) -> tupl
     scores = list(values)
     if len(scores) != count:
         raise BadResponse(f"{backend} gave {len(scores)} scores for {count} documents.", backend=backend)
-    return tuple(_finite(value, request.position(index), backend) for index, value in enumerate(scores))
+    return tuple(_finite(value, request, index, backend) for index, value in enumerate(scores))
 
 
 def aligned(
@@ -297,7 +295,7 @@ def aligned(
             raise BadResponse(f"{backend} scored a document {index!r} that it was not sent.", backend=backend)
         if index in scores:
             raise BadResponse(f"{backend} scored document {request.position(index)} twice.", backend=backend)
-        scores[index] = _finite(value, request.position(index), backend)
+        scores[index] = _finite(value, request, index, backend)
     missing = [request.position(index) for index in range(count) if index not in scores]
     if missing:
         raise BadResponse(
@@ -307,15 +305,17 @@ def aligned(
     return tuple(scores[index] for index in range(count)), tuple(scores)
 
 
-def _finite(value: Any, position: int, backend: str) -> float:
+def _finite(value: Any, request: RerankRequest, index: int, backend: str) -> float:
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
-        raise _no_number(value, position, backend)
+        raise _no_number(value, request.position(index), backend)
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:  # a row of an array of two dimensions, say
-        raise _no_number(value, position, backend) from error
+        raise _no_number(value, request.position(index), backend) from error
     if not math.isfinite(number):
-        raise BadResponse(f"{backend} gave {number} as the score of document {position}.", backend=backend)
+        raise BadResponse(
+            f"{backend} gave {number} as the score of document {request.position(index)}.", backend=backend
+        )
     return number
 
 

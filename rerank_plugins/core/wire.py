@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -257,6 +258,7 @@ def whole_number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+@functools.lru_cache(maxsize=256)
 def join_url(base: str, path: str) -> str:
     """Return `base` + `path`, where a base that already ends in the beginning of the path does not repeat it.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..core.model_id import ModelId
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores
 from .archive import Archive
@@ -82,9 +83,9 @@ class ByName(Backend):
         return self._inner
 
     @property
-    def detail(self) -> str | None:
+    def model_id(self) -> ModelId:
         """The engine's."""
-        return self._inner.detail if self._inner else None
+        return self._inner.model_id if self._inner else super().model_id
 
     @property
     def fingerprint(self) -> str:

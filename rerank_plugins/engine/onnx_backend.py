@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from ..core.errors import ConfigError
+from ..core.model_id import ModelId
 from ..core.scorer import Backend
 from .digest import digest, reading
 from .files import only_regular
@@ -90,9 +92,9 @@ class OnnxBackend(Backend):
         return choose(runtime, dtype, cls.runtimes)
 
     @property
-    def detail(self) -> str:
-        """Runtime and dtype."""
-        return f"{self._runtime} {self._dtype}"
+    def model_id(self) -> ModelId:
+        """With runtime and dtype."""
+        return replace(super().model_id, runtime=self._runtime, dtype=self._dtype)
 
     @property
     def fingerprint(self) -> str:

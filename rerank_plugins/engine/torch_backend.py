@@ -6,10 +6,12 @@ import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.errors import ConfigError
+from ..core.model_id import ModelId
 from ..core.scorer import Backend
 from ..core.types import RerankRequest, Scores, checked
 from .digest import digest, reading
@@ -92,11 +94,11 @@ class TorchBackend(Backend, Generic[M]):
         return found
 
     @property
-    def detail(self) -> str:
-        """Runtime and, once it is known, dtype."""
+    def model_id(self) -> ModelId:
+        """With the runtime and, once it is known, the dtype."""
         # Who closed it and asks for its name does not take hold of a model that others still use.
         dtype = self._held[0].dtype if self._held else self._placements[0].told
-        return f"torch {dtype}" if dtype else "torch"
+        return replace(super().model_id, runtime="torch", dtype=dtype)
 
     @property
     def fingerprint(self) -> str:
@@ -146,9 +148,10 @@ class TorchBackend(Backend, Generic[M]):
         models = self.torch_models
         async with models[0].turns.one():
             values, truncated, reason = await self.scored(models, request)
+        label = self.label
         return Scores(
-            values=checked(values, request, self.label),
-            model=self.label,
+            values=checked(values, request, label),
+            model=label,
             capabilities=self.capabilities,
             truncated=tuple(truncated),
             reason=reason,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +21,6 @@ __all__ = ["Asked", "Progress", "ask", "entered"]
 
 Progress = Callable[[str, int, int], None]
 """Told the reranker's label, how many of its answers there are, and how many there will be."""
-_DETAIL = re.compile(r" \[[^\[\]]*\]")  # how a local model is run
 UNCUT: Mapping[str, None] = {"top_n": None, "score_threshold": None}
 """Everything is measured on the whole order: cuts and thresholds are for the user's own program."""
 FAILURES_IN_A_ROW = 3
@@ -79,7 +77,7 @@ def entered(
         if reranker.spec is None:
             raise ConfigError("A comparison needs rerankers that a spec describes: this one was made with a `client`.")
         leaves = backends(reranker)
-        label = spec if isinstance(spec, str) else _DETAIL.sub("", reranker.scorer.label)
+        label = spec if isinstance(spec, str) else reranker.scorer.spec_name
         taken = [*known, *(each.label for each in found)]
         numbered = [label, *(f"{label} ({number})" for number in range(2, len(specs) + 2))]
         found.append(

@@ -9,11 +9,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from ..core.call import record_event
 from ..core.errors import Rejected, TransientError
-from ..core.journal import note
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
-from ..core.types import Attempt, RerankRequest, Scores
+from ..core.types import RerankRequest, Scores
 from .deadline import passed
 from .shared import Shared, now
 
@@ -139,7 +139,7 @@ class Breaker(Wrapper):
             backend=self.label,
             retry_after=wait or None,
         )
-        note(Attempt(self.label, "breaker_open", 0.0, str(error)))
+        record_event(self, "breaker_open", str(error))
         return error
 
     def own_state(self) -> Mapping[str, Any]:

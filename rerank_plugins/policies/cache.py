@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
+from ..core.call import record_event
 from ..core.fork import Lock
-from ..core.journal import note
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
-from ..core.types import Attempt, RerankRequest, Scores, Span, Usage, is_score
+from ..core.types import RerankRequest, Scores, Span, Usage, is_score
 
 __all__ = ["Cache", "Store"]
 
@@ -98,7 +98,7 @@ class Cache(Wrapper):
             self._misses += len(missing)
         _log.debug("%s: %d of %d documents are in the cache", one_line(self.label), hits, len(entries))
         if hits:
-            note(Attempt(self.label, "cached", 0.0, f"{hits} of {len(entries)} documents"))
+            record_event(self, "cached", f"{hits} of {len(entries)} documents")
         if not missing:
             known = self._scores([entry for entry in entries if entry is not None], _NOTHING_SENT)
             return replace(known, model=model, reason=reason, reply_order=_reply_order(entries))

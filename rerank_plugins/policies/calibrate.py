@@ -33,6 +33,11 @@ class Calibrate(Wrapper):
         self.capabilities = replace(inner.capabilities, curve=curve)
         self._check: Callable[[], bool] | None = check
 
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """None: the curve makes the scores this one's own."""
+        return ()
+
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask the inner scorer; its answer's relevance is the curve's."""
         scores = await self.inner.ascore(request)

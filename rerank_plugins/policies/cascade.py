@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..core.journal import note
+from ..core.call import record_event
 from ..core.scorer import Scorer
-from ..core.types import Attempt, RerankRequest, Scores
-from .several import Several
+from ..core.types import RerankRequest, Scores
+from .composite import Composite, joint
 
 __all__ = ["Cascade"]
 
 
-class Cascade(Several):
+class Cascade(Composite):
     """Each stage sees the `keep` best of the stage before; the last one's scores count.
 
     Documents that a later stage did not see come after those that it saw, in the earlier stage's order, without a score
@@ -24,28 +24,38 @@ class Cascade(Several):
 
     def __init__(self, stages: Sequence[Scorer], keep: Sequence[int], gate: float | None = None) -> None:
         """Ask `stages` in turn; `keep[i]` documents go from stage i to the next."""
-        super().__init__(stages, stages[-1].capabilities)
+        super().__init__(stages, joint(stages, stages[-1].capabilities))
         self.keep = tuple(keep)
         self.gate = gate
 
     @property
     def label(self) -> str:
         """All stages'."""
-        return " → ".join(stage.label for stage in self.scorers)
+        return " → ".join(stage.label for stage in self.children)
+
+    @property
+    def spec_name(self) -> str:
+        """All stages'."""
+        return " → ".join(stage.spec_name for stage in self.children)
+
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """The last stage; with a `gate`, every stage."""
+        return self.children if self.gate is not None else self.children[-1:]
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score with stage after stage."""
-        scores = await self.ask(self.scorers[0], request)
+        scores = await self.ask(self.children[0], request)
         positions = list(range(len(request.documents)))
         """Where the documents that `scores` is of stand in the request."""
         tail: list[int] = []
         """Those that went no further, best first."""
         cut = list(scores.truncated or (False,) * len(positions))
         """Whether the last stage that read a document read it to its end."""
-        for stage, keep in zip(self.scorers[1:], self.keep, strict=True):
+        for stage, keep in zip(self.children[1:], self.keep, strict=True):
             best = scores.best_first()
             if self._is_sure(scores):
-                note(Attempt(stage.label, "spared", 0.0, f"{scores.model} was sure of the first document"))
+                record_event(stage, "spared", f"{scores.model} was sure of the first document")
                 break
             kept = sorted(best[:keep])
             found = await self.ask(stage, request.select([positions[each] for each in kept]))
@@ -56,7 +66,7 @@ class Cascade(Several):
                 )
                 scores = replace(scores, degraded=True, reason=why, usage=scores.usage + found.usage)
                 break
-            note(Attempt(stage.label, "kept", 0.0, f"{len(kept)} of {len(best)} documents"))
+            record_event(stage, "kept", f"{len(kept)} of {len(best)} documents")
             tail = [positions[each] for each in best[keep:]] + tail
             positions = [positions[each] for each in kept]
             for at, flag in zip(positions, found.truncated or (False,) * len(positions), strict=True):

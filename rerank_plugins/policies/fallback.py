@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ..core.errors import (
     AllBackendsFailed,
@@ -16,11 +16,12 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
+from ..core.model_id import ModelId
 from ..core.redaction import one_line, summary
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
+from .composite import Composite, followable
 from .deadline import bounded, seconds_left
-from .several import states
 
 __all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback"]
 
@@ -61,7 +62,7 @@ def _share(left: float, later: Sequence[Scorer], request: RerankRequest) -> floa
     return (left - reserved) / (1 + len(later) - quick)
 
 
-class Fallback(Scorer):
+class Fallback(Composite):
     """Ask each entry in turn until one answers.
 
     Under a deadline an entry may use what is left divided by the entries still to come. Of these, entries that answer at
@@ -69,33 +70,44 @@ class Fallback(Scorer):
     answer within milliseconds (`quick`: lexical) a small part is reserved instead of an equal one.
     """
 
-    keeps_deadline = True
-
     def __init__(self, entries: Sequence[Scorer], *, on: Sequence[Cause] = DEFAULT_CAUSES) -> None:
         """Take the entries in the order they are asked; the first is the one that is meant."""
-        self.entries = tuple(entries)
-        self.capabilities = self.entries[0].capabilities
+        super().__init__(entries, entries[0].capabilities)
+        self.keeps_deadline = True
         self._on = frozenset(on)
         self._warned = -_WARN_EVERY
 
     @property
     def label(self) -> str:
         """The first entry's."""
-        return self.entries[0].label
+        return self.children[0].label
+
+    @property
+    def spec_name(self) -> str:
+        """The first entry's."""
+        return self.children[0].spec_name
+
+    @property
+    def model_id(self) -> ModelId | None:
+        """The first entry's."""
+        return self.children[0].model_id
+
+    @property
+    def answering(self) -> tuple[Scorer, ...]:
+        """Every entry."""
+        return self.children
 
     def tokens(self, text: str) -> Sequence[tuple[int, int]] | None:
         """Ask the first entry."""
-        return self.entries[0].tokens(text)
+        return self.children[0].tokens(text)
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Return the first answer; from a later entry it is marked as degraded."""
         errors: list[RerankError] = []
-        for position, entry in enumerate(self.entries):
-            asked = request
-            if position and request.instruction is not None and not entry.capabilities.instructions:
-                asked = replace(request, instruction=None)
+        for position, entry in enumerate(self.children):
+            entry_request = followable(entry, request)
             try:
-                scores = await self._bounded(position, entry, asked)
+                scores = await self._bounded(position, entry, entry_request)
             except RerankError as error:
                 if cause(error) not in self._on:
                     raise
@@ -103,7 +115,7 @@ class Fallback(Scorer):
                 continue
             if not errors:
                 return scores
-            return self._degraded(scores, errors, dropped_instruction=asked is not request)
+            return self._degraded(scores, errors, dropped_instruction=entry_request is not request)
         if all(isinstance(error, DeadlineExceeded) for error in errors):
             raise errors[0]
         raise AllBackendsFailed(tuple(errors))
@@ -114,7 +126,7 @@ class Fallback(Scorer):
             return await entry.ascore(request)
         if left <= 0:
             raise DeadlineExceeded(f"{entry.label} was not asked: the deadline had passed. Raise `deadline`.")
-        later = [other for other in self.entries[position + 1 :] if not other.instant]
+        later = [other for other in self.children[position + 1 :] if not other.instant]
         share = _share(left, later, request)
         try:
             return await bounded(entry, request, share)
@@ -142,17 +154,3 @@ class Fallback(Scorer):
                 summary(errors[0]),
             )
         return replace(scores, degraded=True, reason=reason)
-
-    def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return every entry's."""
-        return states(self.entries)
-
-    async def awarmup(self) -> None:
-        """Warm up every entry."""
-        for entry in self.entries:
-            await entry.awarmup()
-
-    async def aclose(self) -> None:
-        """Close every entry."""
-        for entry in self.entries:
-            await entry.aclose()

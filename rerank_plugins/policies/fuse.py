@@ -12,7 +12,7 @@ from ..core.scorer import Scorer
 from ..core.text_work import run_text_work
 from ..core.together import together
 from ..core.types import Capabilities, RerankRequest, Scores
-from .several import Several
+from .composite import Composite, joint
 
 __all__ = ["METHODS", "RRF_K", "Fuse", "Method"]
 
@@ -27,7 +27,7 @@ _ITEMS_PER_SCORE = 4
 """Joining one score of one list takes as long as about so many items of other work on text."""
 
 
-class Fuse(Several):
+class Fuse(Composite):
     """Ask all scorers at the same time and join what they say.
 
     `rrf`: the sum over the lists of weight / (k + rank), ranks from 1, equal scores sharing the best of their ranks. Only
@@ -55,7 +55,8 @@ class Fuse(Several):
             k: Of `rrf`: how little the first ranks stand out.
         """
         scaled = not retrieval and all(each.capabilities.scale != "ordinal" for each in scorers)
-        super().__init__(scorers, Capabilities(scale="unit" if method == "weighted" and scaled else "ordinal"))
+        scores = Capabilities(scale="unit" if method == "weighted" and scaled else "ordinal")
+        super().__init__(scorers, joint(scorers, scores))
         self.retrieval = retrieval
         self.method = method
         lists = len(scorers) + retrieval
@@ -67,12 +68,19 @@ class Fuse(Several):
     @property
     def label(self) -> str:
         """All scorers', and how they are joined."""
-        names = [each.label for each in self.scorers] + ["retrieval"] * self.retrieval
-        return f"{' + '.join(names)} ({self.method})"
+        return self._joined_names([each.label for each in self.children])
+
+    @property
+    def spec_name(self) -> str:
+        """All scorers', and how they are joined."""
+        return self._joined_names([each.spec_name for each in self.children])
+
+    def _joined_names(self, names: list[str]) -> str:
+        return f"{' + '.join(names + ['retrieval'] * self.retrieval)} ({self.method})"
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask everybody and join the answers."""
-        answers = await together(self.ask(each, request) for each in self.scorers)
+        answers = await together(self.ask(each, request) for each in self.children)
         size = len(request.documents) * len(self.weights) * _ITEMS_PER_SCORE
         return await run_text_work(size, self._joined, answers, request)
 

@@ -1,4 +1,4 @@
-"""Note every attempt, so that the response can tell what was tried, and telemetry can show it."""
+"""Record every attempt, so that the response can tell what was tried, and telemetry can show it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import logging
 import time
 from dataclasses import replace
 
+from ..core.call import record_attempt, response_metadata
 from ..core.errors import BackendError, DeadlineExceeded
-from ..core.journal import attempting
-from ..core.noting import noted, noting
 from ..core.redaction import one_line
 from ..core.scorer import Backend, Wrapper
 from ..core.types import Attempt, RerankRequest, Scores
@@ -22,16 +21,16 @@ _log = logging.getLogger("rerank_plugins")
 
 
 class Observe(Wrapper):
-    """The innermost policy: writes each call of its backend into the journal of the rerank it belongs to."""
+    """The innermost policy: records each call of its backend in the context of the rerank it belongs to."""
 
     def __init__(self, inner: Backend | Loading) -> None:
-        """Watch `inner`."""
+        """Record what is asked of `inner`."""
         super().__init__(inner)
         self._remote = inner.remote
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Ask the backend and note how it went, how long it took, what it used and which status came."""
-        with attempting(self.label, len(request.documents), remote=self._remote) as ended, noting():
+        """Ask the backend and record how it went, how long it took, what it used and which status came."""
+        with record_attempt(self, len(request.documents), remote=self._remote) as ended:
             started = time.perf_counter()
             outcome, detail, usage, status = "answered", None, None, None
             try:
@@ -48,14 +47,16 @@ class Observe(Wrapper):
                 raise
             finally:
                 milliseconds = (time.perf_counter() - started) * 1000.0
-                if status is None and (reply := noted()) is not None:
+                if status is None and (reply := response_metadata()) is not None:
                     status = reply.status
-                _log.debug(
-                    "%s: %s%s, %d documents, %.0f ms",
-                    one_line(self.label),
-                    outcome,
-                    "" if status is None else f" (HTTP {status})",
-                    len(request.documents),
-                    milliseconds,
-                )
-                ended(Attempt(self.label, outcome, milliseconds, detail, self._remote, usage, status), usage, status)
+                label = self.inner.label
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug(
+                        "%s: %s%s, %d documents, %.0f ms",
+                        one_line(label),
+                        outcome,
+                        "" if status is None else f" (HTTP {status})",
+                        len(request.documents),
+                        milliseconds,
+                    )
+                ended(Attempt(label, outcome, milliseconds, detail, self._remote, usage, status))

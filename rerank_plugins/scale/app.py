@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from .. import __version__
 from ..config import load_reranker
 from ..core.errors import BackendError, DeadlineExceeded, MissingExtra, RerankError
-from ..core.labels import without_detail
 from ..core.redaction import one_line
 from ..core.secret import Secret
 from ..core.text_work import run_text_work
@@ -92,9 +91,11 @@ class _Server:
     ) -> None:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
-        label = reranker.scorer.label  # it may end in the runtime, in brackets, which nobody writes
-        plain = without_detail(label)
-        names = list(dict.fromkeys([plain, plain.partition(":")[2] or plain, label, *models]))
+        label, spec_name = reranker.scorer.label, reranker.scorer.spec_name
+        model_id = reranker.scorer.model_id
+        model = model_id.model if model_id is not None else ""
+        # The label may end in the runtime, in brackets, which nobody writes.
+        names = list(dict.fromkeys([spec_name, model or spec_name, label, *models]))
         # What the server shows holds no path and no address; what the operator wrote is taken all the same.
         self.models = list(dict.fromkeys(map(public_label, names)))
         self.known_models = frozenset([*names, *self.models])
@@ -107,7 +108,9 @@ class _Server:
         self.cutter = Cutter(reranker.scorer)
         capabilities = reranker.scorer.capabilities
         self.described = description(self.models, limits, key=key is not None, instructions=capabilities.instructions)
-        self.info = info(self.models[0], self.public_label, capabilities, limits)
+        main = next(reranker.scorer.leaves()).model_id
+        dtype = main.dtype if main is not None else None
+        self.info = info(self.models[0], dtype, capabilities, limits)
         routes = [Route(path, self._guarded(self.rerank), methods=["POST"]) for path in RERANK]
         routes += [
             Route(path, self._guarded(answered), methods=["GET"])
@@ -148,8 +151,10 @@ class _Server:
 
     def public(self, message: str) -> str:
         """Return a message of the backend without paths and addresses."""
-        # A path may hold spaces, where only the label tells its end.
-        for label in sorted({self.label, without_detail(self.label)}, key=len, reverse=True):
+        # A path may hold spaces, where only the label tells its end; a message may name any scorer that is inside.
+        scorers = list(self.reranker.scorer.walk())
+        labels = {name for scorer in scorers for name in (scorer.label, scorer.spec_name)}
+        for label in sorted(labels, key=len, reverse=True):
             message = message.replace(label, public_label(label))
         return without_addresses(message)
 
@@ -217,7 +222,7 @@ class _Server:
         del body
         self._check(call)
         documents, cut = await self.cutter.cut(call.documents, call.max_tokens_per_doc)
-        response = await self.reranker.arerank(call.query, documents, call.top_n, call.instruction)
+        response = await self.reranker.arerank(call.query, documents, top_n=call.top_n, instruction=call.instruction)
         self.metrics.answered(response, len(documents))
         if call.given is None:
             size = 64 * len(response)

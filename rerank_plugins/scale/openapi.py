@@ -124,24 +124,23 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
     }
 
 
-def info(model: str, label: str, capabilities: Capabilities, limits: Limits) -> dict[str, Any]:
+def info(model: str, dtype: str | None, capabilities: Capabilities, limits: Limits) -> dict[str, Any]:
     """Return what `GET /info` of Text Embeddings Inference returns, which its clients (Dify's, say) read first.
 
     https://github.com/huggingface/text-embeddings-inference, `Info` in router/src/lib.rs (read in November 2026).
 
     Args:
         model: The name of the model.
-        label: Its label, which may end in how it is run: `[onnxruntime float32]`.
+        dtype: What it computes in, where known.
         capabilities: What the scorer takes.
         limits: What the server takes.
     """
-    run_as = label[label.rfind("[") + 1 : -1].split() if label.endswith("]") else []
     # Where the number of tokens is not bounded, the body is: no token is shorter than a byte.
     longest = capabilities.max_tokens or limits.max_body
     return {
         "model_id": model,
         "model_sha": None,
-        "model_dtype": run_as[-1] if run_as else "float32",
+        "model_dtype": dtype or "float32",
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": limits.max_queue,
         "max_input_length": longest,

@@ -84,7 +84,7 @@ async def rerank_rows(
                         f"The column {columns.query!r} must hold a string, got {_got(query)}: name the column that holds "
                         "the query."
                     )
-                return _answer(await reranker.arerank(query, documents, top_n, None, scores))
+                return _answer(await reranker.arerank(query, documents, top_n=top_n, retrieval_scores=scores))
             except _WAITS:
                 raise
             except RerankError as error:

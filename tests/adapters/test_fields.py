@@ -200,6 +200,18 @@ class TestCalls:
         assert len(run(adapter)) == len(await arun(adapter)) == expected < len(TEXTS)
 
     @both
+    def test_a_threshold_makes_no_other_reranker_and_is_checked_when_assigned(self, kind: Any) -> None:
+        reranker = load_reranker("lexical", score_threshold=1.0)
+        adapter = kind(reranker=reranker, score_threshold=0.0)
+        assert len(run(adapter)) == len(TEXTS)
+        resolved = (adapter if hasattr(adapter, "_resolved") else adapter._adapter)._resolved
+        assert resolved() is reranker
+        if hasattr(adapter, "score_threshold"):
+            adapter.score_threshold = 1.5
+            with pytest.raises(ConfigError, match="from 0 to 1"):
+                run(adapter)
+
+    @both
     def test_a_degraded_answer_is_not_cut_by_the_threshold(self, kind: Any) -> None:
         assert run(kind(reranker=DEGRADED, score_threshold=0.9)) == TEXTS
 

@@ -105,13 +105,13 @@ def test_a_hybrid_row_comes_once_and_keeping_the_order_keeps_the_fused_one(table
 def test_the_first_stages_scores_reach_the_reranker(table, monkeypatch):
     seen = {}
     reranker = load_reranker("lexical")
-    arerank = reranker.arerank
+    run = reranker._run
 
-    async def noting(query, documents, top_n=None, instruction=None, retrieval_scores=None):
-        seen[len(seen)] = retrieval_scores
-        return await arerank(query, documents, top_n, instruction, retrieval_scores)
+    def recording(call):
+        seen[len(seen)] = call.retrieval_scores
+        return run(call)
 
-    monkeypatch.setattr(reranker, "arerank", noting)
+    monkeypatch.setattr(reranker, "_run", recording)
     for search in searches(table).values():
         search(LanceDBReranker(reranker)).to_list()
     assert len(seen) == 3

@@ -250,7 +250,7 @@ def test_an_untied_head_and_bfloat16(folders, tmp_path):
     values = scored(fast, SENTENCES).values
     assert values == near(exact, BFLOAT16)
     assert values != near(exact, OTHER_CODE), "rounded to float32, not to bfloat16"
-    assert fast.detail == "torch bfloat16"
+    assert (fast.model_id.runtime, fast.model_id.dtype) == ("torch", "bfloat16")
 
 
 def test_one_model_for_all_of_one_template(folders):

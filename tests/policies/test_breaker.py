@@ -10,7 +10,7 @@ from scripted import HANG, REQUEST, Scripted
 from virtual_time import virtually
 
 from rerank_plugins.core import AuthenticationFailed, BadResponse, DeadlineExceeded, Scores, TransientError
-from rerank_plugins.core.journal import gathering
+from rerank_plugins.core.call import record_attempts
 from rerank_plugins.policies.breaker import Breaker
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.fallback import Fallback
@@ -159,7 +159,7 @@ def test_it_is_seen_in_the_attempts_and_the_stand_in_answers_at_once():
     async def work():
         scorer = breaker(Scripted(*[BUSY] * 3))
         await ask(scorer, 3)
-        with gathering() as attempts:
+        with record_attempts() as attempts:
             scores = await Fallback([scorer, Scripted(name="stand-in")]).ascore(REQUEST)
         return scores, attempts
 

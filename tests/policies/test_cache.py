@@ -199,8 +199,8 @@ def test_who_answered_and_a_lists_reason_are_kept(cache, tmp_path: Path, listwis
         dtype = None
 
         @property
-        def detail(self):
-            return self.dtype
+        def model_id(self):
+            return replace(super().model_id, dtype=self.dtype)
 
         async def ascore(self, request):
             self.dtype = "bfloat16"

@@ -72,7 +72,7 @@ def loaded(reranker: Reranker) -> None:
     """Let it load to its end, and wait for that without asking the reranker anything."""
     inner = reranker.scorer
     while not hasattr(inner, "_loaded"):
-        inner = inner.entries[0] if hasattr(inner, "entries") else inner.inner
+        inner = inner.children[0]
     future = inner._future
     Slow.may_end.set()
     if future is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import httpx
 import pytest
@@ -72,6 +73,17 @@ def test_a_models_path_is_shown_nowhere(cross_encoder_folder):
         shown = answer.text + json.dumps(dict(answer.headers))
         assert path not in shown
         assert str(cross_encoder_folder.parent) not in shown
+
+
+def test_the_path_of_a_stand_in_is_shown_nowhere(cross_encoder_folder, tmp_path):
+    """Its path may hold spaces: only its own label tells where that ends, whoever was asked first."""
+    folder = shutil.copytree(cross_encoder_folder, tmp_path / "secret models of acme" / "tiny")
+    spec = {"use": "http", "base_url": "http://127.0.0.1:9", "retry": 1, "fallback": [f"onnx:{folder}"]}
+    with load_reranker(spec) as reranker, served(reranker) as url:
+        answer = httpx.post(f"{url}/v2/rerank", json=BODY, trust_env=False, timeout=30)
+    (warning,) = answer.json()["meta"]["warnings"]
+    assert warning.startswith("degraded: onnx:tiny [onnxruntime float32] answered in place of http: ")
+    assert "acme" not in answer.text + json.dumps(dict(answer.headers))
 
 
 def test_a_vendors_address_is_shown_nowhere():
