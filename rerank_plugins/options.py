@@ -9,40 +9,64 @@ A policy or a backend declares its options beside its own code, as a model on `O
     class TEI(HostedBackend):
         Options = TEIOptions
 
-        def __init__(self, model: str | None = None, options: TEIOptions = TEIOptions()) -> None:
+        def __init__(self, model: str | None = None, options: TEIOptions | None = None) -> None:
+            options = options or TEIOptions()
             super().__init__(model, **options.shared())
 
-Values are checked here, once, before anything is built. Whoever builds from a model checks nothing.
+Values are checked here, once, before anything is built. Whoever builds from a model checks nothing. (The default is `None`
+and no instance, because pydantic compiles a model for its first instance: importing a backend should compile nothing.)
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
+from .core.address import check_address
+from .core.devices import devices
 from .core.errors import ConfigError
 from .core.hosted import TIMEOUT
 from .core.numeric import LONGEST_S, MOST, finite, integer, seconds
 from .core.scorer import MAX_IN_FLIGHT
-from .core.secret import Secret
+from .core.secret import Secret, refuse_mask
 
 __all__ = [
+    "URL",
     "Count",
+    "Device",
     "Fraction",
     "HostedOptions",
     "Key",
     "LocalOptions",
     "Number",
     "Options",
+    "OrBool",
     "PriceOptions",
+    "Sealed",
     "Seconds",
+    "SecretText",
+    "Tokens",
+    "TorchOptions",
     "Wait",
     "checked",
+    "names",
     "parse",
+    "refused",
 ]
 
 
@@ -57,10 +81,13 @@ class Options(BaseModel):
         arbitrary_types_allowed=True,
         populate_by_name=True,
         defer_build=True,
+        use_attribute_docstrings=True,
     )
 
 
 M = TypeVar("M", bound=Options)
+L = TypeVar("L", bound="LocalOptions")
+LEAST_TOKENS = 16
 
 
 def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
@@ -71,15 +98,70 @@ def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
             return check(value, "")
         except ConfigError as error:
             # The message without the name: `parse` puts the path of the option in front.
-            raise PydanticCustomError("option", "{reason}", {"reason": str(error).strip().rstrip(".")}) from None
+            raise refused(str(error).strip().rstrip(".")) from None
 
     return validate
+
+
+def refused(reason: str) -> PydanticCustomError:
+    """Return the error for a validator to raise: `reason` follows the name of the option, and has no full stop."""
+    return PydanticCustomError("option", "{reason}", {"reason": reason})
+
+
+def _string(value: Any) -> Any:
+    if not isinstance(value, str | Secret):
+        raise refused(f"must be a string, got a value of type {type(value).__name__}")
+    return _sealed(value)
+
+
+def _sealed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise refused(f"must have strings for keys, got one of type {type(key).__name__}")
+        return {key: _sealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sealed(item) for item in value]
+    if isinstance(value, str | Secret):
+        secret = value if isinstance(value, Secret) else Secret(value)
+        checked(refuse_mask)(secret.reveal())
+        return secret
+    return value
+
+
+def _device(value: Any, name: str) -> Any:
+    named = devices(value, name)
+    return named if len(named) > 1 else named[0]
+
+
+class OrBool:
+    """Marks a mapping that a spec may also write as `true`, for all of its defaults, or `false`, for none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Put the two booleans before the mapping."""
+        return core_schema.no_info_before_validator_function(self._mapping, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say that a boolean is valid too."""
+        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
+
+    @staticmethod
+    def _mapping(value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 Count = Annotated[
     int, PlainValidator(checked(integer)), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST})
 ]
 """An integer of at least 1."""
+Tokens = Annotated[
+    int,
+    PlainValidator(checked(lambda value, name: integer(value, name, LEAST_TOKENS))),
+    WithJsonSchema({"type": "integer", "minimum": LEAST_TOKENS, "maximum": MOST}),
+]
+"""An integer of at least 16: fewer tokens hold no query and document."""
 Seconds = Annotated[
     float,
     PlainValidator(checked(seconds)),
@@ -110,6 +192,24 @@ Key = Annotated[
     WithJsonSchema({"type": "string"}),
 ]
 """A key: the text itself, or `"env:NAME"`. Never `SecretStr`, which pickles its value."""
+URL = Annotated[
+    str,
+    PlainValidator(checked(check_address)),
+    WithJsonSchema({"type": "string", "pattern": "^(https?://.+)?$"}),
+]
+"""An address that begins with http:// or https://. A user, a password and a query in it may be `env:NAME`."""
+Device = Annotated[
+    str | int | Sequence[str],
+    PlainValidator(checked(_device)),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    ),
+]
+"""A device, or several GPUs of one kind; a list of one is that one."""
+SecretText = Annotated[Secret, PlainValidator(_string), WithJsonSchema({"type": "string"})]
+"""A string that may be a credential, or `"env:NAME"`."""
+Sealed = Annotated[Any, PlainValidator(_sealed), WithJsonSchema({})]
+"""Any plain value; every string in it may be a credential, so it becomes a `Secret`."""
 
 
 class PriceOptions(Options):
@@ -120,13 +220,19 @@ class PriceOptions(Options):
     per_search_unit: Number | None = None
     """For one search unit (Cohere: a query with up to 100 documents)."""
 
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.per_million_tokens is None and self.per_search_unit is None:
+            raise refused("needs per_million_tokens, per_search_unit or both, in US dollars")
+        return self
+
 
 class HostedOptions(Options):
     """What every backend takes that leaves the process."""
 
     api_key: Key | None = None
     """The key, or `"env:NAME"`; without it the vendor's own environment variables are read."""
-    base_url: str | None = None
+    base_url: URL | None = Field(default=None, repr=False)
     """Replaces the vendor's scheme and host; the vendor's own path stays."""
     timeout: Seconds = TIMEOUT
     """Seconds for one attempt, from sending to the last byte."""
@@ -137,19 +243,20 @@ class HostedOptions(Options):
 
     def shared(self) -> dict[str, Any]:
         """Return the options of every hosted backend, as keyword arguments of `Remote`."""
-        return {name: getattr(self, name) for name in HostedOptions.model_fields}
+        shared = {name: getattr(self, name) for name in HostedOptions.model_fields}
+        return shared | {"price": self.price and self.price.model_dump(exclude_none=True)}
 
 
 class LocalOptions(Options):
     """What every backend takes that runs a model in this process."""
 
-    device: str | Sequence[str] | None = None
+    device: Device | None = None
     """`cpu`, `cuda`, `cuda:1`, `mps`; or a list of GPUs."""
     runtime: str | None = None
     """What runs the model: `onnxruntime`, `openvino`, `torch`."""
     dtype: str | None = None
     """`float32`, `auto`, `bfloat16`, `float16`, `int8`."""
-    max_tokens: Count | None = None
+    max_tokens: Tokens | None = None
     """Tokens of query and document together; `None` is what the model's files say."""
     batch_tokens: Count | None = None
     """Tokens of one batch."""
@@ -158,18 +265,33 @@ class LocalOptions(Options):
     local_files_only: bool = False
     """Ask no network."""
 
-    def replaced(self, **values: Any) -> Self:
-        """Return a copy with other values, which are not checked."""
-        return self.model_copy(update=values)
+    def engine(self) -> dict[str, Any]:
+        """Return how the model is run, as keyword arguments of an engine's backend."""
+        return {name: getattr(self, name) for name in ("max_tokens", "batch_tokens", "device", "runtime", "dtype")}
+
+    def converted(self, model: type[L], **values: Any) -> L:
+        """Return the options of every local model as those of one engine, with `values` of its own; nothing is checked."""
+        shared = {name: getattr(self, name) for name in LocalOptions.model_fields}
+        return model.model_construct(**(shared | values))
 
 
-def parse(model: type[M], values: Mapping[str, Any], path: str = "") -> M:
+class TorchOptions(LocalOptions):
+    """What every backend takes that runs a model on torch."""
+
+    runtime: Literal["torch", "auto"] | None = None
+    """`torch`."""
+    dtype: Literal["float32", "auto", "bfloat16", "float16"] | None = None
+    """`float32`, `bfloat16`, `float16`, `auto`; `None` is float32 on a CPU, bfloat16 on a GPU that has it."""
+
+
+def parse(model: type[M], values: Mapping[str, Any], path: str = "", *, top: Collection[str] = ()) -> M:
     """Return `values` as `model`.
 
     Args:
         model: The options that are expected.
         values: What a spec says, by name.
         path: Where `values` stands in the spec, such as `cohere` or `fallback[1].retry`; empty at the top.
+        top: Names in `values` that the spec has at its top all the same: shared options, such as `timeout`.
 
     Raises:
         ConfigError: A name that the model does not have (the message lists the valid ones and the nearest), or a
@@ -178,11 +300,12 @@ def parse(model: type[M], values: Mapping[str, Any], path: str = "") -> M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_message(model, error, path)) from None
+        raise ConfigError(_message(model, error, path, top)) from None
 
 
-def _message(model: type[Options], error: ValidationError, path: str) -> str:
+def _message(model: type[Options], error: ValidationError, path: str, top: Collection[str]) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
+    path = "" if first["loc"] and first["loc"][0] in top else path
     *outer, last = first["loc"] or ("",)
     where = ".".join([path, *map(str, outer)] if path else list(map(str, outer)))
     option = f"{where}.{last}" if where else str(last)

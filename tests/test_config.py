@@ -222,7 +222,7 @@ def test_file(file, monkeypatch):
         ({"use": "acme", "api_key": KEY, "timeout": float("nan")}, "timeout"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0}, "max_in_flight"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0.5}, "max_in_flight"),
-        ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "cannot be made with these options"),
+        ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "^http.headers"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": "8"}, "max_in_flight"),
         (
             {"use": "acme", "api_key": KEY, "max_in_flight": float("inf")},

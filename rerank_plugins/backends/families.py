@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..core.devices import devices
 from ..core.errors import ConfigError, MissingExtra
 from ..core.scorer import Backend
 from ..core.types import Capabilities
@@ -19,7 +20,6 @@ from ..engine.causal_load import architecture, room
 from ..engine.hub import Repository, onnx_files, torch_files
 from ..engine.limits import Limits
 from ..engine.listwise_model import ARCHITECTURE
-from ..engine.options import devices
 from ..engine.templates import TEMPLATES
 from .causal_lm import CausalLM
 from .listwise import Listwise

@@ -18,6 +18,8 @@ from ..core.errors import ConfigError, RerankError
 from ..core.fork import Lock
 from ..core.hosted import HostedBackend
 from ..core.scorer import Backend, Scorer, Wrapper
+from ..options import names
+from ..options import parse as parse_options
 from ..policies.calibrate import Calibrate
 from ..policies.cascade import Cascade
 from ..policies.deadline import Deadline
@@ -231,25 +233,26 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     if not isinstance(own, Mapping):
         raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}.")
     accepted = {
-        parameter.name: parameter
+        parameter.name
         for parameter in inspect.signature(kind).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    valid = [key for key in accepted if key != "model"]
-    for key in own:
-        if key not in valid:
-            raise unknown(f"option of {name}", key, valid)
-    given = {key: settings[key] for key in (*HOSTED_OPTIONS, *LOCAL_OPTIONS) if key in settings and key in valid}
-    given |= own
+    valid = accepted - {"model"} if kind.Options is None else set(names(kind.Options))
+    shared = {key: settings[key] for key in (*HOSTED_OPTIONS, *LOCAL_OPTIONS) if key in settings and key in valid}
+    arguments: dict[str, Any] = {**shared, **own}
+    if kind.Options is not None:
+        arguments = {"options": parse_options(kind.Options, arguments, name, top=shared.keys() - own.keys())}
+    elif unknown_names := [key for key in own if key not in valid]:
+        raise unknown(f"option of {name}", unknown_names[0], valid)
     if model:
         if "model" not in accepted:
             raise ConfigError(f"{name} has no models: write {name!r}, not {settings['use']!r}.")
-        given["model"] = model
+        arguments["model"] = model
     # The name is set before the constructor runs, so that its errors can say it.
     backend = kind.__new__(kind)
     backend.name = name
     try:
-        backend.__init__(**given)  # type: ignore[misc]
+        backend.__init__(**arguments)  # type: ignore[misc]
     except RerankError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for

@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 from .errors import ConfigError
 from .redaction import MASK
 from .secret import Secret, refuse_mask
 
-__all__ = ["SECRET_NAME", "Address", "proxy_credentials", "storable_url"]
+__all__ = ["SECRET_NAME", "Address", "check_address", "proxy_credentials", "storable_url"]
 
 SECRET_NAME = re.compile(
     r"auth|key|token|secret|cookie|password|passwd|jwt|credential|signature|session", re.IGNORECASE
@@ -41,15 +42,13 @@ class Address:
         Raises:
             ConfigError: It is not a URL, or a variable in it is not set.
         """
-        parts = _split(base_url)
-        if base_url and not parts.hostname:
-            raise ConfigError("base_url names no host: write it like http://127.0.0.1:8000.")
+        parts = _split(check_address(base_url, "base_url"), "base_url")
         userinfo, _, host = parts.netloc.rpartition("@")
         user, _, password = userinfo.partition(":")
         return cls(
             urlunsplit((parts.scheme, host, parts.path, "", "")),
             Secret("&".join(_sent(each) for each in parts.query.split("&"))) if parts.query else None,
-            Secret(f"{unquote(user)}:{_resolved(unquote(password))}") if userinfo else None,
+            Secret(f"{unquote(user)}:{Secret(unquote(password)).resolved().reveal()}") if userinfo else None,
         )
 
     def full(self, url: str) -> str:
@@ -82,6 +81,23 @@ class Address:
         return f"{self.url}?{'&'.join(public)}" if public else self.url
 
 
+def check_address(value: Any, name: str) -> str:
+    """Return `value`: an http or https URL with a host, or an empty string. No variable that it names is read.
+
+    Raises:
+        ConfigError: It is none, or what was stored of one. The message does not quote it: it may hold a password.
+    """
+    if not isinstance(value, str) or (value and not value.startswith(("http://", "https://"))):
+        raise ConfigError(f"{name} must start with http:// or https://, and this address does not.")
+    parts = _split(value, name)
+    if value and not parts.hostname:
+        raise ConfigError(f"{name} names no host: write it like http://127.0.0.1:8000.")
+    password = parts.netloc.rpartition("@")[0].partition(":")[2]
+    for text in (unquote(password), *(unquote_plus(part or key) for key, part in _pairs(parts.query))):
+        refuse_mask(text, name)
+    return value
+
+
 def proxy_credentials() -> Iterator[str]:
     """Yield the passwords of the environment's proxies, and the headers made of them: a proxy may repeat them too."""
     for name, value in os.environ.items():
@@ -97,7 +113,7 @@ def storable_url(base_url: str) -> str:
     What has the name of a credential is left out: it is found again in the environment, or missed by the server. A mask
     stands for any other value, so that what reads it back says so, rather than send less than before.
     """
-    parts = _split(base_url)
+    parts = _split(base_url, "base_url")
     userinfo, _, host = parts.netloc.rpartition("@")
     netloc = parts.netloc if unquote(userinfo.partition(":")[2]).startswith("env:") else host
     stored = []
@@ -110,15 +126,15 @@ def storable_url(base_url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, "&".join(stored), ""))
 
 
-def _split(base_url: str) -> SplitResult:
+def _split(base_url: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(base_url)
     except ValueError as error:
-        raise ConfigError(f"base_url is not a URL ({error}): write it like http://127.0.0.1:8000.") from error
+        raise ConfigError(f"{name} is not a URL ({error}): write it like http://127.0.0.1:8000.") from error
     try:
         parts.port  # noqa: B018 (it is parsed when it is read)
     except ValueError:  # whose text may quote a password, of a URL where the @ was forgotten
-        raise ConfigError("base_url has a port that is not a number from 0 to 65535.") from None
+        raise ConfigError(f"{name} has a port that is not a number from 0 to 65535.") from None
     return parts
 
 
@@ -129,13 +145,8 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 def _sent(each: str) -> str:
     name, _, value = each.partition("=")
     value = unquote_plus(value or name)
-    resolved = _resolved(value)
+    resolved = Secret(value).resolved().reveal()
     return f"{name}={quote(resolved, safe='')}" if resolved != value else each
-
-
-def _resolved(value: str) -> str:
-    refuse_mask(value, "base_url")
-    return Secret(value).resolved().reveal()
 
 
 def _is_public(name: str, value: str) -> bool:

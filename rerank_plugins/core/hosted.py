@@ -93,10 +93,7 @@ class Remote(Backend):
 
     def _known_address(self, given: str | None) -> str:
         variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
-        address = given or next(variables, "") or self.base_url
-        if address and not (isinstance(address, str) and address.startswith(("http://", "https://"))):
-            raise ConfigError("base_url must start with http:// or https://, and this address does not.")
-        return address
+        return given or next(variables, "") or self.base_url
 
     def _find_address(self, given: str | None) -> str:
         return self._known_address(given)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from ..core.devices import devices
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..core.types import RerankRequest, Scores, checked
 from .digest import digest, reading
-from .options import devices, offered, size
+from .options import offered, size
 from .resident import Placement, Resident
 
 __all__ = ["TorchBackend"]

@@ -17,9 +17,9 @@ from rerank_plugins import BackendError, ConfigError, load_reranker
 from rerank_plugins.backends.causal_lm import CausalLM
 from rerank_plugins.backends.listwise import Listwise
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.core.devices import devices
 from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.engine.batches import plan
-from rerank_plugins.engine.options import devices
 from rerank_plugins.engine.resident import Placement
 
 WORDS = " ".join(SENTENCES).split()
