@@ -46,6 +46,7 @@ from .core.scorer import MAX_IN_FLIGHT
 from .core.secret import Secret, refuse_mask
 
 __all__ = [
+    "CPU",
     "URL",
     "Count",
     "Device",
@@ -206,6 +207,8 @@ Device = Annotated[
     ),
 ]
 """A device, or several GPUs of one kind; a list of one is that one."""
+CPU = Annotated[Literal["cpu", "auto"], BeforeValidator(checked(_device))]
+"""The one device of a backend that runs on no other."""
 SecretText = Annotated[Secret, PlainValidator(_string), WithJsonSchema({"type": "string"})]
 """A string that may be a credential, or `"env:NAME"`."""
 Sealed = Annotated[Any, PlainValidator(_sealed), WithJsonSchema({})]
@@ -270,8 +273,9 @@ class LocalOptions(Options):
         return {name: getattr(self, name) for name in ("max_tokens", "batch_tokens", "device", "runtime", "dtype")}
 
     def converted(self, model: type[L], **values: Any) -> L:
-        """Return the options of every local model as those of one engine, with `values` of its own; nothing is checked."""
-        shared = {name: getattr(self, name) for name in LocalOptions.model_fields}
+        """Return what `model` shares with these options, and `values` of its own; nothing is checked again."""
+        own = type(self).model_fields
+        shared = {name: getattr(self, name) for name in model.model_fields if name in own}
         return model.model_construct(**(shared | values))
 
 
