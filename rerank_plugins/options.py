@@ -19,7 +19,7 @@ and no instance, because pydantic compiles a model for its first instance: impor
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -38,18 +38,22 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from .core.address import check_address
+from .core.choices import described
 from .core.devices import devices
 from .core.errors import ConfigError
 from .core.hosted import TIMEOUT
 from .core.numeric import LONGEST_S, MOST, finite, integer, seconds
 from .core.scorer import MAX_IN_FLIGHT
 from .core.secret import Secret, refuse_mask
+from .option_errors import message, names
 
 __all__ = [
     "CPU",
+    "SPEC_SCHEMA",
     "URL",
     "Count",
     "Device",
+    "FilePath",
     "Fraction",
     "HostedOptions",
     "Key",
@@ -61,6 +65,8 @@ __all__ = [
     "Sealed",
     "Seconds",
     "SecretText",
+    "Short",
+    "Spec",
     "Tokens",
     "TorchOptions",
     "Wait",
@@ -82,13 +88,17 @@ class Options(BaseModel):
         arbitrary_types_allowed=True,
         populate_by_name=True,
         defer_build=True,
-        use_attribute_docstrings=True,
     )
 
 
 M = TypeVar("M", bound=Options)
 L = TypeVar("L", bound="LocalOptions")
 LEAST_TOKENS = 16
+
+
+def refused(reason: str) -> PydanticCustomError:
+    """Return the error for a validator to raise: `reason` follows the name of the option, and has no full stop."""
+    return PydanticCustomError("option", "{reason}", {"reason": reason})
 
 
 def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
@@ -98,20 +108,16 @@ def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
         try:
             return check(value, "")
         except ConfigError as error:
-            # The message without the name: `parse` puts the path of the option in front.
-            raise refused(str(error).strip().rstrip(".")) from None
+            # The message without the name: `parse` puts the path of the option in front. What it quotes may be a key.
+            reason, got, _ = str(error).strip().rstrip(".").partition(", got ")
+            raise refused(f"{reason}{got}{described(value) if got else ''}") from None
 
     return validate
 
 
-def refused(reason: str) -> PydanticCustomError:
-    """Return the error for a validator to raise: `reason` follows the name of the option, and has no full stop."""
-    return PydanticCustomError("option", "{reason}", {"reason": reason})
-
-
 def _string(value: Any) -> Any:
     if not isinstance(value, str | Secret):
-        raise refused(f"must be a string, got a value of type {type(value).__name__}")
+        raise refused(f"must be a string, got {described(value)}")
     return _sealed(value)
 
 
@@ -119,7 +125,7 @@ def _sealed(value: Any) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise refused(f"must have strings for keys, got one of type {type(key).__name__}")
+                raise refused(f"must have strings for keys, got {described(key)}")
         return {key: _sealed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_sealed(item) for item in value]
@@ -133,6 +139,30 @@ def _sealed(value: Any) -> Any:
 def _device(value: Any, name: str) -> Any:
     named = devices(value, name)
     return named if len(named) > 1 else named[0]
+
+
+class Short:
+    """Marks a mapping for which a spec may also write a bare value: that of one of its options."""
+
+    def __init__(self, option: str, json_schema: Mapping[str, Any] | None = None) -> None:
+        """Name the option, and the JSON Schema of what stands alone (that of the option, unless given)."""
+        self.option = option
+        self.json_schema = json_schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Put the bare value before the mapping."""
+        return core_schema.no_info_before_validator_function(self._mapping, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say that a bare value is valid too."""
+        mapping = handler(schema)
+        own = self.json_schema or handler.resolve_ref_schema(mapping)["properties"][self.option]
+        return {"anyOf": [dict(own), mapping]}
+
+    def _mapping(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, Mapping | Options) else {self.option: value}
 
 
 class OrBool:
@@ -150,7 +180,11 @@ class OrBool:
 
     @staticmethod
     def _mapping(value: Any) -> Any:
-        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+        if isinstance(value, bool):
+            return {} if value else None
+        if value is not None and not isinstance(value, Mapping | Options):
+            raise refused(f"must be True, False or a mapping, got {described(value)}")
+        return value
 
 
 Count = Annotated[
@@ -187,12 +221,23 @@ Fraction = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
 ]
 """A number from 0 to 1."""
+
+
+def _key(value: Any) -> Any:
+    try:
+        return Secret.of(value)
+    except ConfigError as error:
+        raise refused(str(error).removeprefix("api_key ").rstrip(".")) from None
+
+
 Key = Annotated[
     Secret,
-    BeforeValidator(checked(lambda value, _: Secret.of(value))),
+    BeforeValidator(_key),
     WithJsonSchema({"type": "string"}),
 ]
-"""A key: the text itself, or `"env:NAME"`. Never `SecretStr`, which pickles its value."""
+"""A key: the text itself, `"env:NAME"` or `"file:PATH"`. Never `SecretStr`, which pickles its value."""
+
+
 URL = Annotated[
     str,
     PlainValidator(checked(check_address)),
@@ -215,6 +260,19 @@ Sealed = Annotated[Any, PlainValidator(_sealed), WithJsonSchema({})]
 """Any plain value; every string in it may be a credential, so it becomes a `Secret`."""
 
 
+def _path(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise refused(f"must be the path of a file, got {described(value) if value != '' else 'an empty string'}")
+    return value
+
+
+FilePath = Annotated[str | os.PathLike[str], PlainValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+"""The path of a file."""
+SPEC_SCHEMA = {"$ref": "#/$defs/Spec"}
+Spec = Annotated[Any, WithJsonSchema(SPEC_SCHEMA)]
+"""A spec inside a spec; `config.schema` parses it before the options that hold it."""
+
+
 class PriceOptions(Options):
     """What a vendor costs, in US dollars."""
 
@@ -234,7 +292,7 @@ class HostedOptions(Options):
     """What every backend takes that leaves the process."""
 
     api_key: Key | None = None
-    """The key, or `"env:NAME"`; without it the vendor's own environment variables are read."""
+    """The key, `"env:NAME"` or `"file:PATH"`; without it the vendor's own environment variables are read."""
     base_url: URL | None = Field(default=None, repr=False)
     """Replaces the vendor's scheme and host; the vendor's own path stays."""
     timeout: Seconds = TIMEOUT
@@ -301,27 +359,9 @@ def parse(model: type[M], values: Mapping[str, Any], path: str = "", *, top: Col
         ConfigError: A name that the model does not have (the message lists the valid ones and the nearest), or a
             value that is refused. No message quotes a key.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path or 'The options'} must be a mapping, got {described(values)}.")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_message(model, error, path, top)) from None
-
-
-def _message(model: type[Options], error: ValidationError, path: str, top: Collection[str]) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    path = "" if first["loc"] and first["loc"][0] in top else path
-    *outer, last = first["loc"] or ("",)
-    where = ".".join([path, *map(str, outer)] if path else list(map(str, outer)))
-    option = f"{where}.{last}" if where else str(last)
-    if first["type"] == "extra_forbidden":
-        names = sorted(field.alias or name for name, field in model.model_fields.items()) if not outer else []
-        near = difflib.get_close_matches(str(last), names, n=1, cutoff=0.5)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        choose = f" Choose one of: {', '.join(names)}." if names else ""
-        return f"There is no option {option!r}.{guess}{choose}"
-    return f"{option} {first['msg'][:1].lower()}{first['msg'][1:]}."
-
-
-def names(model: type[Options]) -> tuple[str, ...]:
-    """Return the names that a spec uses for the options of `model`."""
-    return tuple(field.alias or name for name, field in model.model_fields.items())
+        raise ConfigError(message(model, error, path, top)) from None

@@ -100,7 +100,7 @@ class Remote(Backend):
 
     def _find_key(self, given: Secret | None) -> Secret | None:
         if given is not None:
-            return given.resolved()
+            return given.resolved(files=True)
         if self._base.user is not None:  # named in the spec, where a key of the environment is not
             return None
         for variable in self.key_variables:
