@@ -361,7 +361,15 @@ def parse(model: type[M], values: Mapping[str, Any], path: str = "", *, top: Col
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'The options'} must be a mapping, got {described(values)}.")
+    if not values and _needs_nothing(model):
+        return model.model_construct()  # compiling the model takes longer than everything else here
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ConfigError(message(model, error, path, top)) from None
+
+
+def _needs_nothing(model: type[Options]) -> bool:
+    """Tell whether the defaults alone are valid: pydantic does not check them either."""
+    checks = model.__pydantic_decorators__.model_validators
+    return not checks and not any(field.is_required() for field in model.model_fields.values())

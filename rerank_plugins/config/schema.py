@@ -130,7 +130,7 @@ class RerankerOptions(HostedOptions, LocalOptions):
     cache: Annotated[CacheOptions | None, OrBool()] = None
     """Keep scores that were paid for: `true`, or a mapping."""
     long_documents: Annotated[LongDocumentsOptions | None, Short("mode")] = Field(
-        default_factory=lambda: LongDocumentsOptions(mode="truncate")
+        default_factory=lambda: LongDocumentsOptions.model_construct(mode="truncate")
     )
     """What happens to a document that is longer than the backend reads: a mode (`"truncate"` unless written), or a mapping."""
     calibration: Annotated[CalibrationOptions | None, Short("path")] = None
@@ -178,7 +178,10 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
             values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"))}
         elif isinstance(value, list | tuple) and option == "fallback":
             values[option] = _nested(value, settings, _at(path, option))
-    options = parse(RerankerOptions, values, path)
+    if values.keys() == {"use"} and isinstance(values["use"], str):
+        options = RerankerOptions.model_construct(**values)  # as in `options.parse`: nothing else to check
+    else:
+        options = parse(RerankerOptions, values, path)
     if options.cascade is None:
         options._backend = _backend(settings, path)
     else:
