@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import subprocess
 import sys
+import textwrap
+from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
@@ -45,6 +48,19 @@ ANYTHING = {("voyage", "client")}
 NUMBERS = {"timeout", "cache_mb"}
 
 
+def documented(model: type[Options]) -> set[str]:
+    """Return the fields of a model that have a docstring, read off the source: pydantic would read it at each import."""
+    names = set[str]()
+    for kind in model.__mro__[: model.__mro__.index(Options)]:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str())):
+                    names.add(name)
+    return names
+
+
 def backend(reranker: Any) -> Any:
     scorer: Scorer = reranker.scorer
     while isinstance(scorer, Wrapper):
@@ -57,8 +73,7 @@ def test_the_options_are_a_model_and_each_says_what_it_does(name: str) -> None:
     model = CLASSES[name].Options
     assert issubclass(model, Options)
     assert model.__doc__
-    for field, info in model.model_fields.items():
-        assert info.description, f"{model.__name__}.{field} has no docstring"
+    assert documented(model) == set(model.model_fields)
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -82,19 +97,18 @@ def test_there_is_a_json_schema(name: str) -> None:
     schema = CLASSES[name].Options.model_json_schema()
     json.dumps(schema)
     assert schema["additionalProperties"] is False
-    for field, part in schema.get("properties", {}).items():
-        assert part.get("description"), field
+    assert set(schema.get("properties", {})) == set(CLASSES[name].Options.model_fields)
 
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_an_unknown_option_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'{name}\.nothing_like_it'"):
+    with pytest.raises(ConfigError, match=f"no option of {name} 'nothing_like_it'"):
         load_reranker({"use": name, name: {"nothing_like_it": 1}})
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_a_misspelled_option_is_refused_with_the_nearest_name(name: str, field: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'{name}\.{field}x'.*Did you mean '{field}'\?"):
+    with pytest.raises(ConfigError, match=rf"no option of {name} '{field}x'\. Did you mean '{field}'\?"):
         load_reranker({"use": name, name: {f"{field}x": 1}})
 
 
@@ -127,7 +141,7 @@ def test_a_value_of_another_type_is_refused_with_the_name(name: str, field: str)
             r"^http\.headers .*'x key'.*letters, digits and hyphens",
         ),
         ({"use": "http", "http": {"headers": {"x": "1\n2"}}}, r"^http\.headers .*'x'.*one line"),
-        ({"use": "http", "http": {"headers": {"x": 1}}}, r"^http\.headers\.x must be a string, got .*int"),
+        ({"use": "http", "http": {"headers": {"x": 1}}}, r"^http\.headers\.x must be a string, got 1"),
         ({"use": "http", "http": {"headers": {"x": MASK}}}, r"^http\.headers\.x holds .*was stored"),
         ({"use": "http", "http": {"body": {"x": [{"y": MASK}]}}}, r"^http\.body\.x holds .*was stored"),
         (
@@ -140,7 +154,10 @@ def test_a_value_of_another_type_is_refused_with_the_name(name: str, field: str)
         ({"use": "cohere", "cohere": {"priority": -1}}, r"^cohere\.priority must be an integer of at least 0"),
         ({"use": "cohere", "cohere": {"client": object()}}, r"^cohere\.client must be a client of the API v2"),
         ({"use": "cohere", "cohere": {"relevant_spans": {"max_spans": 0}}}, r"^cohere\.relevant_spans\.max_spans must"),
-        ({"use": "cohere", "cohere": {"relevant_spans": {"max_span": 1}}}, r"'cohere\.relevant_spans\.max_span'"),
+        (
+            {"use": "cohere", "cohere": {"relevant_spans": {"max_span": 1}}},
+            r"no option of cohere\.relevant_spans 'max_span'\. Did you mean 'max_spans'",
+        ),
         ({"use": "embedded", "max_tokens": 513}, "^max_tokens must be an integer from 16 to 512"),
         ({"use": "embedded", "device": "cuda"}, "^device .*cpu"),
         ({"use": "onnx:a/b", "device": []}, "^device names nothing"),
@@ -284,7 +301,7 @@ def test_a_third_party_declares_its_options() -> None:
     assert (tuned.model, tuned.timeout, tuned.options.region, tuned.options.patience) == ("tuned-2", 3.0, "us", 5.0)
     assert tuned.options.api_key == Secret(SECRET)
     for wrong, message in (
-        ({"regoin": "us"}, r"'tuned\.regoin'.*Did you mean 'region'"),
+        ({"regoin": "us"}, "no option of tuned 'regoin'.*Did you mean 'region'"),
         ({"patience": 0}, r"^tuned\.patience must be a number of seconds above 0"),
         ({"region": 5}, r"^tuned\.region "),
     ):
@@ -328,10 +345,11 @@ print(json.dumps(sorted({{
     ("code", "compiled"),
     [
         ("import rerank_plugins.backends.families, rerank_plugins.backends.http, rerank_plugins.backends.cohere", []),
-        ("rerank_plugins.load_reranker('embedded')", ["EmbeddedOptions"]),
+        ("rerank_plugins.load_reranker('embedded')", []),
+        ("rerank_plugins.load_reranker('embedded', embedded={'cache_mb': 0})", ["EmbeddedOptions"]),
         ("rerank_plugins.load_reranker('tei', base_url='http://127.0.0.1:9')", ["TEIOptions"]),
     ],
-    ids=["import", "embedded", "tei"],
+    ids=["import", "embedded", "embedded with options", "tei"],
 )
 def test_only_the_options_of_the_backend_that_is_used_are_compiled(code: str, compiled: list[str]) -> None:
     """Pydantic compiles a model in a millisecond or more: a process pays for the backends that it uses."""

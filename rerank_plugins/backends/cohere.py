@@ -104,8 +104,11 @@ class Cohere(SDKBackend):
         options = options or CohereOptions()
         super().__init__(model, client=options.client, **options.shared())
         self.capabilities = replace(self.capabilities, max_document_tokens=options.max_tokens_per_doc)
-        own = options.model_dump(include={"max_tokens_per_doc", "priority", "relevant_spans"}, exclude_none=True)
-        self._extra: dict[str, Any] = own
+        self._extra: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc}
+        if options.priority is not None:
+            self._extra["priority"] = options.priority
+        if options.relevant_spans is not None:
+            self._extra["relevant_spans"] = options.relevant_spans.model_dump(exclude_none=True)
 
     def key_of(self, client: Any) -> Secret | None:
         """Return the token that the SDK's client wrapper holds, unless it is a function or a placeholder."""

@@ -82,7 +82,15 @@ class Embedded(OnnxBackend):
         name = model or "embedded"
         if name not in MODELS:
             raise ConfigError(f"There is no embedded model {model!r}: write 'embedded' or 'embedded:fast'.")
-        super().__init__(FOLDER, name, **options.model_dump(exclude={"cache_mb"}))
+        super().__init__(
+            FOLDER,
+            name,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            device=options.device,
+            runtime=options.runtime,
+            dtype=options.dtype,
+        )
         self.document_tokens = options.max_tokens or DOCUMENT_TOKENS
         self.mix = Mix.read(FOLDER, name)
         self.capabilities = Capabilities(
