@@ -20,6 +20,8 @@ def nearest(name: object, valid: Iterable[str]) -> str | None:
 def choose(name: object, valid: Iterable[str]) -> str:
     """Return the sentences that help to choose one of `valid` instead of `name`, with a space in front."""
     names = sorted(valid)
+    if not names:
+        return " There is none: leave it out."
     near = nearest(name, names)
     guess = f" Did you mean {near!r}?" if near else ""
     return f"{guess} Choose one of: {', '.join(names)}."

@@ -236,5 +236,5 @@ def test_what_runs_on_one_device_says_so(tmp_path, cross_encoder_folder):
     model = listwise(tmp_path / "jina")
     with pytest.raises(ConfigError, match=r"runs on one device.*name one"):
         build(Listwise, str(model), device=["cuda:0", "cuda:1"])
-    with pytest.raises(ConfigError, match=r"^device .*cpu.*auto"):
+    with pytest.raises(ConfigError, match=r"^device must be one of auto or cpu"):
         load_reranker(f"onnx:{cross_encoder_folder}", device=["cuda:0", "cuda:1"])
