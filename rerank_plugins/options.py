@@ -9,40 +9,71 @@ A policy or a backend declares its options beside its own code, as a model on `O
     class TEI(HostedBackend):
         Options = TEIOptions
 
-        def __init__(self, model: str | None = None, options: TEIOptions = TEIOptions()) -> None:
+        def __init__(self, model: str | None = None, options: TEIOptions | None = None) -> None:
+            options = options or TEIOptions()
             super().__init__(model, **options.shared())
 
-Values are checked here, once, before anything is built. Whoever builds from a model checks nothing.
+Values are checked here, once, before anything is built. Whoever builds from a model checks nothing. (The default is `None`
+and no instance, because pydantic compiles a model for its first instance: importing a backend should compile nothing.)
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
+from .core.address import check_address
+from .core.choices import described
+from .core.devices import devices
 from .core.errors import ConfigError
 from .core.hosted import TIMEOUT
 from .core.numeric import LONGEST_S, MOST, finite, integer, seconds
 from .core.scorer import MAX_IN_FLIGHT
-from .core.secret import Secret
+from .core.secret import Secret, refuse_mask
+from .option_errors import message, names
 
 __all__ = [
+    "CPU",
+    "SPEC_SCHEMA",
+    "URL",
     "Count",
+    "Device",
+    "FilePath",
     "Fraction",
     "HostedOptions",
     "Key",
     "LocalOptions",
     "Number",
     "Options",
+    "OrBool",
     "PriceOptions",
+    "Sealed",
     "Seconds",
+    "SecretText",
+    "Short",
+    "Spec",
+    "Tokens",
+    "TorchOptions",
     "Wait",
     "checked",
+    "names",
     "parse",
+    "refused",
 ]
 
 
@@ -61,6 +92,13 @@ class Options(BaseModel):
 
 
 M = TypeVar("M", bound=Options)
+L = TypeVar("L", bound="LocalOptions")
+LEAST_TOKENS = 16
+
+
+def refused(reason: str) -> PydanticCustomError:
+    """Return the error for a validator to raise: `reason` follows the name of the option, and has no full stop."""
+    return PydanticCustomError("option", "{reason}", {"reason": reason})
 
 
 def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
@@ -70,16 +108,95 @@ def checked(check: Callable[[Any, str], Any]) -> Callable[[Any], Any]:
         try:
             return check(value, "")
         except ConfigError as error:
-            # The message without the name: `parse` puts the path of the option in front.
-            raise PydanticCustomError("option", "{reason}", {"reason": str(error).strip().rstrip(".")}) from None
+            # The message without the name: `parse` puts the path of the option in front. What it quotes may be a key.
+            reason, got, _ = str(error).strip().rstrip(".").partition(", got ")
+            raise refused(f"{reason}{got}{described(value) if got else ''}") from None
 
     return validate
+
+
+def _string(value: Any) -> Any:
+    if not isinstance(value, str | Secret):
+        raise refused(f"must be a string, got {described(value)}")
+    return _sealed(value)
+
+
+def _sealed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise refused(f"must have strings for keys, got {described(key)}")
+        return {key: _sealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sealed(item) for item in value]
+    if isinstance(value, str | Secret):
+        secret = value if isinstance(value, Secret) else Secret(value)
+        checked(refuse_mask)(secret.reveal())
+        return secret
+    return value
+
+
+def _device(value: Any, name: str) -> Any:
+    named = devices(value, name)
+    return named if len(named) > 1 else named[0]
+
+
+class Short:
+    """Marks a mapping for which a spec may also write a bare value: that of one of its options."""
+
+    def __init__(self, option: str, json_schema: Mapping[str, Any] | None = None) -> None:
+        """Name the option, and the JSON Schema of what stands alone (that of the option, unless given)."""
+        self.option = option
+        self.json_schema = json_schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Put the bare value before the mapping."""
+        return core_schema.no_info_before_validator_function(self._mapping, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say that a bare value is valid too."""
+        mapping = handler(schema)
+        own = self.json_schema or handler.resolve_ref_schema(mapping)["properties"][self.option]
+        return {"anyOf": [dict(own), mapping]}
+
+    def _mapping(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, Mapping | Options) else {self.option: value}
+
+
+class OrBool:
+    """Marks a mapping that a spec may also write as `true`, for all of its defaults, or `false`, for none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Put the two booleans before the mapping."""
+        return core_schema.no_info_before_validator_function(self._mapping, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Say that a boolean is valid too."""
+        return {"anyOf": [{"type": "boolean"}, handler(schema)]}
+
+    @staticmethod
+    def _mapping(value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else None
+        if value is not None and not isinstance(value, Mapping | Options):
+            raise refused(f"must be True, False or a mapping, got {described(value)}")
+        return value
 
 
 Count = Annotated[
     int, PlainValidator(checked(integer)), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST})
 ]
 """An integer of at least 1."""
+Tokens = Annotated[
+    int,
+    PlainValidator(checked(lambda value, name: integer(value, name, LEAST_TOKENS))),
+    WithJsonSchema({"type": "integer", "minimum": LEAST_TOKENS, "maximum": MOST}),
+]
+"""An integer of at least 16: fewer tokens hold no query and document."""
 Seconds = Annotated[
     float,
     PlainValidator(checked(seconds)),
@@ -104,12 +221,56 @@ Fraction = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
 ]
 """A number from 0 to 1."""
+
+
+def _key(value: Any) -> Any:
+    try:
+        return Secret.of(value)
+    except ConfigError as error:
+        raise refused(str(error).removeprefix("api_key ").rstrip(".")) from None
+
+
 Key = Annotated[
     Secret,
-    BeforeValidator(checked(lambda value, _: Secret.of(value))),
+    BeforeValidator(_key),
     WithJsonSchema({"type": "string"}),
 ]
-"""A key: the text itself, or `"env:NAME"`. Never `SecretStr`, which pickles its value."""
+"""A key: the text itself, `"env:NAME"` or `"file:PATH"`. Never `SecretStr`, which pickles its value."""
+
+
+URL = Annotated[
+    str,
+    PlainValidator(checked(check_address)),
+    WithJsonSchema({"type": "string", "pattern": "^(https?://.+)?$"}),
+]
+"""An address that begins with http:// or https://. A user, a password and a query in it may be `env:NAME`."""
+Device = Annotated[
+    str | int | Sequence[str],
+    PlainValidator(checked(_device)),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    ),
+]
+"""A device, or several GPUs of one kind; a list of one is that one."""
+CPU = Annotated[Literal["cpu", "auto"], BeforeValidator(checked(_device))]
+"""The one device of a backend that runs on no other."""
+SecretText = Annotated[Secret, PlainValidator(_string), WithJsonSchema({"type": "string"})]
+"""A string that may be a credential, or `"env:NAME"`."""
+Sealed = Annotated[Any, PlainValidator(_sealed), WithJsonSchema({})]
+"""Any plain value; every string in it may be a credential, so it becomes a `Secret`."""
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise refused(f"must be the path of a file, got {described(value) if value != '' else 'an empty string'}")
+    return value
+
+
+FilePath = Annotated[str | os.PathLike[str], PlainValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+"""The path of a file."""
+SPEC_SCHEMA = {"$ref": "#/$defs/Spec"}
+Spec = Annotated[Any, WithJsonSchema(SPEC_SCHEMA)]
+"""A spec inside a spec; `config.schema` parses it before the options that hold it."""
 
 
 class PriceOptions(Options):
@@ -120,13 +281,19 @@ class PriceOptions(Options):
     per_search_unit: Number | None = None
     """For one search unit (Cohere: a query with up to 100 documents)."""
 
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.per_million_tokens is None and self.per_search_unit is None:
+            raise refused("needs per_million_tokens, per_search_unit or both, in US dollars")
+        return self
+
 
 class HostedOptions(Options):
     """What every backend takes that leaves the process."""
 
     api_key: Key | None = None
-    """The key, or `"env:NAME"`; without it the vendor's own environment variables are read."""
-    base_url: str | None = None
+    """The key, `"env:NAME"` or `"file:PATH"`; without it the vendor's own environment variables are read."""
+    base_url: URL | None = Field(default=None, repr=False)
     """Replaces the vendor's scheme and host; the vendor's own path stays."""
     timeout: Seconds = TIMEOUT
     """Seconds for one attempt, from sending to the last byte."""
@@ -137,19 +304,20 @@ class HostedOptions(Options):
 
     def shared(self) -> dict[str, Any]:
         """Return the options of every hosted backend, as keyword arguments of `Remote`."""
-        return {name: getattr(self, name) for name in HostedOptions.model_fields}
+        shared = {name: getattr(self, name) for name in HostedOptions.model_fields}
+        return shared | {"price": self.price and self.price.model_dump(exclude_none=True)}
 
 
 class LocalOptions(Options):
     """What every backend takes that runs a model in this process."""
 
-    device: str | Sequence[str] | None = None
+    device: Device | None = None
     """`cpu`, `cuda`, `cuda:1`, `mps`; or a list of GPUs."""
     runtime: str | None = None
     """What runs the model: `onnxruntime`, `openvino`, `torch`."""
     dtype: str | None = None
     """`float32`, `auto`, `bfloat16`, `float16`, `int8`."""
-    max_tokens: Count | None = None
+    max_tokens: Tokens | None = None
     """Tokens of query and document together; `None` is what the model's files say."""
     batch_tokens: Count | None = None
     """Tokens of one batch."""
@@ -158,43 +326,50 @@ class LocalOptions(Options):
     local_files_only: bool = False
     """Ask no network."""
 
-    def replaced(self, **values: Any) -> Self:
-        """Return a copy with other values, which are not checked."""
-        return self.model_copy(update=values)
+    def engine(self) -> dict[str, Any]:
+        """Return how the model is run, as keyword arguments of an engine's backend."""
+        return {name: getattr(self, name) for name in ("max_tokens", "batch_tokens", "device", "runtime", "dtype")}
+
+    def converted(self, model: type[L], **values: Any) -> L:
+        """Return what `model` shares with these options, and `values` of its own; nothing is checked again."""
+        own = type(self).model_fields
+        shared = {name: getattr(self, name) for name in model.model_fields if name in own}
+        return model.model_construct(**(shared | values))
 
 
-def parse(model: type[M], values: Mapping[str, Any], path: str = "") -> M:
+class TorchOptions(LocalOptions):
+    """What every backend takes that runs a model on torch."""
+
+    runtime: Literal["torch", "auto"] | None = None
+    """`torch`."""
+    dtype: Literal["float32", "auto", "bfloat16", "float16"] | None = None
+    """`float32`, `bfloat16`, `float16`, `auto`; `None` is float32 on a CPU, bfloat16 on a GPU that has it."""
+
+
+def parse(model: type[M], values: Mapping[str, Any], path: str = "", *, top: Collection[str] = ()) -> M:
     """Return `values` as `model`.
 
     Args:
         model: The options that are expected.
         values: What a spec says, by name.
         path: Where `values` stands in the spec, such as `cohere` or `fallback[1].retry`; empty at the top.
+        top: Names in `values` that the spec has at its top all the same: shared options, such as `timeout`.
 
     Raises:
         ConfigError: A name that the model does not have (the message lists the valid ones and the nearest), or a
             value that is refused. No message quotes a key.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path or 'The options'} must be a mapping, got {described(values)}.")
+    if not values and _needs_nothing(model):
+        return model.model_construct()  # compiling the model takes longer than everything else here
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_message(model, error, path)) from None
+        raise ConfigError(message(model, error, path, top)) from None
 
 
-def _message(model: type[Options], error: ValidationError, path: str) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    *outer, last = first["loc"] or ("",)
-    where = ".".join([path, *map(str, outer)] if path else list(map(str, outer)))
-    option = f"{where}.{last}" if where else str(last)
-    if first["type"] == "extra_forbidden":
-        names = sorted(field.alias or name for name, field in model.model_fields.items()) if not outer else []
-        near = difflib.get_close_matches(str(last), names, n=1, cutoff=0.5)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        choose = f" Choose one of: {', '.join(names)}." if names else ""
-        return f"There is no option {option!r}.{guess}{choose}"
-    return f"{option} {first['msg'][:1].lower()}{first['msg'][1:]}."
-
-
-def names(model: type[Options]) -> tuple[str, ...]:
-    """Return the names that a spec uses for the options of `model`."""
-    return tuple(field.alias or name for name, field in model.model_fields.items())
+def _needs_nothing(model: type[Options]) -> bool:
+    """Tell whether the defaults alone are valid: pydantic does not check them either."""
+    checks = model.__pydantic_decorators__.model_validators
+    return not checks and not any(field.is_required() for field in model.model_fields.values())

@@ -22,8 +22,9 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "transport": {"core"},
     "engine": {"core"},
     "backends": {"core", "engine", "options", "transport"},  # an SDK that takes an HTTP client gets one from there
-    "options": {"core"},
-    "policies": {"core", "options"},
+    "option_errors": {"core"},
+    "options": {"core", "option_errors"},
+    "policies": {"calibration", "core", "options"},
     "calibration": {"core"},
     "telemetry": {"__init__", "core"},  # the version
     "yaml_text": {"core"},
@@ -73,7 +74,7 @@ SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "families", "recipes"}
 ADAPTERS = ("_langchain_candidates", "adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""
-DECLARES_OPTIONS = {"backends", "config", "options", "policies"}
+DECLARES_OPTIONS = {"backends", "config", "option_errors", "options", "policies"}
 """Rooms that are entered when a spec is parsed: their options are pydantic models."""
 LONGEST = 400
 LONGER = {"testing/laws.py": 490, "testing/server.py": 440}

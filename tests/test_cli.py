@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -350,7 +351,10 @@ def test_list_shows_which_rerankers_of_the_file_are_broken(tmp_path, monkeypatch
     named = capsys.readouterr().out.split("named:\n")[1].splitlines()
     assert {line.split()[0] for line in named if "broken" in line} == {"typo", "keyless", "empty"}
     told = {line.split()[0]: line for line in named}
-    assert "(broken: There is no option 'topn'. Did you mean 'top_n'?" in told["typo"]
+    assert re.search(
+        r"\(broken: .*rerank\.toml \[rerankers\.typo\]: There is no option 'topn'\. Did you mean 'top_n'\?",
+        told["typo"],
+    )
     assert "needs a key" in told["keyless"]
     assert "(missing acme_sdk_x: pip install 'rerank-plugins[acme]')" in told["uninstalled"]
     assert told["staged"].endswith("cascade of 2 stages")

@@ -108,7 +108,8 @@ def test_a_string_a_mapping_and_arguments_that_win():
     assert load_reranker({"use": "lexical", "top_n": 5}).top_n == 5
     assert load_reranker({"use": "lexical", "top_n": 5}, top_n=2).top_n == 2
     assert load_reranker({"use": "lexical", "top_n": 5}, top_n=None).top_n is None
-    assert load_reranker("lexical", instruction="be brief").instruction == "be brief"
+    spec = {"use": "http", "base_url": "http://h", "http": {"instruction_field": "instruction"}}
+    assert load_reranker(spec, instruction="be brief").instruction == "be brief"
 
 
 def test_the_spec_of_the_caller_is_not_touched():
@@ -168,52 +169,55 @@ def test_file(file, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({}, "under `use`"),
-        ({"use": None}, "under `use`"),
-        ({"use": 5}, "under `use`"),
-        ({"use": ""}, "under `use`"),
+        ({}, "^use must name a backend.*got None"),
+        ({"use": None}, "^use must name a backend.*got None"),
+        ({"use": 5}, "^use must be a string, got 5"),
+        ({"use": ""}, "^use must name a backend.*got an empty string"),
         ({"use": "acmee"}, "Did you mean 'acme'"),
         ({"use": "lexical", "topn": 5}, "no option 'topn'.*Did you mean 'top_n'.*score_threshold"),
         ({"use": "lexical", 5: 6}, "no option 5"),
         ({"use": "lexical", "top_n": "5"}, "top_n"),
         ({"use": "lexical", "top_n": True}, "top_n"),
         ({"use": "lexical", "top_n": 0}, "top_n"),
-        ({"use": "lexical", "instruction": 5}, "instruction has to be a text"),
+        ({"use": "lexical", "instruction": 5}, "^instruction must be a string, got 5"),
         ({"use": "lexical", "score_threshold": "high"}, "score_threshold"),
         ({"use": "lexical", "score_threshold": 1.5}, "score_threshold"),
-        ({"use": "lexical", "deadline": "2"}, "deadline must be a number of seconds above 0.*got '2'"),
+        ({"use": "lexical", "deadline": "2"}, "^deadline must be a number of seconds above 0.*got a string"),
         ({"use": "lexical", "deadline": 0}, "deadline"),
         ({"use": "lexical", "deadline": True}, "deadline"),
         ({"use": "lexical", "deadline": float("nan")}, "deadline"),
-        ({"use": "lexical", "retry": 0}, "retry .all attempts.* must be an integer of at least 1, got 0"),
+        ({"use": "lexical", "retry": 0}, "^retry.attempts must be an integer of at least 1, got 0"),
         ({"use": "lexical", "retry": True}, "retry"),
         ({"use": "lexical", "retry": 1.5}, "retry"),
         ({"use": "lexical", "retry": {"attempt": 2}}, "option of retry 'attempt'.*Did you mean 'attempts'"),
         ({"use": "lexical", "retry": {"wait_max": -1}}, r"retry\.wait_max"),
-        ({"use": "lexical", "on_error": "ignore"}, "on_error.*degrade, raise"),
+        ({"use": "lexical", "on_error": "ignore"}, "^on_error must be one of degrade or raise, got a string"),
         ({"use": "lexical", "long_documents": "cut"}, "long_documents.*truncate"),
         ({"use": "lexical", "long_documents": ["error"]}, "long_documents"),
-        ({"use": "lexical", "fallback": "embedded"}, "fallback is a list"),
-        ({"use": "lexical", "fallback": 5}, "fallback is a list"),
+        ({"use": "lexical", "fallback": "embedded"}, "^fallback.specs must be a list, got a string"),
+        ({"use": "lexical", "fallback": 5}, "^fallback.specs must be a list, got 5"),
         ({"use": "lexical", "fallback": {"spec": []}}, "option of fallback 'spec'.*Did you mean 'specs'"),
-        ({"use": "lexical", "fallback": {"specs": [], "on": "deadline"}}, "fallback.on is a list"),
-        ({"use": "lexical", "fallback": {"specs": [], "on": ["deadlin"]}}, "Did you mean 'deadline'"),
+        ({"use": "lexical", "fallback": {"specs": [], "on": "deadline"}}, "^fallback.on must be a list, got a string"),
+        (
+            {"use": "lexical", "fallback": {"specs": [], "on": ["deadlin"]}},
+            r"^fallback.on\[0\].*did you mean 'deadline'",
+        ),
         ({"use": "lexical", "fallback": ["lexicall"]}, "Did you mean 'lexical'"),
         ({"use": "lexical", "fallback": [{"use": "lexical", "topn": 1}]}, "Did you mean 'top_n'"),
-        ({"use": "lexical", "fallback": [{}]}, "under `use`"),
+        ({"use": "lexical", "fallback": [{}]}, r"^fallback\[0\]\.use must name a backend"),
         ({"use": "logit", "logit": {"dpth": 1}}, "option of logit 'dpth'.*Did you mean 'depth'"),
         ({"use": "logit", "logit": {"depth": "deep"}}, "logit cannot be made with these options"),
-        ({"use": "logit", "logit": 5}, "belong into a mapping"),
-        ({"use": "lexical", "logit": 5}, "belong into a mapping"),
+        ({"use": "logit", "logit": 5}, "^logit must be a mapping of logit's options, got 5"),
+        ({"use": "lexical", "logit": 5}, "^logit must be a mapping of logit's options, got 5"),
         ({"use": "acme"}, "needs a key: set the environment variable ACME_API_KEY or ACME_KEY"),
-        ({"use": "acme", "api_key": 5}, "api_key has to be a text"),
+        ({"use": "acme", "api_key": 5}, "^api_key must be a string.*got 5"),
         ({"use": "acme", "api_key": "env:NOT_SET_AT_ALL"}, "NOT_SET_AT_ALL is not set"),
         ({"use": "acme", "api_key": KEY, "timeout": 0}, "timeout"),
         ({"use": "acme", "api_key": KEY, "timeout": "fast"}, "timeout"),
         ({"use": "acme", "api_key": KEY, "timeout": float("nan")}, "timeout"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0}, "max_in_flight"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": 0.5}, "max_in_flight"),
-        ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "cannot be made with these options"),
+        ({"use": "http", "base_url": "http://h", "http": {"headers": "x-team"}}, "^http.headers"),
         ({"use": "acme", "api_key": KEY, "max_in_flight": "8"}, "max_in_flight"),
         (
             {"use": "acme", "api_key": KEY, "max_in_flight": float("inf")},
@@ -312,7 +316,7 @@ def test_a_spec_that_holds_itself_or_hundreds_of_others_is_refused(file, monkeyp
     with pytest.raises(ConfigError, match="too large, or holds itself"):
         load_reranker("lexical", fallback=[circle])
     monkeypatch.setenv("RERANK_PLUGINS_RERANKER", '{"a":' * 20_000)
-    with pytest.raises(ConfigError, match="begins like JSON"):
+    with pytest.raises(ConfigError, match="starts like JSON but does not parse"):
         load_reranker()
     # Each of 40 names the next one twice: not deep, but two to the 40th specs.
     tables = [f'[rerankers.r{n}]\nuse = "lexical"\nfallback = ["r{n + 1}", "r{n + 1}"]\n' for n in range(40)]
@@ -656,7 +660,7 @@ def test_shared_keeps_no_failure():
 def test_shared_works_in_a_forked_child_while_a_thread_holds_the_table():
     code = """
 import os, threading
-from rerank_plugins.config import build as config
+from rerank_plugins.config import load as config
 holding, done = threading.Event(), threading.Event()
 def hold():
     with config._table_lock:

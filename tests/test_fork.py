@@ -13,7 +13,7 @@ import pytest
 from scripted import REQUEST, Scripted
 
 from rerank_plugins.backends.embedded import FOLDER
-from rerank_plugins.config.build import _table_lock, shared
+from rerank_plugins.config.load import _table_lock, shared
 from rerank_plugins.core.counters import Counters
 from rerank_plugins.core.loop import Workers
 from rerank_plugins.engine import onnx_model, resident, torch_model

@@ -42,14 +42,24 @@ def loaded_by(code: str) -> set[str]:
         "import rerank_plugins",
         "from rerank_plugins import load_reranker",
         "from rerank_plugins import *",
-        "from rerank_plugins import load_reranker; load_reranker('lexical').rerank('a', ['a b', 'c'])",
-        "from rerank_plugins import load_reranker; load_reranker('passthrough').rerank('a', ['a b', 'c'])",
+        "import rerank_plugins.config, rerank_plugins.config.sources, rerank_plugins.config.registry",
         "import rerank_plugins.cli; rerank_plugins.cli.main(['list'])",
-        "from rerank_plugins import load_reranker; load_reranker({'use': 'http', 'base_url': 'http://h'})",
     ],
 )
 def test_nothing_heavy_comes_along(code):
     assert not loaded_by(code) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from rerank_plugins import load_reranker; load_reranker('lexical').rerank('a', ['a b', 'c'])",
+        "from rerank_plugins import load_reranker; load_reranker('passthrough').rerank('a', ['a b', 'c'])",
+        "from rerank_plugins import load_reranker; load_reranker({'use': 'http', 'base_url': 'http://h'})",
+    ],
+)
+def test_of_what_is_heavy_a_spec_loads_pydantic_alone(code):
+    assert loaded_by(code) & HEAVY == {"pydantic"}
 
 
 def test_the_check_sees_what_is_loaded():

@@ -62,13 +62,13 @@ def test_the_environment_may_hold_json(monkeypatch):
     monkeypatch.setenv("RERANK_PLUGINS_RERANKER", ' {"use": "lexical", "top_n": 2}')
     assert parse(None, {}) == {"use": "lexical", "top_n": 2}
     monkeypatch.setenv("RERANK_PLUGINS_RERANKER", '{"use": "lexical"')
-    with pytest.raises(ConfigError, match="RERANK_PLUGINS_RERANKER begins like JSON"):
+    with pytest.raises(ConfigError, match="RERANK_PLUGINS_RERANKER starts like JSON but does not parse"):
         parse(None, {})
 
 
 @pytest.mark.parametrize("spec", [5, 1.5, ["lexical"], b"lexical", True])
 def test_a_spec_of_another_type(spec):
-    with pytest.raises(ConfigError, match="named by a text"):
+    with pytest.raises(ConfigError, match="A reranker must be a string such as"):
         parse(spec, {})
 
 
@@ -182,7 +182,7 @@ def test_a_circle_is_refused(named, told):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"), [("bakcup", "Did you mean 'backup'"), (5, "named by a text"), (None, "None")]
+    ("entry", "told"), [("bakcup", "Did you mean 'backup'"), (5, "A reranker must be a string such as"), (None, "None")]
 )
 def test_a_wrong_entry(entry, told, monkeypatch):
     monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
@@ -319,7 +319,7 @@ def test_an_address_that_is_none():
 
 @pytest.mark.parametrize("key", [5, "", "  ", b"bytes", ["k"]])
 def test_a_key_is_a_text(key):
-    with pytest.raises(ConfigError, match="api_key has to be a text"):
+    with pytest.raises(ConfigError, match="api_key must be a string"):
         guarded({"api_key": key})
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest
 from ..engine.causal_load import check, context, room
 from ..engine.causal_model import CausalModel, loaded, map_prompts
-from ..engine.options import offered
 from ..engine.resident import Placement
 from ..engine.templates import TEMPLATES
 from ..engine.torch_backend import TorchBackend
+from ..options import TorchOptions
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "CausalLMOptions"]
+
+
+class CausalLMOptions(TorchOptions):
+    """Options of a language model that answers yes or no."""
+
+    template: Literal["qwen3", "mxbai", "zerank", "bge-gemma"] | None = None
+    """Whose prompt it was trained with; needed."""
 
 
 class CausalLM(TorchBackend[CausalModel]):
@@ -24,44 +31,24 @@ class CausalLM(TorchBackend[CausalModel]):
     the model computes in.
     """
 
+    Options = CausalLMOptions
     capabilities = Capabilities(scale="logit", instructions=True)
     several = True
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        template: str | None = None,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | Sequence[str] | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """See `TorchBackend`.
-
-        Args:
-            model: The folder.
-            template: Whose prompt it was trained with: `qwen3`, `mxbai`, `zerank`, `bge-gemma`.
-            max_tokens: Query and document together, the prompt not counted; `None` is what the folder says.
-            batch_tokens: Tokens of one batch, what all its prompts begin with not counted.
-            device: `cpu`, `cuda`, …, or a list of GPUs.
-            runtime: `torch`.
-            dtype: `float32`, `bfloat16`, `float16`, `auto`.
+    def __init__(self, model: str | None = None, options: CausalLMOptions | None = None) -> None:
+        """Point at the folder `model`; `max_tokens` and `batch_tokens` do not count what all prompts begin with.
 
         Raises:
-            ConfigError: No folder or template was named, or it holds another family's model, or a value is not offered.
+            ConfigError: No folder or template was named, or it holds another family's model.
         """
-        placement = Placement(dtype=dtype, template=template)
-        super().__init__(
-            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
-        )
+        options = options or CausalLMOptions()
+        template, max_tokens = options.template, options.max_tokens
+        super().__init__(loaded, model, Placement(template=template), **options.engine())
         if template is None:
             raise ConfigError(
                 f"{self.name} needs the template that the model was trained with: set template to one of: "
                 f"{', '.join(TEMPLATES)}."
             )
-        offered("template", template, tuple(TEMPLATES))
         prompt = TEMPLATES[template]
         check(self.folder, prompt.architecture, f"the template {template}")
         self._context, most = context(self.folder), room(self.folder)

@@ -12,23 +12,67 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from ..core.address import PathURL, proxy_variable
 from ..core.call import record_response, response_metadata
 from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
-from ..core.hosted import TIMEOUT, SDKBackend
-from ..core.numeric import integer
-from ..core.scorer import MAX_IN_FLIGHT
+from ..core.hosted import SDKBackend
+from ..core.numeric import MOST, integer
 from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage
 from ..core.wire import HTTPResponse, connection_advice, error_for, error_for_status, join_url, parse_json, whole_number
+from ..options import Count, Fraction, HostedOptions, Options, OrBool, checked, refused
 from ..transport import LIMIT, open_client, prepare, read_reply, unreachable
 
 __all__ = ["Cohere"]
 
 PATH = "/v2/rerank"
 PRODUCTION = "https://api.cohere.com"
+
+
+def _v2(client: Any) -> Any:
+    rerank = getattr(client, "rerank", None)
+    if not callable(rerank) or "rank_fields" in inspect.signature(rerank).parameters:  # the SDK's API v1
+        raise refused(
+            "must be a client of the API v2, such as cohere.AsyncClientV2() or cohere.BedrockClientV2(), "
+            f"got {type(client).__name__}"
+        )
+    return client
+
+
+class SpansOptions(Options):
+    """Which passages are asked for."""
+
+    mode: Literal["enabled", "disabled"] = "enabled"
+    """Whether any are."""
+    threshold: Fraction | None = None
+    """The lowest score of a passage."""
+    max_spans: Count | None = None
+    """Passages of one document."""
+
+
+Priority = Annotated[
+    int,
+    PlainValidator(checked(lambda value, name: integer(value, name, 0))),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST}),
+]
+
+
+class CohereOptions(HostedOptions):
+    """Options of Cohere's API."""
+
+    client: Annotated[Any, AfterValidator(_v2)] | None = Field(default=None, repr=False)
+    """A `cohere.AsyncClientV2`, or a blocking one (`ClientV2`, `BedrockClientV2`, `SagemakerClientV2`), which runs on
+    threads of this backend's own."""
+    max_tokens_per_doc: Count = 4096
+    """Where Cohere cuts a document."""
+    priority: Priority | None = None
+    """0 is served first and dropped last."""
+    relevant_spans: Annotated[SpansOptions | None, OrBool()] = None
+    """Ask for the best passages (Rerank 5 and later): `true`, or a mapping with `threshold` and `max_spans`."""
 
 
 class Cohere(SDKBackend):
@@ -43,6 +87,7 @@ class Cohere(SDKBackend):
     does the same is not confirmed).
     """
 
+    Options = CohereOptions
     model = "rerank-v5.0-fast"
     key_variables = ("CO_API_KEY", "COHERE_API_KEY")
     base_url_variables = ("CO_API_URL",)
@@ -55,57 +100,16 @@ class Cohere(SDKBackend):
         max_query_tokens=2048,  # best practices
     )
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        client: Any = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        max_tokens_per_doc: int = 4096,
-        priority: int | None = None,
-        relevant_spans: bool | Mapping[str, Any] = False,
-    ) -> None:
-        """See `SDKBackend`.
-
-        Args:
-            model: The model's name; on Bedrock or SageMaker its identifier, ARN or endpoint.
-            api_key: The key, or `"env:NAME"`.
-            client: A `cohere.AsyncClientV2`, or a blocking one (`ClientV2`, `BedrockClientV2`, `SagemakerClientV2`),
-                which runs on threads of this backend's own. The SDK reads its replies whole, so their size has no limit
-                here: give it only the address of a server that you trust.
-            base_url: Replaces scheme and host.
-            timeout: Seconds for one attempt.
-            max_in_flight: Parts of one call that are sent at once.
-            price: US dollars for tokens or search units.
-            max_tokens_per_doc: Where Cohere cuts a document.
-            priority: 0 is served first and dropped last.
-            relevant_spans: Ask for the best passages (Rerank 5 and later); a mapping gives `threshold` and `max_spans`.
-        """
-        integer(max_tokens_per_doc, "cohere.max_tokens_per_doc")
-        if priority is not None:
-            integer(priority, "cohere.priority", 0)
-        if client is not None:
-            _check_client(client)
-        super().__init__(
-            model,
-            api_key=api_key,
-            client=client,
-            base_url=base_url,
-            timeout=timeout,
-            max_in_flight=max_in_flight,
-            price=price,
-        )
-        self.capabilities = replace(self.capabilities, max_document_tokens=max_tokens_per_doc)
-        self._options: dict[str, Any] = {"max_tokens_per_doc": max_tokens_per_doc}
-        if priority is not None:
-            self._options["priority"] = priority
-        if relevant_spans is not False:
-            given = relevant_spans if isinstance(relevant_spans, Mapping) else {}
-            self._options["relevant_spans"] = {"mode": "enabled", **given}
+    def __init__(self, model: str | None = None, options: CohereOptions | None = None) -> None:
+        """Name a model; on Bedrock or SageMaker by its identifier, ARN or endpoint."""
+        options = options or CohereOptions()
+        super().__init__(model, client=options.client, **options.shared())
+        self.capabilities = replace(self.capabilities, max_document_tokens=options.max_tokens_per_doc)
+        self._extra: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc}
+        if options.priority is not None:
+            self._extra["priority"] = options.priority
+        if options.relevant_spans is not None:
+            self._extra["relevant_spans"] = options.relevant_spans.model_dump(exclude_none=True)
 
     def key_of(self, client: Any) -> Secret | None:
         """Return the token that the SDK's client wrapper holds, unless it is a function or a placeholder."""
@@ -167,7 +171,7 @@ class Cohere(SDKBackend):
                 request_options={
                     "max_retries": 0,
                     "timeout_in_seconds": self._patience,
-                    "additional_body_parameters": self._options,
+                    "additional_body_parameters": self._extra,
                 },
             )
         except _Answer as answer:
@@ -180,7 +184,7 @@ class Cohere(SDKBackend):
             model=self.label,
             capabilities=self.capabilities,
             usage=_usage(reply),
-            spans=_spans(_get(reply, "results"), len(values)) if "relevant_spans" in self._options else None,
+            spans=_spans(_get(reply, "results"), len(values)) if "relevant_spans" in self._extra else None,
         )
 
     def _body(self, reply: HTTPResponse) -> Any:
@@ -228,15 +232,6 @@ class Cohere(SDKBackend):
         return BadResponse(
             f"{self.label} answered what the cohere SDK cannot read ({kind}). Check `base_url`.",
             backend=self.label,
-        )
-
-
-def _check_client(client: Any) -> None:
-    rerank = getattr(client, "rerank", None)
-    if rerank is None or "rank_fields" in inspect.signature(rerank).parameters:  # the SDK's API v1
-        raise ConfigError(
-            f"cohere.client has to be a client of the API v2, such as cohere.AsyncClientV2() or "
-            f"cohere.BedrockClientV2(); {type(client).__name__} is none."
         )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import PlainValidator, WithJsonSchema
 
 from ..core.errors import ConfigError
 from ..core.model_id import ModelId
-from ..core.numeric import finite
+from ..core.numeric import integer
 from ..core.text_work import check_cancelled
 from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.encoder import Encoded
 from ..engine.evidence import Asked, Background, Mix, Passage
 from ..engine.onnx_backend import OnnxBackend
 from ..engine.vectors import Table, VectorCache, key, key_of_tokens
+from ..options import CPU, Count, Number, Options
+from ..options import checked as validator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +35,33 @@ DOCUMENT_TOKENS = 256
 CACHE_MB = 256
 
 
+LONGEST = 512
+"""Tokens that the encoder has positions for."""
+DocumentTokens = Annotated[
+    int,
+    PlainValidator(validator(lambda value, name: integer(value, name, 16, LONGEST))),
+    WithJsonSchema({"type": "integer", "minimum": 16, "maximum": LONGEST}),
+]
+
+
+class EmbeddedOptions(Options):
+    """Options of the models in the wheel."""
+
+    cache_mb: Number = CACHE_MB
+    """Megabytes of document vectors to keep for later queries (about 0.3 a passage of 200 tokens); 0 turns it off. `fast`
+    needs none."""
+    max_tokens: DocumentTokens | None = None
+    """Tokens of a document that are read, special ones included; 256 unless given, 512 at most."""
+    batch_tokens: Count | None = None
+    """Tokens of one batch."""
+    device: CPU | None = None
+    """`cpu`."""
+    runtime: Literal["onnxruntime", "auto"] | None = None
+    """`onnxruntime`; `fast` takes none."""
+    dtype: Literal["float32", "auto"] | None = None
+    """`float32`."""
+
+
 class Embedded(OnnxBackend):
     """Late interaction joined with lexical evidence; `Asked` has the formula, `embedded_model/CARD.md` the figures.
 
@@ -40,50 +71,29 @@ class Embedded(OnnxBackend):
     probability that a candidate of a lexical search is relevant, on the development data.
     """
 
+    Options = EmbeddedOptions
     model = "embedded"
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        cache_mb: float = CACHE_MB,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """See `OnnxBackend`.
-
-        Args:
-            model: None, or `fast`.
-            cache_mb: Megabytes of document vectors to keep for later queries (about 0.3 a passage of 200 tokens);
-                0 turns it off. `fast` needs none.
-            max_tokens: Tokens of a document that are read, special ones included; 256 unless given, 512 at most.
-            batch_tokens: Tokens of one batch.
-            device: `cpu`.
-            runtime: `onnxruntime`; `fast` takes none.
-            dtype: `float32`.
+    def __init__(self, model: str | None = None, options: EmbeddedOptions | None = None) -> None:
+        """Choose one of the two models: `None`, or `fast`.
 
         Raises:
-            ConfigError: A value that is not offered.
+            ConfigError: There is no such model.
         """
+        options = options or EmbeddedOptions()
         name = model or "embedded"
         if name not in MODELS:
             raise ConfigError(f"There is no embedded model {model!r}: write 'embedded' or 'embedded:fast'.")
-        finite(cache_mb, "cache_mb (megabytes, 0 for no cache)", 0, 1e9)
-        if isinstance(max_tokens, int) and max_tokens > 512:
-            raise ConfigError(f"The embedded model reads at most 512 tokens of a document, not {max_tokens}.")
         super().__init__(
             FOLDER,
             name,
-            max_tokens=max_tokens,
-            batch_tokens=batch_tokens,
-            device=device,
-            runtime=runtime,
-            dtype=dtype,
+            max_tokens=options.max_tokens,
+            batch_tokens=options.batch_tokens,
+            device=options.device,
+            runtime=options.runtime,
+            dtype=options.dtype,
         )
-        self.document_tokens = max_tokens or DOCUMENT_TOKENS
+        self.document_tokens = options.max_tokens or DOCUMENT_TOKENS
         self.mix = Mix.read(FOLDER, name)
         self.capabilities = Capabilities(
             scale="logit",
@@ -91,7 +101,7 @@ class Embedded(OnnxBackend):
             divisor=self.mix.divisor,
             max_document_tokens=self.document_tokens,
         )
-        self._cache = VectorCache(int(cache_mb * 1_000_000))
+        self._cache = VectorCache(int(options.cache_mb * 1_000_000))
 
     @property
     def model_id(self) -> ModelId:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from pydantic import ValidationInfo, field_validator
+
+from ..core.devices import devices
 from ..core.errors import ConfigError, MissingExtra
 from ..core.scorer import Backend
 from ..core.types import Capabilities
@@ -19,13 +22,13 @@ from ..engine.causal_load import architecture, room
 from ..engine.hub import Repository, onnx_files, torch_files
 from ..engine.limits import Limits
 from ..engine.listwise_model import ARCHITECTURE
-from ..engine.options import devices
 from ..engine.templates import TEMPLATES
+from ..options import LocalOptions, refused
 from .causal_lm import CausalLM
 from .listwise import Listwise
-from .onnx import Onnx
+from .onnx import Onnx, OnnxOptions
 from .recipes import CAUSAL, LISTWISE, MODELS, ONNX, TORCH, Recipe
-from .sentence_transformers import SentenceTransformers
+from .sentence_transformers import SentenceTransformers, SentenceTransformersOptions
 
 __all__ = [
     "BGE",
@@ -47,21 +50,25 @@ __all__ = [
 _log = logging.getLogger("rerank_plugins")
 _warned: set[str] = set()
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_PIN = (
+    "runs code of the repository's, so it needs a model on the hub and its commit: set revision to the 40 digits of the "
+    "one that you have read"
+)
 UNKNOWN_LENGTH = 512
 """Tokens that a model is taken to read as long as nobody has looked into its folder."""
 
 
-def _torch(options: Mapping[str, Any]) -> bool:
+def _torch(options: LocalOptions) -> bool:
     """Tell whether the options ask for what only the torch engine has."""
     return (
-        options["runtime"] == "torch"
-        or any(each not in (None, "cpu", "auto") for each in devices(options["device"]))
-        or (options["dtype"] in ("bfloat16", "float16") and options["runtime"] != "openvino")
+        options.runtime == "torch"
+        or any(each not in (None, "cpu", "auto") for each in devices(options.device))
+        or (options.dtype in ("bfloat16", "float16") and options.runtime != "openvino")
     )
 
 
 def located(
-    name: str, spec: str, choose: Any, options: Mapping[str, Any], more: Mapping[str, Any] | None = None
+    name: str, spec: str, choose: Any, options: LocalOptions, more: Mapping[str, Any] | None = None
 ) -> Path | Repository:
     """Return the folder that a model's name means, or where on the hub it is.
 
@@ -81,165 +88,117 @@ def located(
         raise ConfigError(
             f"{name!r} is neither a folder nor a hub's org/name: write {spec.partition(':')[0]}:/path/to/folder."
         )
-    return Repository(name, spec, choose, options["revision"], bool(options["local_files_only"]), more=more or {})
+    return Repository(name, spec, choose, options.revision, options.local_files_only, more=more or {})
 
 
-_COMMON = ("max_tokens", "batch_tokens", "device", "runtime", "dtype")
-_ENGINES: dict[str, tuple[Any, tuple[str, ...]]] = {
-    ONNX: (Onnx, ()),
-    TORCH: (SentenceTransformers, ("trust_remote_code",)),
-    CAUSAL: (CausalLM, ("template",)),
-    LISTWISE: (Listwise, ("query_tokens", "document_tokens")),
-}
-"""The class of each engine, and the options that only it has."""
+_ENGINES: dict[str, Any] = {ONNX: Onnx, TORCH: SentenceTransformers, CAUSAL: CausalLM, LISTWISE: Listwise}
 
 
-def looked_at(kind: str, options: Mapping[str, Any]) -> None:
+def looked_at(kind: str, options: LocalOptions) -> None:
     """Refuse what an engine does not offer now, and not once a model of gigabytes is there.
 
     Raises:
         ConfigError: A value is not offered.
         MissingExtra: The runtime is not installed.
     """
-    _ENGINES[kind][0].asked(**{name: options[name] for name in _COMMON})
+    _ENGINES[kind].asked(**options.engine())
 
 
-def run(kind: str, options: Mapping[str, Any], folder: Path) -> Backend:
-    """Return an engine's backend over the model in a folder.
+def run(kind: str, options: LocalOptions, folder: Path, **own: Any) -> Backend:
+    """Return an engine's backend over the model in a folder; `own` are options that only this engine has.
 
     Raises:
         ConfigError: It holds no such model.
     """
-    engine, more = _ENGINES[kind]
-    given = {name: options[name] for name in (*_COMMON, *more) if options[name] is not None}
-    made: Backend = engine(str(folder), **given)
+    engine = _ENGINES[kind]
+    made: Backend = engine(str(folder), options.converted(engine.Options, **own))
     return made
 
 
 class OnnxByName(ByName):
     """`onnx:/folder` or `onnx:org/name`: the ONNX file that the repository ships, without torch."""
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> None:
-        """See `Onnx` for the options of the engine.
+    Options = OnnxOptions
 
-        Args:
-            model: A folder, or `org/name` on the hub.
-            max_tokens: Of query and document together; `None` is what the model's files say.
-            batch_tokens: Of one batch.
-            device: `cpu`.
-            runtime: As the engine offers.
-            dtype: As the engine offers.
-            revision: Branch, tag or commit on the hub; `None` is `main`, and after the first use its commit of then.
-            local_files_only: Ask no network.
+    def __init__(self, model: str | None = None, options: OnnxOptions | None = None) -> None:
+        """Name a folder, or `org/name` on the hub.
 
         Raises:
             ConfigError: No model was named, or what is there is none.
         """
-        options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
+        options = options or OnnxOptions()
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder, or {self.name}:org/name.")
         looked_at(ONNX, options)
         where = located(model, f"{self.name}:{model}", onnx_files, options)
-        declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
+        declared = Capabilities(scale="logit", max_tokens=options.max_tokens or UNKNOWN_LENGTH)
         super().__init__(model, where, partial(run, ONNX, options), declared)
+
+
+class TorchByNameOptions(SentenceTransformersOptions):
+    """Options of a cross-encoder on torch, by name."""
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _pinned(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not _COMMIT.fullmatch(info.data.get("revision") or ""):
+            raise refused(_PIN)
+        return value
 
 
 class TorchByName(ByName):
     """`sentence-transformers:/folder` or `sentence-transformers:org/name`: safetensors, on torch."""
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | Sequence[str] | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
-    ) -> None:
-        """See `SentenceTransformers` for the options of the engine, `OnnxByName` for those of the hub.
+    Options = TorchByNameOptions
 
-        Args:
-            model: A folder, or `org/name` on the hub.
-            max_tokens: Of query and document together.
-            batch_tokens: Of one batch.
-            device: `cpu`, `cuda`, …, or a list of GPUs.
-            runtime: `torch`.
-            dtype: `float32`, `bfloat16`, `float16`, `auto`.
-            revision: Branch, tag or commit on the hub.
-            local_files_only: Ask no network.
-            trust_remote_code: Run the repository's own code: only of a model on the hub, at a commit (40 digits).
+    def __init__(self, model: str | None = None, options: TorchByNameOptions | None = None) -> None:
+        """Name a folder, or `org/name` on the hub.
 
         Raises:
-            ConfigError: No model was named, what is there is none, or code without a pinned commit.
+            ConfigError: No model was named, what is there is none, or code of a folder's.
         """
-        options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
+        options = options or TorchByNameOptions()
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder, or {self.name}:org/name.")
-        if trust_remote_code and (is_path(model) or not _COMMIT.fullmatch(revision or "")):
-            raise ConfigError(
-                "trust_remote_code runs code of the repository's, so it needs a model on the hub and its commit: set "
-                "revision to the 40 digits of the one that you have read."
-            )
+        trusted = options.trust_remote_code
+        if trusted and is_path(model):
+            raise ConfigError(f"trust_remote_code {_PIN}.")
         looked_at(TORCH, options)
-        choose = partial(torch_files, code=trust_remote_code)
-        more = {"sentence-transformers": {"trust_remote_code": True}} if trust_remote_code else {}
+        choose = partial(torch_files, code=trusted)
+        more = {"sentence-transformers": {"trust_remote_code": True}} if trusted else {}
         where = located(model, f"{self.name}:{model}", choose, options, more)
-        declared = Capabilities(scale="logit", max_tokens=max_tokens or UNKNOWN_LENGTH)
+        declared = Capabilities(scale="logit", max_tokens=options.max_tokens or UNKNOWN_LENGTH)
         super().__init__(model, where, partial(run, TORCH, options), declared)
+
+
+class FamilyOptions(LocalOptions):
+    """Options of the families of models: which engine runs one depends on the model, and on these."""
+
+    runtime: Literal["auto", "onnxruntime", "openvino", "torch"] | None = None
+    """`torch` asks for the torch engine; `onnxruntime` or `openvino` runs the ONNX file, where there is one."""
+    dtype: Literal["float32", "auto", "bfloat16", "float16", "int8"] | None = None
+    """`bfloat16` and `float16` ask for torch, unless the runtime is `openvino`; `int8` is OpenVINO's."""
 
 
 class Family(ByName):
     """The models of one family: `bge`, `bge:bge-reranker-base`, `bge:BAAI/bge-reranker-base`, or a folder of one."""
 
+    Options = FamilyOptions
     family: ClassVar[str]
     template: ClassVar[str | None] = None
     """The prompt of its language models, where it has some."""
     only_language_models: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | Sequence[str] | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> None:
-        """See `OnnxByName`; runs on the ONNX file where there is one, on torch where not, or where only torch can.
+    def __init__(self, model: str | None = None, options: FamilyOptions | None = None) -> None:
+        """Name a model of the family's, or a folder; `None` is the default.
 
-        Args:
-            model: A name of the family's, or a folder; `None` is the default.
-            max_tokens: Of query and document together; `None` is the recipe's.
-            batch_tokens: Of one batch.
-            device: `cpu`, or what torch knows, or a list of GPUs.
-            runtime: `torch` asks for the torch engine.
-            dtype: `bfloat16` and `float16` ask for it too, unless the runtime is `openvino`.
-            revision: Branch, tag or commit on the hub.
-            local_files_only: Ask no network.
+        It runs on the ONNX file where there is one, on torch where not, or where only torch can.
 
         Raises:
             ConfigError: The family has no such model.
             MissingExtra: It needs torch, which is not installed.
         """
-        options = {key: each for key, each in locals().items() if key not in ("self", "model", "__class__")}
+        options = options or FamilyOptions()
         recipe = None if model and is_path(model) else self._recipe(model)
         where: Path | Repository | Archive
         if recipe is None:
@@ -250,11 +209,11 @@ class Family(ByName):
             where = self._remote(recipe, kind, options)
         if kind != ONNX:
             _need_torch(self.name)
-        elif options["runtime"] == "torch":
+        elif options.runtime == "torch":
             raise ConfigError(
                 f"{self.name}:{recipe.name if recipe else model} runs from its ONNX file only: leave runtime out."
             )
-        if kind == TORCH and (runtime in Onnx.runtimes or dtype == "int8"):
+        if kind == TORCH and (options.runtime in Onnx.runtimes or options.dtype == "int8"):
             raise ConfigError(
                 f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: make one "
                 f"with rerank-plugins export {recipe.repository if recipe else model} ./folder; name it {self.name}:./folder."
@@ -264,7 +223,7 @@ class Family(ByName):
         known = recipe or self._known(where)
         declared = Capabilities(
             scale="cosine" if kind == LISTWISE else "logit",
-            max_tokens=max_tokens or (recipe.max_tokens if recipe else UNKNOWN_LENGTH),
+            max_tokens=options.max_tokens or (recipe.max_tokens if recipe else UNKNOWN_LENGTH),
             offset=known.offset if known else prompt.offset if prompt else 0.0,
             divisor=known.divisor if known else prompt.divisor if prompt else 1.0,
             max_query_tokens=known.query_tokens if known else None,
@@ -273,31 +232,36 @@ class Family(ByName):
             instructions=kind in (CAUSAL, LISTWISE),
         )
         self._scale = declared
-        beside = {
-            "trust_remote_code": None,
-            "template": self.template,
-            "query_tokens": known.query_tokens if known else None,
-            "document_tokens": known.document_tokens if known else None,
-        }
+        own: dict[str, Any] = {}
+        if kind == CAUSAL:
+            own = {"template": self.template}
+        elif kind == LISTWISE and known is not None:
+            own = {"query_tokens": known.query_tokens, "document_tokens": known.document_tokens}
 
         def make(folder: Path) -> Backend:
-            longest = max_tokens
+            longest = options.max_tokens
             if recipe and longest is None and kind != LISTWISE:  # what both the recipe and the files allow
                 most = room(folder) if kind == CAUSAL else Limits.read(folder).max_tokens
                 longest = min(recipe.max_tokens, most)
-            return run(kind, options | beside | {"max_tokens": longest}, folder)
+            return run(kind, options, folder, max_tokens=longest, **own)
 
         super().__init__(recipe.name if recipe else str(model), where, make, declared)
 
-    def _remote(self, recipe: Recipe, kind: str, options: Mapping[str, Any]) -> Path | Repository | Archive:
+    def _remote(self, recipe: Recipe, kind: str, options: LocalOptions) -> Path | Repository | Archive:
         spec = f"{self.name}:{recipe.name}"
         if recipe.zipped:
-            where = {name: options[name] for name in ("revision", "local_files_only")}
-            return Archive.of(recipe.repository, recipe.name, str(recipe.onnx), spec=spec, **where)
+            return Archive.of(
+                recipe.repository,
+                recipe.name,
+                str(recipe.onnx),
+                spec=spec,
+                revision=options.revision,
+                local_files_only=options.local_files_only,
+            )
         more = {"runtime": "torch"} if kind != recipe.engine else {}
         return located(recipe.repository, spec, onnx_files if kind == ONNX else torch_files, options, more)
 
-    def _kind(self, folder: Path, options: Mapping[str, Any]) -> str:
+    def _kind(self, folder: Path, options: LocalOptions) -> str:
         """Return what runs the model in a folder."""
         named = architecture(folder) if folder.is_dir() else ""
         if self.only_language_models or (self.template and named.endswith("ForCausalLM")):

@@ -7,111 +7,94 @@ November 2026). Names that differ are options.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from ..core.errors import ConfigError
-from ..core.hosted import TIMEOUT, HostedBackend
-from ..core.numeric import integer
-from ..core.scorer import MAX_IN_FLIGHT
-from ..core.secret import Secret, refuse_mask
+from pydantic import AfterValidator
+
+from ..core.hosted import HostedBackend
+from ..core.secret import Secret
 from ..core.types import Capabilities, RerankRequest, Scale
+from ..options import Count, HostedOptions, Sealed, SecretText, refused
 
 __all__ = ["HTTP"]
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+
+
+def _headers(value: dict[str, Secret]) -> dict[str, Secret]:
+    for name, secret in value.items():
+        if not _TOKEN.fullmatch(name):
+            raise refused(f"names a header {name!r}, and the name of a header has letters, digits and hyphens only")
+        if any(character in secret.reveal() for character in "\r\n\0"):
+            raise refused(f"has a line break in the header {name!r}: a header is one line")
+    return value
+
+
+class HTTPOptions(HostedOptions):
+    """Options of any server with a Cohere-shaped `/rerank`; `base_url` is needed, `api_key` is sent as a bearer token."""
+
+    path: str = "/rerank"
+    """Added to `base_url`, unless that ends in it."""
+    headers: Annotated[dict[str, SecretText], AfterValidator(_headers)] | None = None
+    """Sent along; a value may be `"env:NAME"`. Written out, it is left out where the spec is stored."""
+    body: dict[str, Sealed] | None = None
+    """More fields of the body; a text in it may be `"env:NAME"`, as in `headers`."""
+    query_field: str = "query"
+    """The name of the query in the body."""
+    documents_field: str = "documents"
+    """The name of the documents."""
+    instruction_field: str | None = None
+    """The name of the instruction, for a server that follows one."""
+    top_n_field: str | None = None
+    """The name of the number of results, for a server that demands one (the count is sent: cutting is done here)."""
+    results_field: str | None = "results"
+    """Where the reply has its list; `None` if it is the list."""
+    index_field: str = "index"
+    """The name of a result's position."""
+    score_field: str = "relevance_score"
+    """The name of its score."""
+    scale: Scale = "unit"
+    """What the score means: `unit`, `logit`, `cosine` or `ordinal`."""
+    max_documents: Count | None = None
+    """Documents in one request."""
+    max_tokens: Count | None = None
+    """Tokens of the query and one document; a longer document is cut before it is sent."""
+    max_total_tokens: Count | None = None
+    """Tokens of one request."""
+    max_bytes: Count | None = None
+    """Bytes of one request."""
+    listwise: bool = False
+    """A document's score depends on the others."""
 
 
 class HTTP(HostedBackend):
     """A server of your own, at `base_url`."""
 
+    Options = HTTPOptions
     key_required = False
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        path: str = "/rerank",
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        query_field: str = "query",
-        documents_field: str = "documents",
-        instruction_field: str | None = None,
-        top_n_field: str | None = None,
-        results_field: str | None = "results",
-        index_field: str = "index",
-        score_field: str = "relevance_score",
-        scale: Scale = "unit",
-        max_documents: int | None = None,
-        max_tokens: int | None = None,
-        max_total_tokens: int | None = None,
-        max_bytes: int | None = None,
-        listwise: bool = False,
-    ) -> None:
-        """Describe the server.
-
-        Args:
-            model: The model's name there; without one, none is sent.
-            api_key: Sent as a bearer token, where given.
-            base_url: The address; needed.
-            timeout: Seconds for one attempt.
-            max_in_flight: Parts of one call that are sent at once.
-            price: US dollars per million tokens, for `usage.cost_usd`; see `Remote`.
-            path: Added to `base_url`, unless that ends in it.
-            headers: Sent along; a value may be `"env:NAME"`. Written out, it is left out where the spec is stored.
-            body: More fields of the body; a text in it may be `"env:NAME"`, as in `headers`.
-            query_field: The name of the query in the body.
-            documents_field: The name of the documents.
-            instruction_field: The name of the instruction, for a server that follows one.
-            top_n_field: The name of the number of results, for a server that demands one (the count is sent: cutting
-                is done here).
-            results_field: Where the reply has its list; `None` if it is the list.
-            index_field: The name of a result's position.
-            score_field: The name of its score.
-            scale: What the score means: `unit`, `logit`, `cosine` or `ordinal`.
-            max_documents: Documents in one request.
-            max_tokens: Tokens of the query and one document; a longer document is cut before it is sent.
-            max_total_tokens: Tokens of one request.
-            max_bytes: Bytes of one request.
-            listwise: A document's score depends on the others.
-
-        Raises:
-            ConfigError: No `base_url`, or a value that is not offered.
-        """
-        if scale not in ("unit", "logit", "cosine", "ordinal"):
-            raise ConfigError(f"scale {scale!r} is not offered; choose one of: unit, logit, cosine, ordinal.")
-        limits = {
-            "max_documents": max_documents,
-            "max_tokens": max_tokens,
-            "max_total_tokens": max_total_tokens,
-            "max_bytes": max_bytes,
-        }
-        for name, value in limits.items():
-            if value is not None:
-                integer(value, name)
-        if not isinstance(path, str):
-            raise ConfigError(f"path has to be a text such as '/rerank', and {path!r} is not.")
-        super().__init__(
-            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
-        )
-        self._path = path
-        self._headers = {name: _resolved(value, f"headers.{name}") for name, value in (headers or {}).items()}
-        self._body = {name: _resolved(value, f"body.{name}") for name, value in (body or {}).items()}
-        self._query, self._documents = query_field, documents_field
-        self._instruction, self._top_n = instruction_field, top_n_field
-        self._results, self._index, self._score = results_field, index_field, score_field
+    def __init__(self, model: str | None = None, options: HTTPOptions | None = None) -> None:
+        """Describe the server; without a model's name, none is sent."""
+        options = options or HTTPOptions()
+        super().__init__(model, **options.shared())
+        self._headers: dict[str, Any] = _resolved(options.headers or {})
+        self._body: dict[str, Any] = _resolved(options.body or {})
+        self._path = options.path
+        self._query, self._documents = options.query_field, options.documents_field
+        self._instruction, self._top_n = options.instruction_field, options.top_n_field
+        self._results, self._index, self._score = options.results_field, options.index_field, options.score_field
         self.capabilities = Capabilities(
-            scale=scale,
+            scale=options.scale,
             scale_option='scale = "logit"',
-            max_documents=max_documents,
-            max_tokens=max_tokens,
-            max_total_tokens=max_total_tokens,
-            max_bytes=max_bytes,
-            listwise=listwise,
-            instructions=instruction_field is not None,
+            max_documents=options.max_documents,
+            max_tokens=options.max_tokens,
+            max_total_tokens=options.max_total_tokens,
+            max_bytes=options.max_bytes,
+            listwise=options.listwise,
+            instructions=options.instruction_field is not None,
             cuts=False,  # many servers refuse what is too long, and with it all other documents of the request
         )
 
@@ -142,17 +125,13 @@ class HTTP(HostedBackend):
         return ((each[self._index], each[self._score]) for each in results)
 
 
-def _resolved(value: Any, name: str) -> Any:
-    """Return `value` with every text in it as a `Secret`, those of the form `env:NAME` read from the environment."""
+def _resolved(value: Any) -> Any:
+    """Return `value` with every secret of the form `env:NAME` read from the environment."""
     if isinstance(value, Mapping):
-        return {key: _resolved(each, f"{name}.{key}") for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolved(each, name) for each in value]
-    if isinstance(value, str | Secret):
-        secret = value if isinstance(value, Secret) else Secret(value)
-        refuse_mask(secret.reveal(), f"http.{name}")
-        return secret.resolved()
-    return value
+        return {key: _resolved(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(each) for each in value]
+    return value.resolved() if isinstance(value, Secret) else value
 
 
 def _revealed(value: Any) -> Any:

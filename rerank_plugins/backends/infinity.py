@@ -12,55 +12,41 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.hosted import TIMEOUT, HostedBackend
-from ..core.scorer import MAX_IN_FLIGHT
-from ..core.secret import Secret
+from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest, Scores
+from ..options import Count, HostedOptions
 
 __all__ = ["Infinity"]
 
 LONGEST = 8192 * 15  # characters of one text (INPUT_STRING in pymodels.py)
 
 
+class InfinityOptions(HostedOptions):
+    """Options of an Infinity server; `base_url` is needed, `api_key` where it was started with one."""
+
+    raw_scores: bool = False
+    """Ask for the model's logits instead of their sigmoid."""
+    max_tokens: Count | None = None
+    """What the model reads of query and document together; without it, cuts are not reported."""
+
+
 class Infinity(HostedBackend):
     """An Infinity server, at `base_url`; one started with `--url-prefix` has it there too."""
 
+    Options = InfinityOptions
     key_required = False
     key_variables = ("INFINITY_API_KEY",)
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        raw_scores: bool = False,
-        max_tokens: int | None = None,
-    ) -> None:
-        """Describe the server.
-
-        Args:
-            model: The name it serves the model under; without one, none is sent.
-            api_key: For a server started with `--api-key`.
-            base_url: The address; needed.
-            timeout: Seconds for one attempt.
-            max_in_flight: Parts of one call that are sent at once.
-            price: US dollars per million tokens.
-            raw_scores: Ask for the model's logits instead of their sigmoid.
-            max_tokens: What the model reads of query and document together; without it, cuts are not reported.
-        """
-        super().__init__(
-            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
-        )
-        self._raw_scores = raw_scores
+    def __init__(self, model: str | None = None, options: InfinityOptions | None = None) -> None:
+        """Describe the server; `model` is the name it serves the model under. Without one, none is sent."""
+        options = options or InfinityOptions()
+        super().__init__(model, **options.shared())
+        self._raw_scores = options.raw_scores
         self.capabilities = Capabilities(
-            scale="logit" if raw_scores else "unit",
+            scale="logit" if options.raw_scores else "unit",
             scale_option="raw_scores = true",
             max_documents=2048,  # ITEMS_LIMIT
-            max_tokens=max_tokens,
+            max_tokens=options.max_tokens,
         )
 
     async def ascore(self, request: RerankRequest) -> Scores:

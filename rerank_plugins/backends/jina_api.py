@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest
+from ..options import HostedOptions
 
 __all__ = ["JinaAPI"]
 
@@ -22,9 +23,14 @@ __all__ = ["JinaAPI"]
 LISTWISE = Capabilities(scale="cosine", listwise=True, max_query_tokens=512, max_document_tokens=2048)
 
 
+class JinaOptions(HostedOptions):
+    """Options of Jina's API."""
+
+
 class JinaAPI(HostedBackend):
     """Jina; the listwise models (v3, v3.5) are never split."""
 
+    Options = JinaOptions
     model = "jina-reranker-v3.5"
     base_url = "https://api.jina.ai/v1"
     key_variables = ("JINA_API_KEY", "JINAAI_API_KEY", "JINA_AI_API_KEY")
@@ -39,6 +45,10 @@ class JinaAPI(HostedBackend):
         # (https://jina.ai/models/jina-reranker-v2-base-multilingual), so nothing is cut.
         "jina-reranker-v2-base-multilingual": Capabilities(scale="unit", max_documents=1000),
     }
+
+    def __init__(self, model: str | None = None, options: JinaOptions | None = None) -> None:
+        """Name a model."""
+        super().__init__(model, **(options or JinaOptions()).shared())
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return Jina's body."""

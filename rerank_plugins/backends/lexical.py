@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ..core.scorer import LocalBackend
 from ..core.types import Capabilities
 from ..core.words import split_words, word_slices
+from ..options import Options
 
 __all__ = ["Lexical", "asked_words", "words"]
 
@@ -51,6 +52,10 @@ def _stem(word: str) -> str:
     return _SUFFIX.sub("", word) if len(word) > 3 else word
 
 
+class LexicalOptions(Options):
+    """BM25 over the candidates has no options."""
+
+
 class Lexical(LocalBackend):
     """BM25 (Robertson and Zaragoza 2009, k1 1.2, b 0.75) with the candidates as the collection: listwise.
 
@@ -61,12 +66,13 @@ class Lexical(LocalBackend):
     holds, rare words counting more.
     """
 
+    Options = LexicalOptions
     model = "lexical"
     capabilities = Capabilities(scale="unit", listwise=True)
     quick = True
 
-    def __init__(self) -> None:
-        """Take nothing."""
+    def __init__(self, options: LexicalOptions | None = None) -> None:
+        """There is nothing to choose."""
         super().__init__()
 
     @property

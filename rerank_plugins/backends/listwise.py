@@ -12,50 +12,41 @@ from ..engine.listwise_model import ARCHITECTURE, ListwiseModel, cosines, loaded
 from ..engine.listwise_prompts import Block, ListPrompts, Passage, blocks
 from ..engine.resident import Placement
 from ..engine.torch_backend import TorchBackend
+from ..options import Count, TorchOptions
 
-__all__ = ["Listwise"]
+__all__ = ["Listwise", "ListwiseOptions"]
 
 QUERY_TOKENS, DOCUMENT_TOKENS = 512, 2048
 """What jina-reranker-v3 reads of a query and of each document (the defaults of its `rerank`)."""
 
 
+class ListwiseOptions(TorchOptions):
+    """Options of a model that reads all documents at once.
+
+    A smaller `batch_tokens` than the model's context takes less memory and compares fewer documents with each other.
+    """
+
+    query_tokens: Count = QUERY_TOKENS
+    """What is read of a query."""
+    document_tokens: Count = DOCUMENT_TOKENS
+    """What is read of each document."""
+
+
 class Listwise(TorchBackend[ListwiseModel]):
     """A folder with `config.json`, `tokenizer.json` and safetensors of a JinaForRanking. The raw score is a cosine."""
 
+    Options = ListwiseOptions
     capabilities = Capabilities(scale="cosine", listwise=True, instructions=True)
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        query_tokens: int = QUERY_TOKENS,
-        document_tokens: int = DOCUMENT_TOKENS,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """See `TorchBackend`; a score depends on all documents, so one device reads them.
-
-        Args:
-            model: The folder.
-            query_tokens: What is read of a query.
-            document_tokens: What is read of each document.
-            max_tokens: Query and one document together, where that is to be less.
-            batch_tokens: Tokens of one block of documents, where that is to be less than the model's context: a
-                smaller block takes less memory and compares fewer documents at once.
-            device: `cpu`, `cuda`, …
-            runtime: `torch`.
-            dtype: `float32`, `bfloat16`, `float16`, `auto`.
+    def __init__(self, model: str | None = None, options: ListwiseOptions | None = None) -> None:
+        """Point at the folder `model`; a score depends on all documents, so one device reads them.
 
         Raises:
-            ConfigError: No folder was named, or it holds no such model, or a value is not offered.
+            ConfigError: No folder was named, or it holds no such model.
         """
-        placement = Placement(dtype=dtype)
-        super().__init__(
-            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
-        )
+        options = options or ListwiseOptions()
+        max_tokens, batch_tokens = options.max_tokens, options.batch_tokens
+        super().__init__(loaded, model, Placement(), **options.engine())
         check(self.folder, ARCHITECTURE, "the listwise engine")
         most = context(self.folder)
         told = json_of(self.folder / "tokenizer_config.json").get("model_max_length")
@@ -71,8 +62,8 @@ class Listwise(TorchBackend[ListwiseModel]):
             listwise=True,
             instructions=True,
             max_tokens=max_tokens or most,
-            max_query_tokens=query_tokens,
-            max_document_tokens=document_tokens,
+            max_query_tokens=options.query_tokens,
+            max_document_tokens=options.document_tokens,
         )
 
     @property

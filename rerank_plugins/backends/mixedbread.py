@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..core.errors import ConfigError
-from ..core.hosted import TIMEOUT, HostedBackend
-from ..core.scorer import MAX_IN_FLIGHT
-from ..core.secret import Secret
+from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest
+from ..options import HostedOptions
 
 __all__ = ["Mixedbread"]
 
@@ -26,9 +24,17 @@ def _limits(tokens: int) -> Capabilities:
     return Capabilities(scale="unit", fields=True, max_documents=1000, max_tokens=tokens)
 
 
+class MixedbreadOptions(HostedOptions):
+    """Options of Mixedbread's API."""
+
+    rank_fields: Sequence[str] | None = None
+    """The fields of mappings to rank by; without it, all of them."""
+
+
 class Mixedbread(HostedBackend):
     """Mixedbread; mappings are sent as objects."""
 
+    Options = MixedbreadOptions
     model = "mixedbread-ai/mxbai-rerank-large-v2"
     base_url = "https://api.mixedbread.com/v1"
     base_url_variables = ("MIXEDBREAD_BASE_URL",)
@@ -40,24 +46,11 @@ class Mixedbread(HostedBackend):
         for owner in ("", "mixedbread-ai/")
     }
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        rank_fields: Sequence[str] | None = None,
-    ) -> None:
-        """See `Remote`; `rank_fields` names the fields of mappings to rank by (all of them without it)."""
-        if isinstance(rank_fields, str) or not all(isinstance(each, str) for each in rank_fields or ()):
-            raise ConfigError(f"mixedbread.rank_fields is a list of field names, and {rank_fields!r} is none.")
-        super().__init__(
-            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
-        )
-        self._rank_fields = list(rank_fields or ())
+    def __init__(self, model: str | None = None, options: MixedbreadOptions | None = None) -> None:
+        """Name a model and the fields that it reads."""
+        options = options or MixedbreadOptions()
+        super().__init__(model, **options.shared())
+        self._rank_fields = list(options.rank_fields or ())
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return Mixedbread's body; the API takes texts or objects, not both, so one text makes all of them texts."""

@@ -5,23 +5,35 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, RerankRequest, Scores, checked
 from ..engine.logits import logits
 from ..engine.onnx_backend import OnnxBackend
+from ..options import CPU, LocalOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..engine.onnx_model import OnnxModel
 
-__all__ = ["Onnx"]
+__all__ = ["Onnx", "OnnxOptions"]
 
 _LEAST = 16
 """Tokens that a pair of texts needs."""
 _log = logging.getLogger("rerank_plugins")
+
+
+class OnnxOptions(LocalOptions):
+    """Options of a cross-encoder in ONNX form."""
+
+    device: CPU | None = None
+    """`cpu`."""
+    runtime: Literal["auto", "onnxruntime", "openvino"] | None = None
+    """`onnxruntime`, or `openvino`; without it onnxruntime, unless `dtype` calls for OpenVINO."""
+    dtype: Literal["float32", "auto", "bfloat16", "int8"] | None = None
+    """`float32`, exact; `auto` for the fastest that keeps the order; on OpenVINO `bfloat16` and `int8`."""
 
 
 class Onnx(OnnxBackend):
@@ -31,37 +43,22 @@ class Onnx(OnnxBackend):
     sigmoid is the softmax of the second.
     """
 
+    Options = OnnxOptions
     capabilities = Capabilities(scale="logit")
     runtimes = ("onnxruntime", "openvino")
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """See `OnnxBackend`; `model` is the folder, `max_tokens` counts query, document and special tokens together.
+    def __init__(self, model: str | None = None, options: OnnxOptions | None = None) -> None:
+        """Point at the folder `model`; `max_tokens` counts query, document and special tokens together.
 
         Raises:
             ConfigError: No folder was named, or it is no model's.
         """
+        options = options or OnnxOptions()
         if not model:
             raise ConfigError("onnx needs a folder: write onnx:/path/to/folder (with an ONNX file and tokenizer.json).")
-        super().__init__(
-            Path(model).expanduser(),
-            model,
-            max_tokens=max_tokens,
-            batch_tokens=batch_tokens,
-            device=device,
-            runtime=runtime,
-            dtype=dtype,
-        )
+        super().__init__(Path(model).expanduser(), model, **options.engine())
         self._warned = False
-        self.capabilities = Capabilities(scale="logit", max_tokens=self.onnx_model.limits.longest(max_tokens))
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.onnx_model.limits.longest(options.max_tokens))
 
     def _warn_of_length(self, length: int) -> None:
         if length < _LEAST:

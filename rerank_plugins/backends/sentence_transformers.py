@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,19 @@ from ..engine.checkpoint import check
 from ..engine.logits import logits
 from ..engine.torch_backend import TorchBackend
 from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
+from ..options import TorchOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["SentenceTransformers"]
+__all__ = ["SentenceTransformers", "SentenceTransformersOptions"]
+
+
+class SentenceTransformersOptions(TorchOptions):
+    """Options of a cross-encoder on torch."""
+
+    trust_remote_code: bool = False
+    """Run the repository's own code: only of a model on the hub, at a commit (40 digits)."""
 
 
 class SentenceTransformers(TorchBackend[TorchModel]):
@@ -26,40 +33,21 @@ class SentenceTransformers(TorchBackend[TorchModel]):
     that a checkpoint names is not applied: `relevance_score` comes from the declared scale.
     """
 
+    Options = SentenceTransformersOptions
     capabilities = Capabilities(scale="logit")
     several = True
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | Sequence[str] | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
-        """See `TorchBackend`.
-
-        Args:
-            model: The folder.
-            max_tokens: Query, document and special tokens together; `None` is what the folder says.
-            batch_tokens: Tokens of one batch, padding included.
-            device: `cpu`, `cuda`, …, or a list of GPUs.
-            runtime: `torch`.
-            dtype: `float32`, `bfloat16`, `float16`, `auto`.
-            trust_remote_code: Run the checkpoint's own code; whoever sets it has looked at the pinned revision.
+    def __init__(self, model: str | None = None, options: SentenceTransformersOptions | None = None) -> None:
+        """Point at the folder `model`; whoever sets `trust_remote_code` has looked at the code in it.
 
         Raises:
-            ConfigError: No folder was named, or it holds no cross-encoder, or a value is not offered.
+            ConfigError: No folder was named, or it holds no cross-encoder.
         """
-        placement = Placement(dtype=dtype, remote_code=trust_remote_code)
-        super().__init__(
-            loaded, model, placement, device=device, max_tokens=max_tokens, batch_tokens=batch_tokens, runtime=runtime
-        )
-        check(self.folder, remote_code=trust_remote_code)
-        self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(max_tokens))
+        options = options or SentenceTransformersOptions()
+        trusted = options.trust_remote_code
+        super().__init__(loaded, model, Placement(remote_code=trusted), **options.engine())
+        check(self.folder, remote_code=trusted)
+        self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(options.max_tokens))
 
     async def scored(self, models: list[TorchModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
         """Score every pair."""

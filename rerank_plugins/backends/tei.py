@@ -10,52 +10,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core.hosted import TIMEOUT, HostedBackend
-from ..core.scorer import MAX_IN_FLIGHT
-from ..core.secret import Secret
+from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest, Usage
 from ..core.wire import whole_number
+from ..options import Count, HostedOptions
 
 __all__ = ["TEI"]
+
+
+class TEIOptions(HostedOptions):
+    """Options of a Text Embeddings Inference server; `base_url` is needed, `api_key` where it was started with one."""
+
+    raw_scores: bool = False
+    """Ask for the model's logits instead of their sigmoid."""
+    max_documents: Count = 32
+    """The server's `--max-client-batch-size`; 32 unless it was started with another."""
+    max_tokens: Count | None = None
+    """What the model reads of query and document together; without it, cuts are not reported."""
 
 
 class TEI(HostedBackend):
     """A TEI server, at `base_url`."""
 
+    Options = TEIOptions
     key_required = False
     transient_statuses = frozenset({424})  # "Inference failed": the model's process behind the router
 
-    def __init__(
-        self,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        raw_scores: bool = False,
-        max_documents: int = 32,
-        max_tokens: int | None = None,
-    ) -> None:
-        """Describe the server.
-
-        Args:
-            api_key: For a server started with `--api-key`.
-            base_url: The address; needed.
-            timeout: Seconds for one attempt.
-            max_in_flight: Parts of one call that are sent at once.
-            price: US dollars per million tokens.
-            raw_scores: Ask for the model's logits instead of their sigmoid.
-            max_documents: The server's `--max-client-batch-size`; 32 unless it was started with another.
-            max_tokens: What the model reads of query and document together; without it, cuts are not reported.
-        """
-        super().__init__(api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price)
-        self._raw_scores = raw_scores
+    def __init__(self, options: TEIOptions | None = None) -> None:
+        """Describe the server; it holds one model, so none is named."""
+        options = options or TEIOptions()
+        super().__init__(**options.shared())
+        self._raw_scores = options.raw_scores
         self.capabilities = Capabilities(
-            scale="logit" if raw_scores else "unit",
+            scale="logit" if options.raw_scores else "unit",
             scale_option="raw_scores = true",
-            max_documents=max_documents,
-            max_tokens=max_tokens,
+            max_documents=options.max_documents,
+            max_tokens=options.max_tokens,
             max_bytes=2_000_000,  # --payload-limit, by default
         )
 

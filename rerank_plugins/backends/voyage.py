@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import Field
+
 from ..core.address import proxy_variable
 from ..core.call import ResponseMetadata, record_response, response_metadata
 from ..core.context import holding
@@ -32,6 +34,7 @@ from ..core.text_work import characters, run_text_work
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..core.wire import connection_advice, error_for_status, join_url, whole_number
+from ..options import HostedOptions
 from ..transport import proxy_error, too_large
 
 __all__ = ["Voyage"]
@@ -51,6 +54,13 @@ def _limits(query: int, pair: int, total: int, *, instructions: bool) -> Capabil
     )
 
 
+class VoyageOptions(HostedOptions):
+    """Options of Voyage's API."""
+
+    client: Any = Field(default=None, repr=False)
+    """A `voyageai.AsyncClient`, or a blocking `Client`, which runs on threads of this backend's own."""
+
+
 class Voyage(SDKBackend):
     """Voyage's rerankers.
 
@@ -58,6 +68,7 @@ class Voyage(SDKBackend):
     their size has no limit here, as it has with an `AsyncClient`.
     """
 
+    Options = VoyageOptions
     model = "rerank-3"
     base_url = "https://api.voyageai.com"
     key_variables = ("VOYAGE_API_KEY",)
@@ -72,6 +83,11 @@ class Voyage(SDKBackend):
         "rerank-1": _limits(2_000, 8_000, 100_000, instructions=False),
         "rerank-lite-1": _limits(1_000, 4_000, 300_000, instructions=False),
     }
+
+    def __init__(self, model: str | None = None, options: VoyageOptions | None = None) -> None:
+        """Name a model."""
+        options = options or VoyageOptions()
+        super().__init__(model, client=options.client, **options.shared())
 
     def _find_key(self, given: Secret | None) -> Secret | None:
         path = os.environ.get("VOYAGE_API_KEY_PATH")

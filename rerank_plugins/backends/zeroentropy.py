@@ -14,12 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from ..core.errors import ConfigError
-from ..core.hosted import TIMEOUT, HostedBackend
-from ..core.scorer import MAX_IN_FLIGHT
-from ..core.secret import Secret
+from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest, Usage
 from ..core.wire import whole_number
+from ..options import HostedOptions
 
 __all__ = ["ZeroEntropy"]
 
@@ -34,9 +32,17 @@ LIMITS = Capabilities(
 )
 
 
+class ZeroEntropyOptions(HostedOptions):
+    """Options of ZeroEntropy's API."""
+
+    latency: Literal["fast", "slow"] = "fast"
+    """`slow` has much higher rate limits and takes ten seconds and more."""
+
+
 class ZeroEntropy(HostedBackend):
     """ZeroEntropy's zerank models."""
 
+    Options = ZeroEntropyOptions
     model = "zerank-2"
     base_url = "https://api.zeroentropy.dev/v1"
     base_url_variables = ("ZEROENTROPY_BASE_URL",)
@@ -44,24 +50,11 @@ class ZeroEntropy(HostedBackend):
     capabilities = LIMITS
     by_model = {"zerank-2": replace(LIMITS, instructions=True)}  # noqa: RUF012
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-        latency: Literal["fast", "slow"] = "fast",
-    ) -> None:
-        """See `Remote`; `latency="slow"` has much higher rate limits and takes ten seconds and more."""
-        if latency not in ("fast", "slow"):
-            raise ConfigError(f"zeroentropy.latency is 'fast' or 'slow', and {latency!r} is neither.")
-        super().__init__(
-            model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
-        )
-        self._latency = latency
+    def __init__(self, model: str | None = None, options: ZeroEntropyOptions | None = None) -> None:
+        """Name a model and how long it may take."""
+        options = options or ZeroEntropyOptions()
+        super().__init__(model, **options.shared())
+        self._latency = options.latency
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return ZeroEntropy's body.

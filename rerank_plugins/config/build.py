@@ -1,4 +1,4 @@
-"""Spec → Reranker. The one file that knows every policy and their order.
+"""Valid settings → Reranker. The one file that knows every policy and their order.
 
 Inside out: backend → observe → limit → retry → breaker → split → cache → truncate or chunk → calibrate, one such stack per backend; then
 cascade and fuse over stacks; then fallback; then one deadline; then diversity. (A retry around a split would send every part again for the one that failed; a cache
@@ -8,123 +8,31 @@ sent again.)
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from ..core.errors import ConfigError, RerankError, clause
-from ..core.fork import Lock
+from .. import __version__
+from ..calibration.identity import identity as identify
+from ..core.errors import ConfigError, RerankError
 from ..core.hosted import HostedBackend
 from ..core.scorer import Backend, Scorer
+from ..core.secret import Secret
+from ..policies.cascade import Cascade, CascadeOptions
 from ..policies.deadline import Deadline
-from ..policies.fallback import CAUSES, DEFAULT_CAUSES, Fallback
+from ..policies.fallback import Fallback, FallbackOptions
 from ..policies.loading import Loading
 from ..policies.observe import Observe
+from ..policies.retry import RetryOptions
 from ..policies.split import Split
+from ..policies.stack import Stack
 from ..reranker import Reranker
-from .forms import (
-    ATTEMPTS,
-    HOSTED_OPTIONS,
-    LOCAL_OPTIONS,
-    cached,
-    calibrated,
-    cascaded,
-    diversified,
-    fitted,
-    fused,
-    guarded,
-    identified,
-    limited,
-    retried,
-)
-from .registry import backend_class, entries, unknown
-from .sources import canonical, check_encodable, holds_client, parse, profiles, spelled_out, without_keys
-from .unused import accepted, options_of, refuse_unused
-from .values import choice, known, seconds, text
+from .schema import HOSTED, LOCAL, BackendSpec, RerankerOptions, parse_spec
+from .sources import SENT_ALONG, holds_client, without_keys
 
-__all__ = ["backends", "identity", "load_reranker", "shared"]
-
-INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
-"""What a fallback entry that is a string takes from the spec around it."""
-REMOTE_ONLY = ("limit", "breaker")
-"""… unless it is a local model: a vendor's quota is none of its business."""
-OPTIONS = (
-    "use",
-    "top_n",
-    "instruction",
-    "score_threshold",
-    "fields",
-    "retry",
-    "deadline",
-    "fallback",
-    "on_error",
-    "limit",
-    "breaker",
-    "cache",
-    "cascade",
-    "fuse",
-    "diversify",
-    "long_documents",
-    "calibration",
-    *HOSTED_OPTIONS,
-    *LOCAL_OPTIONS,
-)
-
-
-def load_reranker(
-    spec: str | Mapping[str, Any] | None = None, *, config: str | os.PathLike[str] | None = None, **options: Any
-) -> Reranker:
-    """Build a reranker from plain data.
-
-    Args:
-        spec: `"backend"`, `"backend:model"`, the name of a reranker in the configuration file, or a mapping with `use`
-            and options. `None` is the environment variable RERANK_PLUGINS_RERANKER (any of these; a mapping as JSON),
-            else the file's reranker named `default`, else `"embedded"`.
-        config: A TOML file with `[rerankers.NAME]` tables; else the one named by RERANK_PLUGINS_CONFIG.
-        **options: Options of the spec, such as `top_n=5`; they win over the spec's own.
-
-    Returns:
-        A reranker with connections and threads of its own (models are shared within the process). Nothing heavy is
-        loaded before the first call or `warmup()`.
-
-    Raises:
-        ConfigError: An unknown backend, option or name (the message lists the valid ones), a wrong value, a missing
-            file or key.
-        MissingExtra: The backend needs a package that is not installed; the message is the pip command.
-    """
-    named = profiles(config)
-    return _build(spelled_out({**parse(spec, named, explicit=config is not None), **options}, named))
-
-
-_table: OrderedDict[str, Reranker] = OrderedDict()
-_table_lock = Lock()
-_TABLE_SIZE = 64
-
-
-def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[str] | None = None) -> Reranker:
-    """Return the process's one live reranker of a spec and its keys, so that switching per call makes nothing anew.
-
-    The 64 specs used last are kept. Whoever gets a reranker here does not close it.
-
-    Args:
-        spec: As of `load_reranker`.
-        config: As of `load_reranker`. Two files that say the same of a name give the same reranker.
-
-    Raises:
-        ConfigError: As `load_reranker`.
-    """
-    named = profiles(config)
-    settings = spelled_out(parse(spec, named, explicit=config is not None), named)
-    name = canonical(settings)
-    with _table_lock:
-        found = _table.get(name)
-        if found is None:
-            found = _table[name] = _build(settings)
-            if len(_table) > _TABLE_SIZE:
-                _table.popitem(last=False)
-        _table.move_to_end(name)
-        return found
+__all__ = ["backends", "build", "identity"]
 
 
 def backends(reranker: Reranker) -> list[Backend]:
@@ -146,91 +54,101 @@ def identity(reranker: Reranker) -> dict[str, Any]:
         )
     if reranker.scorer.capabilities.scale == "ordinal":
         raise ConfigError(f"{asked[0].label} only orders documents: there are no scores to calibrate.")
-    return identified(asked[0], spec)
+    return _scored(asked[0], spec)
 
 
-def _build(settings: Mapping[str, Any]) -> Reranker:
-    # Not the instruction: it is treated as the text of a query.
-    check_encodable({key: value for key, value in settings.items() if key != "instruction"}, "")
-    scorer = _scorer(settings)
+def build(options: RerankerOptions, spec: Mapping[str, Any]) -> Reranker:
+    """Return the reranker of valid settings.
+
+    Args:
+        options: See `schema.parse_spec`.
+        spec: The plain mapping that they were made of.
+
+    Raises:
+        ConfigError: What only shows when a backend is there: a missing key or file, scores that cannot be compared.
+    """
+    scorer = _scorer(options)
+    if options.instruction and not scorer.capabilities.instructions:
+        raise ConfigError(
+            f"{scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a backend that can."
+        )
     return Reranker(
         scorer,
-        top_n=settings.get("top_n"),
-        score_threshold=settings.get("score_threshold"),
-        instruction=text(settings.get("instruction"), "instruction"),
-        fields=settings.get("fields"),
-        spec=None if holds_client(settings) else without_keys(settings),
+        top_n=options.top_n,
+        score_threshold=options.score_threshold,
+        instruction=options.instruction,
+        fields=options.fields,
+        spec=None if holds_client(spec) else without_keys(spec),
     )
 
 
-def _scorer(settings: Mapping[str, Any]) -> Scorer:
+def _scorer(options: RerankerOptions) -> Scorer:
     """Return the scorer of a whole spec: its stack, its stand-ins, its deadline."""
-    _check_options(settings)
-    main = _stack(settings) if "use" in settings else _cascade(settings)
-    if (fuse := settings.get("fuse")) is not None:
-        main = _fuse(main, fuse, settings)
-    stand_ins, causes = _fallback(settings)
-    if choice(settings.get("on_error", "raise"), "on_error", ("raise", "degrade")) == "degrade":
-        if not (stand_ins and stand_ins[-1].instant):
-            stand_ins.append(_stack({"use": "passthrough"}))
-    refuse_unused(settings, (*HOSTED_OPTIONS, *LOCAL_OPTIONS), INHERITED)
-    scorer = Fallback([main, *stand_ins], on=causes) if stand_ins else main
-    if (deadline := settings.get("deadline")) is not None:
-        scorer = Deadline(scorer, seconds(deadline, "deadline"))
-    if (diversify := settings.get("diversify")) not in (None, False):
-        scorer = diversified(scorer, diversify)
-    return scorer
+    main = _stack(options) if options.cascade is None else _cascade(options.cascade)
+    if options.fuse is not None:
+        partners = [] if options.fuse.retrieval else options.fuse.partners
+        main = options.fuse.fused([main, *map(_scorer, partners)])
+    fallback = options.fallback or FallbackOptions()
+    stand_ins = [_scorer(each) for each in fallback.specs]
+    if options.on_error == "degrade" and not (stand_ins and stand_ins[-1].instant):
+        stand_ins.append(_scorer(parse_spec({"use": "passthrough"})))
+    scorer = Fallback([main, *stand_ins], on=fallback.on) if stand_ins else main
+    if options.deadline is not None:
+        scorer = Deadline(scorer, options.deadline)
+    return scorer if options.diversify is None else options.diversify.wrap(scorer)
 
 
-def _stack(settings: Mapping[str, Any]) -> Scorer:
+def _stack(options: RerankerOptions) -> Scorer:
     """Return one backend with the policies that belong to it."""
-    backend = _backend(settings)
-    loads = not backend.remote and type(backend).awarmup is not Scorer.awarmup
-    scorer: Scorer = Observe(Loading(backend) if loads else backend)
-    if (limit := settings.get("limit")) is not None:
-        scorer = limited(scorer, backend, limit)
-    retry = settings.get("retry", ATTEMPTS if backend.remote else None)
-    if retry is not None:
-        scorer = retried(scorer, retry)
-    if (breaker := settings.get("breaker")) not in (None, False):
-        scorer = guarded(scorer, backend, breaker)
-    limits = backend.capabilities
-    if limits.max_documents or limits.max_total_tokens or limits.max_bytes:
-        scorer = Split(scorer, backend.max_in_flight)
-    if (cache := settings.get("cache")) not in (None, False) and not backend.instant:
-        scorer = cached(scorer, backend, cache, settings)
-    scorer = fitted(scorer, settings.get("long_documents", "truncate"))
-    if (calibration := settings.get("calibration")) is not None:
-        scorer = calibrated(scorer, backend, calibration, settings)
+    spec = options.backend
+    assert spec is not None, "a spec without a backend is a cascade"
+    backend = _backend(spec)
+    stack = Stack(backend, partial(_cache_identity, backend, spec.settings), partial(_scored, backend, spec.settings))
+    scorer: Scorer = backend
+    for policy in STACK:
+        if not isinstance(policy, str):
+            scorer = policy(scorer, backend)
+        elif policy == "retry" and backend.remote and "retry" not in options.model_fields_set:
+            scorer = RetryOptions().wrap(scorer, stack)
+        elif (own := getattr(options, policy)) is not None:
+            scorer = own.wrap(scorer, stack)
     return scorer
 
 
-def _backend(settings: Mapping[str, Any]) -> Backend:
-    name, _, model = settings["use"].partition(":")
-    kind = backend_class(name)
-    own = settings.get(name, {})
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"The options of {name} belong into a mapping: {name} = {{…}}.")
-    names = accepted(kind)
-    valid = [key for key in names if key != "model"]
-    for key in own:
-        if key not in valid:
-            raise unknown(f"option of {name}", key, valid)
-    given = {key: settings[key] for key in (*HOSTED_OPTIONS, *LOCAL_OPTIONS) if key in settings and key in valid}
-    given |= own
-    if model:
-        if "model" not in names:
-            raise ConfigError(f"{name} has no models: write {name!r}, not {settings['use']!r}.")
-        given["model"] = model
+def _observed(_: Scorer, backend: Backend) -> Scorer:
+    loads = not backend.remote and type(backend).awarmup is not Scorer.awarmup
+    return Observe(Loading(backend) if loads else backend)
+
+
+def _split(scorer: Scorer, backend: Backend) -> Scorer:
+    limits = backend.capabilities
+    limited = limits.max_documents or limits.max_total_tokens or limits.max_bytes
+    return Split(scorer, backend.max_in_flight) if limited else scorer
+
+
+STACK: tuple[str | Callable[[Scorer, Backend], Scorer], ...] = (
+    _observed,
+    "limit",
+    "retry",
+    "breaker",
+    _split,
+    "cache",
+    "long_documents",
+    "calibration",
+)
+"""The policies around one backend, inside out. A name is an option, whose model makes its policy."""
+
+
+def _backend(spec: BackendSpec) -> Backend:
     # The name is set before the constructor runs, so that its errors can say it.
-    backend = kind.__new__(kind)
-    backend.name = name
+    backend = spec.kind.__new__(spec.kind)
+    backend.name = name = spec.name
     try:
-        backend.__init__(**given)  # type: ignore[misc]
+        backend.__init__(**spec.arguments)  # type: ignore[misc]
     except RerankError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
-        raise ConfigError(f"{name} cannot be made with these options: {clause(error)}. Check their types.") from error
+        raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
     except OSError as error:  # a path that is too long, a folder that may not be read
         why = error.strerror or str(error)
         raise ConfigError(
@@ -243,91 +161,35 @@ def _backend(settings: Mapping[str, Any]) -> Backend:
     return backend
 
 
-def _fallback(settings: Mapping[str, Any]) -> tuple[list[Scorer], tuple[Any, ...]]:
-    value = settings.get("fallback")
-    causes: tuple[Any, ...] = DEFAULT_CAUSES
-    if isinstance(value, Mapping):
-        value = known(value, "fallback", ("specs", "on"))
-        told = value.get("on", DEFAULT_CAUSES)
-        if not isinstance(told, list | tuple):
-            raise ConfigError(f"fallback.on is a list of: {', '.join(CAUSES)}; {told!r} is not.")
-        causes = tuple(choice(each, "fallback.on", CAUSES) for each in told)
-        value = value.get("specs")
-    if value is None:
-        return [], causes
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise ConfigError(
-            f"fallback is a list of specs, tried in order, such as ['embedded', 'passthrough']; not {value!r}."
-        )
-    return [_entry(each, settings) for each in value], causes
-
-
-def _cascade(settings: Mapping[str, Any]) -> Scorer:
-    value = settings["cascade"]
-    if not isinstance(value, Mapping):
-        raise ConfigError(
-            f"cascade is a mapping such as {{'stages': ['lexical', 'embedded'], 'keep': [30]}}; not {value!r}."
-        )
-    value = known(value, "cascade", ("stages", "keep", "gate"))
-    stages = value.get("stages")
-    if not isinstance(stages, list | tuple) or len(stages) < 2:
-        raise ConfigError("cascade.stages is a list of two specs or more, the cheapest first.")
-    return cascaded([_entry(each, settings) for each in stages], value)
-
-
-def _fuse(main: Scorer, value: Any, settings: Mapping[str, Any]) -> Scorer:
-    if not isinstance(value, Mapping) or not value.get("with"):
-        raise ConfigError(
-            f"fuse is a mapping such as {{'with': 'retrieval'}} or {{'with': ['lexical']}}; not {value!r}."
-        )
-    value = known(value, "fuse", ("with", "method", "weights", "k"))
-    partners = value["with"]
-    if partners == "retrieval":
-        return fused([main], value, retrieval=True)
-    if not isinstance(partners, list | tuple):
-        raise ConfigError(f"fuse.with is 'retrieval' or a list of specs, and {partners!r} is neither.")
-    return fused([main, *(_entry(each, settings) for each in partners)], value, retrieval=False)
-
-
-def _entry(spec: Any, settings: Mapping[str, Any]) -> Scorer:
-    """Return the scorer of a spec inside another: a string takes the outer one's policies, a mapping stands alone."""
-    return _scorer(_inheriting(spec, settings) if isinstance(spec, str) else spec)
-
-
-def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    remote = backend_class(use.partition(":")[0]).remote
-    taken = {key: settings[key] for key in INHERITED if key in settings and (remote or key not in REMOTE_ONLY)}
-    if "timeout" not in options_of(use.partition(":")[0]):
-        taken.pop("timeout", None)
-    return {"use": use, **taken}
-
-
-def _check_options(settings: Mapping[str, Any]) -> None:
-    backends = entries()
-    for key, value in settings.items():
-        if key in OPTIONS or (key in backends and isinstance(value, Mapping)):
-            continue
-        if key in backends:
-            raise ConfigError(f"The options of {key} belong into a mapping: {key} = {{…}}.")
-        raise unknown("option", key, OPTIONS)
-    if settings.get("cascade") is not None:
-        for key in (
-            "use",
-            "long_documents",
-            "calibration",
-            "api_key",
-            "base_url",
-            "max_in_flight",
-            "price",
-            *LOCAL_OPTIONS,
-        ):
-            if settings.get(key) is not None:
+def _cascade(options: CascadeOptions) -> Scorer:
+    stages = [_scorer(each) for each in options.stages]
+    if options.gate is not None:
+        for stage in stages[:-1]:
+            if stage.capabilities.scale == "ordinal":
                 raise ConfigError(
-                    f"A cascade has no {key} of its own: write it into the stage that it is for, as a mapping."
+                    f"cascade.gate needs scores with a scale, and {stage.label} only orders: leave it out."
                 )
-        return
-    use = settings.get("use")
-    if not isinstance(use, str) or not use:
-        raise ConfigError(
-            f"A spec names its backend under `use`, such as use = 'embedded'; this one has {use!r} there."
-        )
+    return Cascade(stages, options.keep, options.gate)
+
+
+async def _cache_identity(backend: Backend, settings: Mapping[str, Any]) -> str:
+    """Return what, beside the texts, a score may depend on: every option but those of the way there, and the model's files."""
+    options = _model_options(backend, settings)
+    read = {key: each for key, each in options.items() if key not in (*HOSTED, "local_files_only")}
+    # What `without_keys` masks may change the scores too; as a hash it is in no dump of a cache's attributes.
+    sent = {key: each for key, each in settings.get(backend.name, {}).items() if key in SENT_ALONG}
+    digest = hashlib.sha256(json.dumps(sent, sort_keys=True, default=_plain).encode()).hexdigest() if sent else ""
+    return json.dumps([__version__, await backend.afingerprint(), read, digest], sort_keys=True, default=str)
+
+
+def _plain(value: Any) -> str:
+    return value.reveal() if isinstance(value, Secret) else str(value)
+
+
+def _model_options(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    own = without_keys(settings.get(backend.name, {}))
+    return {key: settings[key] for key in LOCAL if key in settings} | own
+
+
+def _scored(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return identify(backend, _model_options(backend, settings), settings.get("long_documents", "truncate"))

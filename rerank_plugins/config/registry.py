@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..core.choices import nearest, unknown
 from ..core.errors import ConfigError, MissingExtra
 from ..core.scorer import Backend
 
 if TYPE_CHECKING:
     from importlib import metadata
 
-__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "models", "unknown"]
+__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "models", "unknown", "unknown_backend"]
 
 GROUP = "rerank_plugins.backends"
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+"""`org/name`, which is no path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def backend_class(name: str) -> type[Backend]:
     known = entries()
     entry = known.get(name)
     if entry is None:
-        raise unknown("backend", name, known)
+        raise unknown_backend(name)
     if (package := entry.missing()) is not None:
         raise MissingExtra(f"The backend {name!r}", extra=entry.extra or "all", package=package)
     try:
@@ -181,9 +184,24 @@ def models() -> list[dict[str, str]]:
     return rows
 
 
-def unknown(what: str, name: object, valid: Iterable[str]) -> ConfigError:
-    """Return the error for a name nobody knows: it lists the valid ones and the nearest."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"There is no {what} {name!r}.{guess} Choose one of: {', '.join(names)}.")
+def unknown_backend(spec: str, named: Collection[str] | None = None) -> ConfigError:
+    """Return the error for a spec whose backend nothing has.
+
+    Args:
+        spec: The string that was to name it.
+        named: The rerankers of the configuration file, where the string might have been one of those.
+    """
+    valid = [*entries(), *(named or ())]
+    if _REPOSITORY.fullmatch(spec):
+        recipes = importlib.import_module("rerank_plugins.backends.recipes")
+        known = [f"{each.family}:{spec}" for each in recipes.MODELS if spec.lower() == each.repository.lower()]
+        write = " or ".join(map(repr, [*known, f"onnx:{spec}", f"sentence-transformers:{spec}"]))
+        return ConfigError(
+            f"There is no backend {spec!r}: it looks like a model on the Hugging Face hub. Name what runs it too: {write}."
+        )
+    error = unknown("backend or named reranker" if named else "backend", spec.partition(":")[0], valid)
+    if named is None or named or nearest(spec, valid) is not None:
+        return error
+    return ConfigError(
+        f"{error} If it is a name in a configuration file: none is set. Pass its path as `config`, or set RERANK_PLUGINS_CONFIG."
+    )

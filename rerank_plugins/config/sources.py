@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core.address import SECRET_NAME, storable_url
+from ..core.choices import described
 from ..core.errors import ConfigError, clause
 from ..core.numeric import plain_number, shown
 from ..core.redaction import MASK
 from ..core.secret import Secret
 from ..core.text import sendable
-from .registry import entries, unknown
+from .registry import entries, unknown_backend
 
 __all__ = [
     "canonical",
@@ -50,7 +51,21 @@ SENT_ALONG = ("headers", "body", "query", "params")
 
 _ENVIRONMENT = re.compile(r'env:([^"&@/?#\s]+)')
 
-Profiles = Mapping[str, Mapping[str, Any]]
+Named = Mapping[str, Mapping[str, Any]]
+
+
+class Profiles(dict[str, Mapping[str, Any]]):
+    """The named rerankers of a configuration file; without a file, none."""
+
+    file: Path | None = None
+
+    def table(self, spec: object) -> str:
+        """Return where `spec` comes from, as errors name it: a table of the file, or the environment; else nothing."""
+        variable = os.environ.get(SPEC_VARIABLE) if spec is None else None
+        name = (variable or "default") if spec is None else spec
+        if isinstance(name, str) and name in self:
+            return f"{self.file} [rerankers.{name}]"
+        return SPEC_VARIABLE if variable else ""
 
 
 def profiles(path: str | os.PathLike[str] | None) -> Profiles:
@@ -61,7 +76,7 @@ def profiles(path: str | os.PathLike[str] | None) -> Profiles:
     """
     chosen = path or os.environ.get(CONFIG_VARIABLE)
     if not chosen:
-        return {}
+        return Profiles()
     if not isinstance(chosen, str | os.PathLike):
         raise ConfigError(f"config must be the path of a TOML file, got {shown(chosen)}.")
     try:
@@ -74,11 +89,11 @@ def profiles(path: str | os.PathLike[str] | None) -> Profiles:
             f"The configuration file {_cut(os.fspath(chosen))}{origin} cannot be read: {why}. Check the path."
         ) from error
     # The content is the key: size and time of a file may stay the same when it is replaced, and it is small.
-    return _parsed(file, content)
+    return _parsed(file.absolute(), file, content)
 
 
 @functools.lru_cache(maxsize=16)
-def _parsed(file: Path, content: bytes) -> Profiles:
+def _parsed(place: Path, file: Path, content: bytes) -> Profiles:
     try:
         parsed = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits; nested too deep
@@ -86,10 +101,49 @@ def _parsed(file: Path, content: bytes) -> Profiles:
     named = parsed.get("rerankers")
     if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
         raise ConfigError(f'{file} names no rerankers: it needs tables such as [rerankers.production] with use = "…".')
-    return named
+    found = Profiles((name, _anchored(table, place.parent)) for name, table in named.items())
+    found.file = file
+    return found
 
 
-def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bool = False) -> dict[str, Any]:
+def _anchored(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a spec of a file in `folder`, in which no path depends on the folder that the process runs in."""
+
+    def path(value: Any) -> Any:
+        # Joined, an absolute path stays as it is; one that begins with ~ is the user's.
+        return str(folder / value) if isinstance(value, str) and value and value[0] != "~" else value
+
+    def entry(value: Any) -> Any:
+        if isinstance(value, str):
+            backend, colon, model = value.partition(":")
+            relative = model in (".", "..") or model.startswith(("./", "../", ".\\", "..\\"))
+            return f"{backend}{colon}{folder / model}" if relative else value
+        return _anchored(value, folder) if isinstance(value, Mapping) else value
+
+    def entries_of(value: Any) -> Any:
+        return [entry(each) for each in value] if isinstance(value, list) else value
+
+    anchored = dict(spec)
+    for key, value in spec.items():
+        if key == "use":
+            anchored[key] = entry(value)
+        elif key == "api_key" and isinstance(value, str) and value.startswith("file:"):
+            anchored[key] = f"file:{path(value[5:])}"
+        elif key == "calibration" and isinstance(value, str):
+            anchored[key] = path(value)
+        elif key in ("cache", "calibration") and isinstance(value, Mapping) and "path" in value:
+            anchored[key] = {**value, "path": path(value["path"])}
+        elif key in HOLDS_SPECS and isinstance(value, Mapping):
+            inner = HOLDS_SPECS[key]
+            anchored[key] = {**value, inner: entries_of(value[inner])} if inner in value else value
+        elif key == "fallback":
+            anchored[key] = entries_of(value)
+        elif isinstance(value, Mapping) and "api_key" in value:  # a backend's own table
+            anchored[key] = _anchored(value, folder)
+    return anchored
+
+
+def parse(spec: str | Mapping[str, Any] | None, named: Named, *, explicit: bool = False) -> dict[str, Any]:
     """Return a spec in its long form, a mapping with `use`.
 
     Args:
@@ -112,24 +166,24 @@ def parse(spec: str | Mapping[str, Any] | None, named: Profiles, *, explicit: bo
             try:
                 spec = json.loads(spec)
             except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{SPEC_VARIABLE} begins like JSON and is none: {clause(error)}.") from error
+                raise ConfigError(
+                    f"{SPEC_VARIABLE} starts like JSON but does not parse: {clause(error)}. Check its quotes."
+                ) from error
     if isinstance(spec, Mapping):
         return guarded(spec)
     if not isinstance(spec, str):
         raise ConfigError(
-            f"A reranker is named by a text such as 'embedded' or 'cohere:MODEL', or by a mapping with `use`; "
-            f"not by a {type(spec).__name__}."
+            f"A reranker must be a string such as 'embedded' or 'cohere:MODEL', or a mapping with `use`, got {described(spec)}."
         )
     if spec in named:
         return guarded(named[spec])
     backend = spec.partition(":")[0]
-    known = entries()
-    if backend not in known:
-        raise unknown("backend or named reranker" if named else "backend", backend, [*known, *named])
+    if backend not in entries():
+        raise unknown_backend(spec, named)
     return {"use": spec}
 
 
-def spelled_out(spec: Mapping[str, Any], named: Profiles) -> dict[str, Any]:
+def spelled_out(spec: Mapping[str, Any], named: Named) -> dict[str, Any]:
     """Return a guarded copy in which the specs inside are the named rerankers themselves: it means the same without the file.
 
     Raises:
@@ -141,7 +195,7 @@ def spelled_out(spec: Mapping[str, Any], named: Profiles) -> dict[str, Any]:
 
 
 def _spelled_out(
-    spec: Mapping[str, Any], named: Profiles, within: tuple[str, ...], specs: Iterator[int]
+    spec: Mapping[str, Any], named: Named, within: tuple[str, ...], specs: Iterator[int]
 ) -> dict[str, Any]:
     # Ten named rerankers that each name the next one twice are 1,024 of the last: so all are counted, not only the depth.
     if len(within) > DEEPEST or next(specs) > MOST_SPECS:
@@ -151,7 +205,7 @@ def _spelled_out(
 
     def entry(each: Any) -> Any:
         if each is None:
-            raise ConfigError("A list of specs holds None, which is none: write 'passthrough' for the order given.")
+            raise ConfigError("A list of specs holds None: write 'passthrough' for the order given.")
         if isinstance(each, str) and each not in named:
             parse(each, named)  # for its error, which lists the names too
             return each
@@ -221,7 +275,7 @@ def _cut(text: str | bytes) -> str:
 def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain copy that may be printed, pickled and stored: no key, and nothing that may be a credential.
 
-    A key is left out, since it is found again in the environment, and so is what else has the name of a credential. Of
+    A key is left out (`"env:NAME"` and `"file:PATH"`, which only say where it is, stay), and so is what else has the name of a credential. Of
     headers, bodies and the query of a `base_url` only `"env:NAME"` stays, which names a credential and is none, and what
     is no text. A mask stands for every other text: a backend refuses a spec with one, rather than send less than before.
     """
@@ -229,7 +283,7 @@ def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in spec.items():
         if key == "api_key":
             told = Secret.of(value)
-            if told is not None and told.reveal().startswith("env:"):
+            if told is not None and told.reveal().startswith(("env:", "file:")):
                 kept[key] = told.reveal()
         elif key in SENT_ALONG and isinstance(value, Mapping):
             kept[key] = _masked(value)
@@ -280,15 +334,17 @@ def check_encodable(value: Any, path: str) -> None:
 def canonical(spec: Mapping[str, Any]) -> str:
     """Return a name that is the same for the same spec and keys, and tells neither.
 
-    Keys in the environment count too, so that a rotated one makes a new reranker.
+    Keys in the environment and in files count too, so that a rotated one makes a new reranker.
     """
 
-    def told(value: Any) -> str:
-        return value.reveal() if isinstance(value, Secret) else f"{type(value).__qualname__}@{id(value)}"
+    def plain(value: Any) -> Any:
+        if isinstance(value, Secret):
+            return [value.reveal(), value.file_version()]
+        return f"{type(value).__qualname__}@{id(value)}"
 
     keys = sorted(item for item in os.environ.items() if item[0].endswith(("KEY", "TOKEN", "_PATH", "_URL")))
     try:
-        text = json.dumps([spec, keys], sort_keys=True, default=told)
+        text = json.dumps([spec, keys], sort_keys=True, default=plain)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"The spec is not plain data: {clause(error)}. Use strings, numbers, lists and mappings."

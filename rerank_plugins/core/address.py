@@ -9,13 +9,23 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 from .errors import ConfigError, clause
 from .redaction import MASK
 from .secret import Secret, refuse_mask
 
-__all__ = ["SECRET_NAME", "Address", "PathURL", "looks_secret", "proxy_credentials", "proxy_variable", "storable_url"]
+__all__ = [
+    "SECRET_NAME",
+    "Address",
+    "PathURL",
+    "check_address",
+    "looks_secret",
+    "proxy_credentials",
+    "proxy_variable",
+    "storable_url",
+]
 
 SECRET_NAME = re.compile(
     r"auth|key|token|secret|cookie|password|passwd|jwt|credential|signature|session", re.IGNORECASE
@@ -91,13 +101,11 @@ class Address:
         Raises:
             ConfigError: It is not a URL, or a variable in it is not set.
         """
-        parts = _split(base_url)
-        if base_url and not parts.hostname:
-            raise ConfigError("base_url names no host: write it like http://127.0.0.1:8000.")
+        parts = _split(check_address(base_url, "base_url"), "base_url")
         userinfo, _, host = parts.netloc.rpartition("@")
         user, _, password = userinfo.partition(":")
         segments = [unquote(each) for each in parts.path.split("/")]
-        resolved = [_resolved(each) for each in segments]
+        resolved = [Secret(each).resolved().reveal() for each in segments]
         path = "/".join(
             each if new == old else quote(new, safe="")
             for each, old, new in zip(parts.path.split("/"), segments, resolved, strict=True)
@@ -106,7 +114,7 @@ class Address:
         return cls(
             PathURL(urlunsplit((parts.scheme, host, path, "", "")), tuple(sorted(secrets))),
             Secret("&".join(_sent(each) for each in parts.query.split("&"))) if parts.query else None,
-            Secret(f"{unquote(user)}:{_resolved(unquote(password))}") if userinfo else None,
+            Secret(f"{unquote(user)}:{Secret(unquote(password)).resolved().reveal()}") if userinfo else None,
         )
 
     def full(self, url: str) -> str:
@@ -138,6 +146,24 @@ class Address:
         public = [f"{name}={value}" for name, value in pairs if _is_public(name, value)]
         url = self.url.public()
         return f"{url}?{'&'.join(public)}" if public else url
+
+
+def check_address(value: Any, name: str) -> str:
+    """Return `value`: an http or https URL with a host, or an empty string. No variable that it names is read.
+
+    Raises:
+        ConfigError: It is none, or what was stored of one. The message does not quote it: it may hold a password.
+    """
+    if not isinstance(value, str) or (value and not value.startswith(("http://", "https://"))):
+        raise ConfigError(f"{name} must start with http:// or https://, and this address does not.")
+    parts = _split(value, name)
+    if value and not parts.hostname:
+        raise ConfigError(f"{name} names no host: write it like http://127.0.0.1:8000.")
+    password = parts.netloc.rpartition("@")[0].partition(":")[2]
+    texts = (unquote(password), *map(unquote, parts.path.split("/")))
+    for text in (*texts, *(unquote_plus(part or key) for key, part in _pairs(parts.query))):
+        refuse_mask(text, name)
+    return value
 
 
 def proxy_credentials() -> Iterator[str]:
@@ -176,7 +202,7 @@ def storable_url(base_url: str) -> str:
     stands for any other value, and for what looks like a key in the path, so that what reads it back says so, rather than
     send less than before.
     """
-    parts = _split(base_url)
+    parts = _split(base_url, "base_url")
     userinfo, _, host = parts.netloc.rpartition("@")
     netloc = parts.netloc if unquote(userinfo.partition(":")[2]).startswith("env:") else host
     stored = []
@@ -190,15 +216,15 @@ def storable_url(base_url: str) -> str:
     return urlunsplit((parts.scheme, netloc, path, "&".join(stored), ""))
 
 
-def _split(base_url: str) -> SplitResult:
+def _split(base_url: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(base_url)
     except ValueError as error:
-        raise ConfigError(f"base_url is not a URL ({clause(error)}): write it like http://127.0.0.1:8000.") from error
+        raise ConfigError(f"{name} is not a URL ({clause(error)}): write it like http://127.0.0.1:8000.") from error
     try:
         parts.port  # noqa: B018 (it is parsed when it is read)
     except ValueError:  # whose text may quote a password, of a URL where the @ was forgotten
-        raise ConfigError("base_url has a port that is not a number from 0 to 65535.") from None
+        raise ConfigError(f"{name} has a port that is not a number from 0 to 65535.") from None
     return parts
 
 
@@ -209,13 +235,8 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 def _sent(each: str) -> str:
     name, _, value = each.partition("=")
     value = unquote_plus(value or name)
-    resolved = _resolved(value)
+    resolved = Secret(value).resolved().reveal()
     return f"{name}={quote(resolved, safe='')}" if resolved != value else each
-
-
-def _resolved(value: str) -> str:
-    refuse_mask(value, "base_url")
-    return Secret(value).resolved().reveal()
 
 
 def _is_public(name: str, value: str) -> bool:

@@ -101,17 +101,14 @@ class Remote(Backend):
 
     def _known_address(self, given: str | None) -> str:
         variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
-        address = given or next(variables, "") or self.base_url
-        if address and not (isinstance(address, str) and address.startswith(("http://", "https://"))):
-            raise ConfigError("base_url must start with http:// or https://, and this address does not.")
-        return address
+        return given or next(variables, "") or self.base_url
 
     def _find_address(self, given: str | None) -> str:
         return self._known_address(given)
 
     def _find_key(self, given: Secret | None) -> Secret | None:
         if given is not None:
-            return given.resolved()
+            return given.resolved(files=True)
         if self._base.user is not None:  # named in the spec, where a key of the environment is not
             return None
         for variable in self.key_variables:

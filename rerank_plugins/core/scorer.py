@@ -175,6 +175,9 @@ class Backend(Scorer):
     """Parts of one call that run at once, where the core splits it."""
     by_model: ClassVar[Mapping[str, Capabilities]] = {}
     """Rows for the models that differ from the class's `capabilities`."""
+    Options: ClassVar[type[Any] | None] = None
+    """The model of its options (see `rerank_plugins.options`): it is made with `options`, an instance of that, and with
+    `model` where it has models. `None`: its options are the keyword arguments of its constructor."""
 
     def __init__(self, model: str | None = None) -> None:
         """Take the model's name, or the default one."""

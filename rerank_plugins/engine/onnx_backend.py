@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from ..core.devices import devices
 from ..core.errors import ConfigError
 from ..core.model_id import ModelId
 from ..core.scorer import Backend
 from .digest import digest, reading
 from .files import only_regular
 from .onnx_model import BATCH_TOKENS, OnnxModel, loaded, model_file
-from .options import devices, offered, size
+from .options import offered, size
 from .runtimes import choose
 
 __all__ = ["OnnxBackend"]

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from ..core.devices import devices
 from ..core.errors import ConfigError
 from ..core.model_id import ModelId
 from ..core.scorer import Backend
 from ..core.types import RerankRequest, Scores, checked
 from .digest import digest, reading
-from .options import devices, offered, size
+from .options import offered, size
 from .resident import Placement, Resident
 
 __all__ = ["TorchBackend"]
@@ -39,20 +40,22 @@ class TorchBackend(Backend, Generic[M]):
         max_tokens: int | None = None,
         batch_tokens: int | None = None,
         runtime: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         """Point at a model's folder; it is loaded by the first call, or by `warmup()`.
 
         Args:
             loaded: Gives the process's one model of a folder and a placement.
             model: The folder.
-            placement: All but the device. Its `dtype`: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto`
-                is bfloat16 on a CPU that has it too; `float32`, `bfloat16`, and `float16` on a GPU.
+            placement: What only this engine has; device and dtype are added.
             device: `cpu`, `cuda`, `cuda:1`, `mps`; `None` and `auto` are an NVIDIA GPU where there is one, else the CPU.
                 A list of GPUs (`["cuda:0", "cuda:1"]`) holds a copy of the model on each, and deals out the batches of
                 a call among them, where the backend is one of those that can.
             max_tokens: The longest input in tokens; `None` is what the folder says.
             batch_tokens: Tokens of one batch; `None` is 1,024 on a CPU and 16,384 on a GPU.
             runtime: `torch`.
+            dtype: `None` is float32 on a CPU, bfloat16 on a GPU that has it; `auto` is bfloat16 on a CPU that has it too;
+                `float32`, `bfloat16`, and `float16` on a GPU.
 
         Raises:
             ConfigError: No folder was named, or a value is not offered.
@@ -61,11 +64,12 @@ class TorchBackend(Backend, Generic[M]):
         if not model:
             raise ConfigError(f"{self.name} needs a model: write {self.name}:/path/to/folder.")
         each_device = self.asked(
-            max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=placement.dtype
+            max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=dtype
         )
         self.folder = Path(model).expanduser()
         self.batch_tokens = batch_tokens
         self._loaded = loaded
+        placement = replace(placement, dtype=dtype)
         self._placements = [placement.on(each) for each in each_device]
         self._held: list[M] = []
 

@@ -14,10 +14,12 @@ from ..core.errors import Rejected, TransientError
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
+from ..options import Count, Seconds
 from .deadline import passed
 from .shared import Shared, now
+from .stack import PolicyOptions, Stack
 
-__all__ = ["FAILURES", "RESET_S", "Breaker"]
+__all__ = ["FAILURES", "RESET_S", "Breaker", "BreakerOptions"]
 
 _log = logging.getLogger("rerank_plugins")
 
@@ -25,6 +27,19 @@ FAILURES = 5
 RESET_S = 30.0
 
 Standing = Literal["closed", "open", "half_open"]
+
+
+class BreakerOptions(PolicyOptions):
+    """When a vendor that keeps failing is left alone."""
+
+    failures: Count = FAILURES
+    """Failed calls in a row, after which it is not asked."""
+    reset_s: Seconds = RESET_S
+    """Seconds after which one call is sent again, to see."""
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` behind the breaker of the backend's account."""
+        return Breaker(scorer, stack.backend.account, failures=self.failures, reset_s=self.reset_s)
 
 
 class _Circuit:

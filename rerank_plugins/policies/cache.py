@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, Self
+
+from pydantic import model_validator
 
 from ..core.call import record_event
+from ..core.errors import ConfigError, clause
 from ..core.fork import Lock
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
 from ..core.types import RerankRequest, Scores, Span, Usage, is_score
+from ..options import Count, FilePath, Seconds, refused
+from .memory import MemoryStore
+from .stack import PolicyOptions, Stack
 
-__all__ = ["Cache", "Store"]
+__all__ = ["Cache", "CacheOptions", "Store"]
 
 _log = logging.getLogger("rerank_plugins")
 
@@ -28,6 +36,52 @@ _Entry = tuple[float | None, bool | None, tuple[Span, ...], tuple[str, int] | No
 place, where one reply covered its whole request: that decides between equal scores."""
 _ITEMS_PER_ENTRY = 16
 """An entry of JSON takes as long as about so many items of other work on text."""
+
+
+MAX_ENTRIES = 100_000
+"""Scores (of a listwise backend: lists); about 40 MB in memory."""
+
+
+class CacheOptions(PolicyOptions):
+    """Where scores that were paid for once are kept."""
+
+    kind: Literal["memory", "disk"] = "memory"
+    """`memory`: of this process. `disk`: in a SQLite file that processes of one machine share."""
+    max_entries: Count = MAX_ENTRIES
+    """Scores that are kept (of a listwise backend: lists); the oldest are dropped first."""
+    path: FilePath | None = None
+    """The file of a `disk` cache; without it, one in the user's cache folder. In a configuration file a relative path
+    counts from that file's folder."""
+    ttl_s: Seconds | None = None
+    """Seconds that a score is kept; `None` is for ever."""
+
+    @model_validator(mode="after")
+    def _path_of_a_file(self) -> Self:
+        if self.path is not None and self.kind != "disk":
+            raise refused("has a path, which belongs to kind 'disk': a memory cache has no file")
+        return self
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` with a cache of its scores."""
+        if stack.backend.instant:
+            return scorer
+        store: Store
+        if self.kind == "disk":
+            from .disk import DiskStore  # SQLite
+
+            store = DiskStore(_file(self.path), self.max_entries, self.ttl_s)
+        else:
+            store = MemoryStore(self.max_entries, self.ttl_s)
+        return Cache(scorer, store, stack.cache_identity)
+
+
+def _file(path: str | os.PathLike[str] | None) -> Path:
+    try:
+        if path:
+            return Path(path).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
+    except RuntimeError as error:  # a container's user without a home
+        raise ConfigError(f"cache.path: this user's home folder is not known ({clause(error)}): name a file.") from error
 
 
 class _Known(NamedTuple):

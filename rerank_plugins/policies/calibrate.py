@@ -5,11 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..calibration.file import read
+from ..calibration.identity import difference, pending
 from ..core.curve import Curve
+from ..core.errors import ConfigError
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
+from ..options import FilePath
+from .stack import PolicyOptions, Stack
 
-__all__ = ["Calibrate"]
+__all__ = ["Calibrate", "CalibrationOptions"]
+
+
+class CalibrationOptions(PolicyOptions):
+    """A fitted curve, which makes scores of one backend probabilities."""
+
+    path: FilePath
+    """The file that `rerank-plugins calibrate` wrote. In a configuration file a relative path counts from its folder."""
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` with the relevance that the file makes of its raw scores."""
+        label = stack.backend.label
+        if scorer.instant or scorer.capabilities.scale == "ordinal":
+            raise ConfigError(f"{label} only orders documents: there are no scores to calibrate. Leave it out.")
+        fitted = read(self.path)
+
+        def check() -> bool:
+            current = stack.scored()
+            what = difference(fitted.of, current)
+            if what is not None:
+                of = ":".join(dict.fromkeys(str(each) for each in (fitted.of["backend"], fitted.of["model"]) if each))
+                raise ConfigError(
+                    f"The calibration {self.path} was fitted to the scores of {of}, and this is {stack.backend.label}: "
+                    f"{what}. Leave `calibration` out, or make one for this reranker with `rerank-plugins calibrate`."
+                )
+            return not pending(fitted.of, current)
+
+        check()
+        return Calibrate(scorer, fitted.curve, check)
 
 
 class Calibrate(Wrapper):

@@ -4,14 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from ..core.call import record_event
+from ..core.numeric import MOST
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
+from ..options import Count, Fraction, Options, Spec, refused
 from .composite import Composite, joint
 
-__all__ = ["Cascade"]
+__all__ = ["Cascade", "CascadeOptions"]
+
+
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MOST}
+
+
+class CascadeOptions(Options):
+    """Rerankers in turn: a cheap one over all documents, the next one over the best of them."""
+
+    stages: Sequence[Spec]
+    """Two specs or more, the cheapest first."""
+    keep: Annotated[
+        Sequence[Count],
+        BeforeValidator(lambda value: [value] if isinstance(value, int | float) else value),
+        WithJsonSchema({"anyOf": [_COUNT, {"type": "array", "items": _COUNT, "minItems": 1}]}),
+    ]
+    """How many documents go on after each stage but the last."""
+    gate: Fraction | None = None
+    """Where a stage's best document leads the second by at least so much `relevance_score`, the later stages are spared."""
+
+    @model_validator(mode="after")
+    def _one_number_between_stages(self) -> Self:
+        if len(self.stages) < 2:
+            raise refused(f"must have two stages or more, the cheapest first, got {len(self.stages)}")
+        if len(self.keep) != len(self.stages) - 1:
+            raise refused(
+                f"must have one number in keep for each stage but the last, {len(self.stages) - 1} here, got {len(self.keep)}"
+            )
+        return self
 
 
 class Cascade(Composite):

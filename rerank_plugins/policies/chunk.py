@@ -4,20 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
+from pydantic import PlainValidator, WithJsonSchema, model_validator
+
+from ..core.numeric import MOST, integer
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import check_cancelled, run_on_text_thread, run_text_work
 from ..core.types import RerankRequest, Scores, Span
+from ..options import Count, checked, refused
 from .pieces import pieces
-from .truncate import MARKS, length, room_beside
+from .stack import PolicyOptions, Stack
+from .truncate import MARKS, Truncate, length, room_beside
 
-__all__ = ["AGGREGATES", "Aggregate", "Chunk"]
+__all__ = ["AGGREGATES", "Aggregate", "Chunk", "LongDocumentsOptions"]
 
 Aggregate = Literal["max", "mean_top_k", "first_plus_max"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 TOP_K = 3
 _LEAST = 16
+
+
+class LongDocumentsOptions(PolicyOptions):
+    """What happens to a document that is longer than the backend reads."""
+
+    mode: Literal["truncate", "head_tail", "error", "chunk"] = "chunk"
+    """`truncate`: the end is cut. `head_tail`: the middle is taken out. `error`: the call is refused. `chunk`: all of it is
+    read, in pieces whose scores are joined."""
+    tokens: Count | None = None
+    """Of `chunk`: tokens of one piece; `None` is what the model reads beside the query."""
+    overlap: (
+        Annotated[
+            int,
+            PlainValidator(checked(lambda value, name: integer(value, name, 0))),
+            WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST}),
+        ]
+        | None
+    ) = None
+    """Of `chunk`: tokens that a piece repeats of the one before; `None` is an eighth of a piece."""
+    aggregate: Aggregate = "max"
+    """Of `chunk`: how the scores of the pieces are joined."""
+
+    @model_validator(mode="after")
+    def _of_one_mode(self) -> Self:
+        others = self.model_fields_set - {"mode"}
+        if self.mode != "chunk" and others:
+            raise refused(f"has {', '.join(sorted(others))}, which belongs to mode 'chunk'; the mode is {self.mode!r}")
+        if self.tokens is not None and self.overlap is not None and self.overlap >= self.tokens:
+            raise refused(f"must have an overlap ({self.overlap}) below its tokens ({self.tokens})")
+        return self
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` with long documents cut or parted, where it has a limit at all."""
+        limits = scorer.capabilities
+        limited = limits.max_tokens is not None or limits.max_document_tokens is not None
+        if self.mode != "chunk":
+            return Truncate(scorer, self.mode) if limited else scorer
+        if scorer.instant or not (limited or self.tokens):
+            return scorer
+        return Chunk(scorer, tokens=self.tokens, overlap=self.overlap, aggregate=self.aggregate)
 
 
 @dataclass(frozen=True, slots=True)

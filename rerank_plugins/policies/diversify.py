@@ -6,6 +6,10 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, PlainValidator
+from pydantic.json_schema import SkipJsonSchema
 
 from ..core.deadline import seconds_left
 from ..core.errors import ConfigError, RerankError
@@ -14,8 +18,9 @@ from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import SLICE, check_cancelled
 from ..core.types import RerankRequest, Scores
 from ..core.words import word_slices
+from ..options import Count, Fraction, Options, refused
 
-__all__ = ["LAMBDA", "TOP_N", "Diversify", "term_overlap"]
+__all__ = ["LAMBDA", "TOP_N", "Diversify", "DiversifyOptions", "term_overlap"]
 
 LAMBDA = 0.7
 TOP_N = 10
@@ -36,6 +41,29 @@ def _overlap(mine: frozenset[str], theirs: frozenset[str]) -> float:
     # An intersection in C would hold the interpreter lock as long as it takes.
     both = len(few & many) if len(few) <= SLICE else sum(word in many for word in few)
     return both / (len(mine) + len(theirs) - both) if mine or theirs else 1.0
+
+
+def _function(value: Any) -> Any:
+    if not callable(value):
+        raise refused("must be a function that returns a number from 0 to 1 for two strings")
+    return value
+
+
+class DiversifyOptions(Options):
+    """How the first documents are spread out, so that they do not all say the same."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    trade: Fraction = Field(default=LAMBDA, alias="lambda")
+    """1 is relevance alone, 0 is difference alone."""
+    top_n: Count = TOP_N
+    """How many of the first documents are chosen so; the others follow by score."""
+    similarity: SkipJsonSchema[Annotated[Callable[[str, str], float], PlainValidator(_function)]] = term_overlap
+    """A function of two strings that returns a number from 0 to 1; only in a spec in Python."""
+
+    def wrap(self, scorer: Scorer) -> Scorer:
+        """Return `scorer` with its best documents spread out."""
+        return Diversify(scorer, trade=self.trade, top_n=self.top_n, similarity=self.similarity)
 
 
 class Diversify(Wrapper):

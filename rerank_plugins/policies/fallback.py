@@ -20,14 +20,26 @@ from ..core.model_id import ModelId
 from ..core.redaction import one_line, summary
 from ..core.scorer import Scorer
 from ..core.types import RerankRequest, Scores
+from ..options import Options, Spec
 from .composite import Composite, followable
 from .deadline import bounded, seconds_left
 
-__all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback"]
+__all__ = ["CAUSES", "DEFAULT_CAUSES", "Cause", "Fallback", "FallbackOptions"]
 
 Cause = Literal["transient", "bad_response", "deadline", "rejected"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 DEFAULT_CAUSES: tuple[Cause, ...] = ("transient", "bad_response", "deadline")
+
+
+class FallbackOptions(Options):
+    """What answers where the reranker cannot."""
+
+    specs: Sequence[Spec] = ()
+    """Specs, tried in order. A string takes `retry`, `timeout`, `limit`, `breaker` and `cache` from the spec around it; a
+    mapping and a named reranker stand alone."""
+    on: Sequence[Cause] = DEFAULT_CAUSES
+    """After which errors the next one is asked."""
+
 
 QUICK_S = 0.05
 QUICK_S_PER_CHARACTER = 1e-6

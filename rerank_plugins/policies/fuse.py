@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+
+from ..core.choices import described
 from ..core.scorer import Scorer
 from ..core.text_work import run_text_work
 from ..core.together import together
 from ..core.types import Capabilities, RerankRequest, Scores
+from ..options import SPEC_SCHEMA, Number, Options, refused
 from .composite import Composite, joint
 
-__all__ = ["METHODS", "RRF_K", "Fuse", "Method"]
+__all__ = ["METHODS", "RRF_K", "Fuse", "FuseOptions", "Method"]
 
 Method = Literal["rrf", "weighted"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -25,6 +29,56 @@ RRF_K = 60
 
 _ITEMS_PER_SCORE = 4
 """Joining one score of one list takes as long as about so many items of other work on text."""
+
+
+def _partners(value: Any) -> Any:
+    if value != "retrieval" and not (isinstance(value, list | tuple) and value):
+        raise refused(
+            f"must be 'retrieval' or a list of specs, got {described(value) if value != [] else 'an empty list'}"
+        )
+    return value
+
+
+class FuseOptions(Options):
+    """Several orders that are joined into one."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    partners: Annotated[
+        Any,
+        PlainValidator(_partners),
+        WithJsonSchema({"anyOf": [{"const": "retrieval"}, {"type": "array", "items": SPEC_SCHEMA, "minItems": 1}]}),
+    ] = Field(alias="with")
+    """`retrieval`, the retriever's order or scores; or a list of specs."""
+    method: Method = "rrf"
+    """`rrf`: reciprocal ranks. `weighted`: the mean of the relevance scores."""
+    weights: Sequence[Number] | None = None
+    """One number for each list that is joined, the reranker's own first; equal unless written."""
+    k: Number | None = None
+    """Of `rrf`: how little the first ranks stand out; 60 unless written."""
+
+    @model_validator(mode="after")
+    def _weights_for_each(self) -> Self:
+        lists = 1 + (1 if self.retrieval else len(self.partners))
+        if self.weights is not None and len(self.weights) != lists:
+            raise refused(
+                f"must have {lists} numbers in weights, one for each list that is joined, got {len(self.weights)}"
+            )
+        if self.weights is not None and not any(self.weights):
+            raise refused("has only 0 in weights: nothing would be joined")
+        if self.k is not None and self.method != "rrf":
+            raise refused("has k, which belongs to the method 'rrf'")
+        return self
+
+    @property
+    def retrieval(self) -> bool:
+        """Whether the retriever's order is one of the lists."""
+        return isinstance(self.partners, str)
+
+    def fused(self, scorers: Sequence[Scorer]) -> Scorer:
+        """Return the fusion of `scorers`, and of the retriever's order where that is one of the lists."""
+        k = RRF_K if self.k is None else self.k
+        return Fuse(scorers, retrieval=self.retrieval, method=self.method, weights=self.weights, k=k)
 
 
 class Fuse(Composite):

@@ -8,22 +8,50 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from ..core.errors import DeadlineExceeded, RateLimited
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import characters, run_text_work
 from ..core.tokens import estimate
 from ..core.types import RerankRequest, Scores
+from ..options import Count, refused
 from .deadline import passed, seconds_left
 from .retry import LONGEST_WAIT
 from .shared import Shared, now
+from .stack import PolicyOptions, Stack
 
-__all__ = ["Limit"]
+__all__ = ["Limit", "LimitOptions"]
 
 MINUTE = 60.0
 PATIENCE = 1.0
 """Seconds after which one that was called and did not come is passed over; it keeps its place for when it comes."""
+
+
+class LimitOptions(PolicyOptions):
+    """What the account may send in a minute. All rerankers of the process with one backend, address and key share it."""
+
+    requests_per_minute: Count | None = None
+    """Requests, retries and the parts of a split call included."""
+    tokens_per_minute: Count | None = None
+    """Tokens, estimated from above until the vendor says how many it counted."""
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.requests_per_minute is None and self.tokens_per_minute is None:
+            raise refused("needs requests_per_minute, tokens_per_minute or both")
+        return self
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` held to what the backend's account may send."""
+        return Limit(
+            scorer,
+            stack.backend.account,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
 
 
 class _Ticket:

@@ -8,12 +8,31 @@ import random
 from ..core.errors import TransientError
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
+from ..options import Count, Wait
 from .deadline import seconds_left
+from .stack import PolicyOptions, Stack
 
-__all__ = ["Retry"]
+__all__ = ["Retry", "RetryOptions"]
 
 LONGEST_WAIT = 60.0
 """Seconds: a vendor that asks for more than this is down for the purposes of a query."""
+
+
+class RetryOptions(PolicyOptions):
+    """When a request is sent again."""
+
+    attempts: Count = 3
+    """Attempts in all, the first one included."""
+    wait_initial: Wait = 0.5
+    """Seconds before the second attempt, at most; the bound doubles with each attempt."""
+    wait_max: Wait = 8.0
+    """Seconds before any attempt, at most."""
+
+    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
+        """Return `scorer` asked again after errors that may pass."""
+        if self.attempts == 1:
+            return scorer
+        return Retry(scorer, attempts=self.attempts, wait_initial=self.wait_initial, wait_max=self.wait_max)
 
 
 class Retry(Wrapper):

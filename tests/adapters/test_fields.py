@@ -66,7 +66,7 @@ class TestConstruction:
             ({"reranker": "lexicl"}, ConfigError, "Did you mean 'lexical'"),
             ({"reranker": {"use": "lexical", "retri": 3}}, ConfigError, "Did you mean 'retry'"),
             ({"reranker": {"use": "http"}}, ConfigError, "base_url"),
-            ({"reranker": 5}, ConfigError, "not by a int"),
+            ({"reranker": 5}, ConfigError, "must be a string such as .*, got 5"),
             ({"reranker": "lexical", "top_n": 0}, InputError, "at least 1"),
             ({"reranker": "lexical", "top_n": -1}, InputError, "at least 1"),
             ({"reranker": "lexical", "top_n": 2.0}, InputError, "top_n must be an integer of at least 1.*got 2.0"),

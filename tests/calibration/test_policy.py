@@ -202,9 +202,16 @@ def test_a_broken_file_is_told_with_a_way_out(made, tmp_path, change, why):
         load_reranker({"use": "lexical", "calibration": path})
 
 
-@pytest.mark.parametrize("path", ["nowhere.json", "", 7])
-def test_no_file(path):
-    with pytest.raises(ConfigError, match="rerank-plugins calibrate"):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nowhere.json", "rerank-plugins calibrate"),
+        ("", r"^calibration\.path must be the path of a file, got an empty string"),
+        (7, r"^calibration\.path must be the path of a file, got 7"),
+    ],
+)
+def test_no_file(path, why):
+    with pytest.raises(ConfigError, match=why):
         load_reranker({"use": "lexical", "calibration": path})
 
 

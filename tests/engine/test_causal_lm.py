@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from bounds import BFLOAT16, OTHER_CODE, near
+from building import build
 from language_models import CHAT, CONTEXT, FAMILIES, language_model
 from models import SENTENCES
 
@@ -43,7 +44,7 @@ def folders(tmp_path_factory):
 
 
 def backend(folder, family, **options):
-    return CausalLM(str(folder), template=family, device="cpu", **options)
+    return build(CausalLM, str(folder), template=family, device="cpu", **options)
 
 
 def scored(made, documents, query=QUERY, instruction=None):
@@ -269,7 +270,7 @@ def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_fol
         (cross_encoder_folder, "mxbai", "is a BertForSequenceClassification"),
         (tmp_path / "nothing", "qwen3", "There is no folder"),
         (tmp_path, "qwen3", "holds no config.json"),
-        (folders("qwen3"), "gpt", "template 'gpt' is not offered here"),
+        (folders("qwen3"), "gpt", "^template must be one of bge-gemma, mxbai, qwen3 or zerank"),
         (folders("qwen3"), None, "needs the template"),
     ):
         with pytest.raises(ConfigError, match=told):

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 from bounds import near
+from building import build
 from checkpoints import checkpoint
 from language_models import language_model, listwise
 from models import SENTENCES
@@ -17,9 +18,9 @@ from rerank_plugins import BackendError, ConfigError, load_reranker
 from rerank_plugins.backends.causal_lm import CausalLM
 from rerank_plugins.backends.listwise import Listwise
 from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.core.devices import devices
 from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.engine.batches import plan
-from rerank_plugins.engine.options import devices
 from rerank_plugins.engine.resident import Placement
 
 WORDS = " ".join(SENTENCES).split()
@@ -76,8 +77,8 @@ def nothing():
 
 
 def test_two_copies_give_the_scores_of_one(folder):
-    alone = asyncio.run(SentenceTransformers(str(folder), device="cpu").ascore(REQUEST))
-    made = on_two(SentenceTransformers(str(folder), batch_tokens=64))
+    alone = asyncio.run(build(SentenceTransformers, str(folder), device="cpu").ascore(REQUEST))
+    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=64))
     first, second = made.torch_models
     assert first is not second
     met = threading.Barrier(2, timeout=30)
@@ -97,7 +98,7 @@ def test_two_copies_give_the_scores_of_one(folder):
 
 
 def test_whoever_is_free_takes_the_next_batch_longest_first(folder):
-    made = on_two(SentenceTransformers(str(folder), batch_tokens=64))
+    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=64))
     done = threading.Event()
     log, (slow, fast) = watched(made, lambda: done.wait(30), nothing)
     rows = made.torch_model.encoder.pairs(REQUEST.query, DOCUMENTS, made.capabilities.max_tokens)
@@ -118,7 +119,7 @@ def test_whoever_is_free_takes_the_next_batch_longest_first(folder):
 
 
 def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_device(folder):
-    made = on_two(SentenceTransformers(str(folder), batch_tokens=16))
+    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=16))
 
     def broken():
         raise ValueError("broken")
@@ -128,7 +129,7 @@ def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_dev
         asyncio.run(made.ascore(REQUEST))
     assert len(log) < len(DOCUMENTS)
 
-    made = on_two(SentenceTransformers(str(folder), batch_tokens=16))
+    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=16))
     held = threading.Event()
     log, _ = watched(made, lambda: held.wait(30), lambda: held.wait(30))
 
@@ -148,8 +149,8 @@ def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_dev
 
 
 def test_a_device_that_is_full_gets_halves_and_the_other_goes_on(folder):
-    alone = asyncio.run(SentenceTransformers(str(folder), device="cpu").ascore(REQUEST))
-    made = on_two(SentenceTransformers(str(folder), batch_tokens=200))
+    alone = asyncio.run(build(SentenceTransformers, str(folder), device="cpu").ascore(REQUEST))
+    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=200))
     both = threading.Barrier(2, timeout=30)
     once = [threading.Event(), threading.Event()]
 
@@ -168,7 +169,7 @@ def test_a_device_that_is_full_gets_halves_and_the_other_goes_on(folder):
 
 
 def test_copies_are_shared_and_leave_with_who_holds_them(folder):
-    made, other = on_two(SentenceTransformers(str(folder))), on_two(SentenceTransformers(str(folder)))
+    made, other = on_two(build(SentenceTransformers, str(folder))), on_two(build(SentenceTransformers, str(folder)))
     asyncio.run(made.ascore(REQUEST))
     networks = [weakref.ref(each.network) for each in made.torch_models]
     assert made.torch_models == other.torch_models
@@ -181,7 +182,7 @@ def test_copies_are_shared_and_leave_with_who_holds_them(folder):
 
 
 def test_warmup_loads_every_copy(folder):
-    made = on_two(SentenceTransformers(str(folder), dtype="bfloat16"), dtype="bfloat16")
+    made = on_two(build(SentenceTransformers, str(folder), dtype="bfloat16"), dtype="bfloat16")
     asyncio.run(made.awarmup())
     assert [model._network is not None for model in made.torch_models] == [True, True]
     assert made.torch_models[1]._reader is None, "one tokenizer is enough"
@@ -189,15 +190,15 @@ def test_warmup_loads_every_copy(folder):
 
 def test_language_models_too(tmp_path):
     model = language_model(tmp_path / "qwen3", "qwen3")
-    alone = CausalLM(str(model), template="qwen3", device="cpu")
-    made = on_two(CausalLM(str(model), template="qwen3", batch_tokens=40), template="qwen3")
+    alone = build(CausalLM, str(model), template="qwen3", device="cpu")
+    made = on_two(build(CausalLM, str(model), template="qwen3", batch_tokens=40), template="qwen3")
     expected = asyncio.run(alone.ascore(REQUEST)).values
     assert asyncio.run(made.ascore(REQUEST)).values == near(expected)
     assert all(each._network is not None for each in made.torch_models)
 
 
 def test_one_device_in_a_list_is_that_device(folder, cross_encoder_folder):
-    one, same = (SentenceTransformers(str(folder), device=each) for each in ("cpu", ["cpu"]))
+    one, same = (build(SentenceTransformers, str(folder), device=each) for each in ("cpu", ["cpu"]))
     assert one.torch_models == same.torch_models
     with (
         load_reranker(f"onnx:{cross_encoder_folder}", device=["cpu"]) as reranker,
@@ -218,7 +219,7 @@ def test_one_device_in_a_list_is_that_device(folder, cross_encoder_folder):
         (["cpu:0", "cpu:1"], "'cpu:0' beside others: several devices are GPUs"),
         (["cuda:0", "xpu:0"], "cuda and xpu.*one kind"),
         (["cuda:0", 1], "1 beside others"),
-        ({"cuda": 0}, "has to be a name"),
+        ({"cuda": 0}, "must be a name"),
         (["abacus:0", "abacus:1"], "device 'abacus:[01]' cannot be used here.*try 'cpu'"),
         (["abacus"], "device 'abacus' cannot be used here"),
     ],
@@ -234,6 +235,6 @@ def test_devices_that_cannot_be_had_are_said(device, told, folder):
 def test_what_runs_on_one_device_says_so(tmp_path, cross_encoder_folder):
     model = listwise(tmp_path / "jina")
     with pytest.raises(ConfigError, match=r"runs on one device.*name one"):
-        Listwise(str(model), device=["cuda:0", "cuda:1"])
-    with pytest.raises(ConfigError, match="device 'cuda:0' is not offered here; choose one of: cpu, auto"):
+        build(Listwise, str(model), device=["cuda:0", "cuda:1"])
+    with pytest.raises(ConfigError, match=r"^device must be one of auto or cpu"):
         load_reranker(f"onnx:{cross_encoder_folder}", device=["cuda:0", "cuda:1"])

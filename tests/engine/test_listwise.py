@@ -7,6 +7,7 @@ import random
 
 import pytest
 from bounds import OTHER_CODE, SAME_INPUT, near
+from building import build
 from language_models import LISTWISE_CONTEXT, language_model, listwise
 from models import SENTENCES
 
@@ -90,7 +91,7 @@ def theirs(folder, documents, instruction=None, room=LISTWISE_CONTEXT, longest=S
 
 @pytest.mark.parametrize("instruction", [None, "Prefer the moon."], ids=["plain", "instructed"])
 def test_the_scores_are_the_makers(folder, instruction):
-    ours = scored(Listwise(str(folder), device="cpu", **SIZES), DOCUMENTS, instruction=instruction)
+    ours = scored(build(Listwise, str(folder), device="cpu", **SIZES), DOCUMENTS, instruction=instruction)
     expected = theirs(folder, DOCUMENTS, instruction)
     assert ours.values == near(expected, OTHER_CODE)
     assert max(expected) - min(expected) > 0.05, "the scores have to differ, or the test says nothing"
@@ -100,14 +101,14 @@ def test_the_scores_are_the_makers(folder, instruction):
 
 def test_layers_that_see_a_window_and_another_projector(tmp_path):
     made = listwise(tmp_path / "v3.5", projected=8, window=32)
-    assert scored(Listwise(str(made), device="cpu", **SIZES), DOCUMENTS[:6]).values == near(
+    assert scored(build(Listwise, str(made), device="cpu", **SIZES), DOCUMENTS[:6]).values == near(
         theirs(made, DOCUMENTS[:6]), OTHER_CODE
     )
 
 
 def test_more_than_a_block_is_read_as_the_maker_does_and_said(folder):
     longest = 120
-    made = Listwise(str(folder), device="cpu", **SIZES | {"document_tokens": LISTWISE_CONTEXT - longest})
+    made = build(Listwise, str(folder), device="cpu", **SIZES | {"document_tokens": LISTWISE_CONTEXT - longest})
     ours = scored(made, DOCUMENTS)
     assert ours.values == near(theirs(folder, DOCUMENTS, longest=LISTWISE_CONTEXT - longest), OTHER_CODE)
     assert "were read in" in ours.reason
@@ -122,7 +123,7 @@ def test_more_than_a_block_is_read_as_the_maker_does_and_said(folder):
 
 
 def test_a_document_cannot_pose_as_another(folder):
-    made = Listwise(str(folder), device="cpu", **SIZES)
+    made = build(Listwise, str(folder), device="cpu", **SIZES)
     prompts = made.torch_model.reader
     marks = {
         prompts.encoder.token(each) for each in ("<|im_start|>", "<|im_end|>", "<think>", "</think>", PASSAGE, QUERY)
@@ -140,7 +141,7 @@ def test_a_document_cannot_pose_as_another(folder):
 
 
 def test_what_is_too_long_is_cut_and_said(folder):
-    made = Listwise(str(folder), device="cpu", **SIZES)
+    made = build(Listwise, str(folder), device="cpu", **SIZES)
     long = " ".join(WORDS * 20)
     kept = long[: made.tokens(long)[SIZES["document_tokens"] - 1][1]]
     ours = scored(made, [long, SENTENCES[0]])
@@ -151,9 +152,9 @@ def test_what_is_too_long_is_cut_and_said(folder):
 
 def test_what_is_no_listwise_model_says_so(folder, tmp_path):
     with pytest.raises(ConfigError, match="is a Qwen3ForCausalLM, and the listwise engine is for a JinaForRanking"):
-        Listwise(str(language_model(tmp_path / "plain", "qwen3")))
+        build(Listwise, str(language_model(tmp_path / "plain", "qwen3")))
     with pytest.raises(ConfigError, match=f"max_tokens 9999 is more than the {LISTWISE_CONTEXT}"):
-        Listwise(str(folder), max_tokens=9999)
+        build(Listwise, str(folder), max_tokens=9999)
     from safetensors.torch import load_file, save_file
 
     bare = listwise(tmp_path / "bare")
@@ -161,4 +162,4 @@ def test_what_is_no_listwise_model_says_so(folder, tmp_path):
     del weights["projector.2.weight"]
     save_file(weights, bare / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match=r"lack projector\.2\.weight"):
-        scored(Listwise(str(bare)), SENTENCES)
+        scored(build(Listwise, str(bare)), SENTENCES)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from bounds import near
+from building import build
 from checkpoints import checkpoint
 from models import SENTENCES
 from tokenizers import Tokenizer
@@ -45,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    made = SentenceTransformers(str(folder), device="cpu")
+    made = build(SentenceTransformers, str(folder), device="cpu")
     return [asyncio.run(made.ascore(each)).values for each in REQUESTS]
 
 
@@ -87,7 +88,7 @@ async def at_once(made, requests=REQUESTS):
 
 
 def test_nothing_to_score_is_scored_at_once(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     network = on_gpu(made)
     nothing = RerankRequest(query="tides", documents=())
     assert asyncio.run(asyncio.wait_for(made.ascore(nothing), 30)).values == ()
@@ -95,7 +96,7 @@ def test_nothing_to_score_is_scored_at_once(folder):
 
 
 def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
-    made = SentenceTransformers(str(folder), batch_tokens=512)
+    made = build(SentenceTransformers, str(folder), batch_tokens=512)
     network = on_gpu(made)
     for each in REQUESTS:
         asyncio.run(made.ascore(each))
@@ -110,7 +111,7 @@ def test_calls_at_once_share_batches_on_a_gpu(folder, alone):
 
 
 def test_never_on_a_cpu(folder, alone):
-    made = SentenceTransformers(str(folder), batch_tokens=512)
+    made = build(SentenceTransformers, str(folder), batch_tokens=512)
     network = on_gpu(made, on_gpu=False)
     asyncio.run(made.ascore(REQUESTS[0]))
     shapes, network.shapes = sorted(network.shapes), []
@@ -120,7 +121,7 @@ def test_never_on_a_cpu(folder, alone):
 
 
 def test_rerankers_of_one_model_and_threads_share_too(folder, alone):
-    made, other = SentenceTransformers(str(folder)), SentenceTransformers(str(folder))
+    made, other = build(SentenceTransformers, str(folder)), build(SentenceTransformers, str(folder))
     on_gpu(made)
     with ThreadPoolExecutor(8) as pool:  # each with an event loop of its own
         work = [(seed, (made, other)[seed % 2]) for seed in range(8)] * 4
@@ -131,7 +132,7 @@ def test_rerankers_of_one_model_and_threads_share_too(folder, alone):
 
 
 def test_several_gpus_share_too(folder, alone):
-    made = SentenceTransformers(str(folder), batch_tokens=128)
+    made = build(SentenceTransformers, str(folder), batch_tokens=128)
     made._placements, made._held = [Placement(device="cpu:0"), Placement(device="cpu:1")], []
     on_gpu(made)
     found = asyncio.run(at_once(made))
@@ -141,7 +142,7 @@ def test_several_gpus_share_too(folder, alone):
 
 
 def test_on_each_of_several_gpus(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     made._placements, made._held = [Placement(device="cpu:0"), Placement(device="cpu:1")], []
     both = threading.Barrier(2, timeout=30)
     on_gpu(made, before=lambda _ids: both.wait())  # one has the long rows while the other has the short ones
@@ -151,7 +152,7 @@ def test_on_each_of_several_gpus(folder):
 
 
 def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone):
-    made = SentenceTransformers(str(folder), batch_tokens=64)
+    made = build(SentenceTransformers, str(folder), batch_tokens=64)
     reached, go = threading.Event(), threading.Event()
 
     def hold(_ids):
@@ -177,7 +178,7 @@ def test_a_cancelled_call_s_rows_are_dropped_and_the_others_go_on(folder, alone)
 
 
 def test_who_leaves_while_its_batch_runs_takes_nobody_along(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     reached, go = threading.Event(), threading.Event()
 
     def hold(_ids):
@@ -201,7 +202,7 @@ def test_who_leaves_while_its_batch_runs_takes_nobody_along(folder):
 
 
 def test_the_halves_of_a_call_that_left_are_not_run(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     reached, go = threading.Event(), threading.Event()
 
     def full(_ids):
@@ -230,7 +231,7 @@ def test_the_halves_of_a_call_that_left_are_not_run(folder):
 
 def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
     long = RerankRequest(query=REQUESTS[0].query, documents=(" ".join(WORDS[:17]), REQUESTS[0].documents[0]))
-    made = SentenceTransformers(str(folder), batch_tokens=512)
+    made = build(SentenceTransformers, str(folder), batch_tokens=512)
     longest = 0
 
     def small(ids):
@@ -250,7 +251,7 @@ def test_what_a_full_gpu_cannot_hold_fails_its_own_call_only(folder, alone):
 
 
 def test_shorter_rows_are_padded_with_the_model_s_own_token(folder):
-    made, seen = SentenceTransformers(str(folder)), []
+    made, seen = build(SentenceTransformers, str(folder)), []
     on_gpu(made, before=lambda ids: seen.append(ids.copy()))
     model = made.torch_model
     mask = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("[MASK]")  # stands in no text
@@ -266,7 +267,7 @@ def test_shorter_rows_are_padded_with_the_model_s_own_token(folder):
 
 
 def test_on_a_cpu_nothing_is_run_in_halves(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
 
     def full(_ids):
         import torch
@@ -283,7 +284,7 @@ def test_on_a_cpu_nothing_is_run_in_halves(folder):
 
 
 def test_the_least_that_was_found_to_fit_is_remembered(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     network, model, safe = on_gpu(made), made.torch_model, []
 
     def full():
@@ -299,7 +300,7 @@ def test_the_least_that_was_found_to_fit_is_remembered(folder):
 
 
 def test_another_error_fails_every_call_of_its_batch_and_no_other(folder, alone):
-    made = SentenceTransformers(str(folder), batch_tokens=512)
+    made = build(SentenceTransformers, str(folder), batch_tokens=512)
     short = RerankRequest(query="tides", documents=("the moon",))
     long = RerankRequest(query="tides", documents=(" ".join(WORDS[:17]),))
     expected = asyncio.run(made.ascore(long)).values
@@ -325,7 +326,7 @@ class _Large:
 
 @pytest.mark.parametrize("kind", [ValueError, StopIteration, TimeoutError, IndexError])
 def test_whatever_is_raised_each_call_of_the_batch_ends_with_an_error_of_its_own(kind, folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     held = []
 
     def broken(_ids):
@@ -363,7 +364,7 @@ def test_whatever_is_raised_each_call_of_the_batch_ends_with_an_error_of_its_own
 
 
 def test_what_is_no_score_is_told_each_call_of_the_batch(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     network = on_gpu(made)
     network.run = lambda ids, *_: np.zeros((len(ids), 3), np.float32)
     same = RerankRequest(query="tides", documents=("the moon",))
@@ -374,7 +375,7 @@ def test_what_is_no_score_is_told_each_call_of_the_batch(folder):
 
 def test_a_call_that_cannot_queue_again_ends(folder, monkeypatch):
     """The interpreter ends, say: no executor takes work then."""
-    made = SentenceTransformers(str(folder), batch_tokens=16)
+    made = build(SentenceTransformers, str(folder), batch_tokens=16)
     on_gpu(made)
     workers = made.torch_model.workers
     through, main = workers.submit, threading.current_thread()
@@ -390,7 +391,7 @@ def test_a_call_that_cannot_queue_again_ends(folder, monkeypatch):
 
 
 def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder):
-    made = SentenceTransformers(str(folder))
+    made = build(SentenceTransformers, str(folder))
     first, last = (RerankRequest(query="tides", documents=("the moon",)) for _ in range(2))
     long = RerankRequest(query="tides", documents=(" ".join(WORDS[:17]),))
     answered = threading.Event()
@@ -414,7 +415,7 @@ def test_a_call_whose_rows_another_took_along_is_answered_before_its_turn(folder
 
 
 def test_a_call_whose_loop_was_closed_goes_no_further_and_is_not_kept(folder):
-    made = SentenceTransformers(str(folder), batch_tokens=16)
+    made = build(SentenceTransformers, str(folder), batch_tokens=16)
     reached, go = threading.Event(), threading.Event()
 
     def hold(_ids):

@@ -400,12 +400,12 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("disk", "cache is true, or a mapping"),
-        ({"kind": "redis"}, "disk, memory"),
+        ("disk", "^cache must be True, False or a mapping, got a string"),
+        ({"kind": "redis"}, "^cache.kind must be one of disk or memory"),
         ({"size": 3}, "max_entries"),
         ({"max_entries": 0}, "at least 1"),
         ({"ttl_s": -1}, "seconds above 0"),
-        ({"path": "/tmp/x"}, "cache.path is for cache.kind 'disk'"),
+        ({"path": "/tmp/x"}, "^cache has a path, which belongs to kind 'disk'"),
         ({"kind": "disk", "path": 7}, "path of a file"),
     ],
 )

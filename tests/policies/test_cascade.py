@@ -189,10 +189,13 @@ def test_an_instruction_goes_to_the_stages_that_follow_one(server):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ({"cascade": "lexical"}, "cascade is a mapping"),
-        ({"cascade": {"stages": ["lexical"], "keep": []}}, "two specs or more"),
-        ({"cascade": {"stages": ["lexical", "embedded"]}}, "cascade.keep is a list"),
-        ({"cascade": {"stages": ["lexical", "embedded"], "keep": [1, 2]}}, "1 numbers here"),
+        ({"cascade": "lexical"}, "^cascade must be a mapping, got a string"),
+        ({"cascade": {"stages": ["lexical"], "keep": []}}, "^cascade must have two stages or more.*got 1"),
+        ({"cascade": {"stages": ["lexical", "embedded"]}}, "^cascade.keep is missing"),
+        (
+            {"cascade": {"stages": ["lexical", "embedded"], "keep": [1, 2]}},
+            "^cascade must have one number in keep for each stage but the last, 1 here, got 2",
+        ),
         ({"cascade": {"stages": ["lexical", "embedded"], "keep": [0]}}, "at least 1"),
         ({"cascade": {"stages": ["lexical", "embedded"], "keep": [3], "gate": 2}}, "from 0 to 1"),
         ({"cascade": {"stages": ["passthrough", "lexical"], "keep": [3], "gate": 0.5}}, "passthrough only orders"),

@@ -209,9 +209,15 @@ def test_a_backend_without_a_limit_is_parted_where_the_spec_says_how_long():
     ("value", "told"),
     [
         ({"mode": "chunk", "tokens": 0}, "at least 1"),
-        ({"mode": "chunk", "tokens": 10, "overlap": 10}, "below long_documents.tokens"),
+        (
+            {"mode": "chunk", "tokens": 10, "overlap": 10},
+            r"^long_documents must have an overlap \(10\) below its tokens \(10\)",
+        ),
         ({"mode": "chunk", "aggregate": "median"}, "mean_top_k"),
-        ({"mode": "head_tail", "tokens": 10}, "belong to mode 'chunk'"),
+        (
+            {"mode": "head_tail", "tokens": 10},
+            "^long_documents has tokens, which belongs to mode 'chunk'; the mode is 'head_tail'",
+        ),
         ("chunks", "chunk"),
     ],
 )

@@ -116,7 +116,7 @@ def test_alone_or_none(server):
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (3, "diversify is true"),
+        (3, "^diversify must be True, False or a mapping, got 3"),
         ({"lambda": 2}, "from 0 to 1"),
         ({"top_n": 0}, "at least 1"),
         ({"similarity": 1}, "function"),

@@ -1,0 +1,267 @@
+"""A spec as typed settings: everything that can be checked before anything is built is checked here.
+
+`RerankerOptions` is put together from the options that policies and backends declare beside their own code. `parse_spec`
+makes one of a plain mapping, the specs inside it included; what it returns is valid, so `build` checks no option again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, WithJsonSchema
+
+from ..core.choices import described, unknown
+from ..core.errors import ConfigError
+from ..core.scorer import Backend
+from ..options import (
+    Count,
+    Fraction,
+    HostedOptions,
+    LocalOptions,
+    OrBool,
+    Seconds,
+    Short,
+    names,
+    parse,
+    refused,
+)
+from ..policies.breaker import BreakerOptions
+from ..policies.cache import CacheOptions
+from ..policies.calibrate import CalibrationOptions
+from ..policies.cascade import CascadeOptions
+from ..policies.chunk import LongDocumentsOptions
+from ..policies.diversify import DiversifyOptions
+from ..policies.fallback import FallbackOptions
+from ..policies.fuse import FuseOptions
+from ..policies.limit import LimitOptions
+from ..policies.retry import RetryOptions
+from .registry import backend_class, entries
+from .sources import HOLDS_SPECS, holds_client
+
+__all__ = ["HOSTED", "LOCAL", "BackendSpec", "RerankerOptions", "backend_options", "parse_spec"]
+
+HOSTED = names(HostedOptions)
+LOCAL = names(LocalOptions)
+SHARED = frozenset((*HOSTED, *LOCAL))
+
+INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
+"""What a string inside a spec takes from the spec around it."""
+REMOTE_ONLY = ("limit", "breaker")
+"""… unless it is a local model: a vendor's quota is none of its business."""
+NOT_OF_A_CASCADE = ("use", "long_documents", "calibration", "api_key", "base_url", "max_in_flight", "price", *LOCAL)
+INSTEAD = {
+    "backend": "The backend is named by `use`: use = 'cohere:MODEL'.",
+    "model": "The model is a part of `use`: use = 'BACKEND:MODEL', such as 'cohere:rerank-v4.0-fast'.",
+    "name": "The backend is named by `use`: use = 'cohere:MODEL'.",
+    "reranker": "The backend is named by `use`: use = 'embedded'.",
+    "top_k": "How many results come back is `top_n`.",
+}
+"""Names that other packages have for an option, and what is written here."""
+
+
+def _index(value: Any) -> Any:
+    """Return an integer of NumPy, say, as Python's."""
+    return value if isinstance(value, bool) or not hasattr(type(value), "__index__") else operator.index(value)
+
+
+def _field_names(value: Any) -> tuple[str, ...]:
+    valid = isinstance(value, list | tuple) and value and all(isinstance(name, str) and name for name in value)
+    if not valid or len(set(value)) < len(value):
+        raise refused(
+            f"must be a list of different field names, such as ['title', 'body'], got {described(value)}"
+            if not valid
+            else "must be a list of different field names, and one is there twice"
+        )
+    return tuple(value)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One backend as it is constructed; nothing is loaded yet."""
+
+    name: str
+    kind: type[Backend]
+    arguments: Mapping[str, Any]
+    """Of its constructor."""
+    settings: Mapping[str, Any]
+    """The plain spec that names it."""
+
+
+class RerankerOptions(HostedOptions, LocalOptions):
+    """A reranker: one backend or a cascade, and the policies around it."""
+
+    use: str | None = None
+    """The backend, or backend and model: `"embedded"`, `"cohere:rerank-v4.0-fast"`, `"onnx:./folder"`."""
+    top_n: Annotated[Count, BeforeValidator(_index)] | None = None
+    """How many results come back; without it all."""
+    instruction: str | None = None
+    """What relevant means, for models that follow such a text."""
+    score_threshold: Fraction | None = None
+    """Leave out what has a `relevance_score` below it; never applied to a degraded answer."""
+    fields: (
+        Annotated[
+            Sequence[str],
+            PlainValidator(_field_names),
+            WithJsonSchema(
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True}
+            ),
+        ]
+        | None
+    ) = None
+    """Of documents that are mappings, the fields that are read, in this order; without it all text and number fields."""
+    deadline: Seconds | None = None
+    """Seconds for the whole call, retries and fallbacks included."""
+    fallback: Annotated[
+        FallbackOptions | None, Short("specs", {"type": "array", "items": {"$ref": "#/$defs/Spec"}})
+    ] = None
+    """What answers where this reranker cannot: a list of specs, or a mapping."""
+    on_error: Literal["raise", "degrade"] = "raise"
+    """`degrade`: the last fallback is `passthrough`, the order given."""
+    retry: Annotated[RetryOptions | None, Short("attempts")] = None
+    """Attempts in all, or a mapping; 3 for hosted backends, 1 for local ones."""
+    limit: LimitOptions | None = None
+    """What the account may send in a minute."""
+    breaker: Annotated[BreakerOptions | None, OrBool()] = None
+    """Leave a vendor alone that keeps failing: `true`, or a mapping."""
+    cache: Annotated[CacheOptions | None, OrBool()] = None
+    """Keep scores that were paid for: `true`, or a mapping."""
+    long_documents: Annotated[LongDocumentsOptions | None, Short("mode")] = Field(
+        default_factory=lambda: LongDocumentsOptions.model_construct(mode="truncate")
+    )
+    """What happens to a document that is longer than the backend reads: a mode (`"truncate"` unless written), or a mapping."""
+    calibration: Annotated[CalibrationOptions | None, Short("path")] = None
+    """The file of a calibration, which makes scores probabilities."""
+    cascade: CascadeOptions | None = None
+    """Several rerankers in turn, instead of `use`."""
+    fuse: FuseOptions | None = None
+    """Join this reranker's order with others."""
+    diversify: Annotated[DiversifyOptions | None, OrBool()] = None
+    """Spread out the first documents: `true`, or a mapping."""
+
+    _backend: BackendSpec | None = PrivateAttr(default=None)
+
+    @property
+    def backend(self) -> BackendSpec | None:
+        """The backend, unless this is a cascade."""
+        return self._backend
+
+
+OWN = frozenset(names(RerankerOptions))
+
+
+def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
+    """Return a spec in its long form, whose named rerankers are spelled out, as typed settings.
+
+    Args:
+        settings: See `sources.spelled_out`.
+        path: Where it stands in the spec around it, such as `fallback[1]`; empty for the whole.
+
+    Raises:
+        ConfigError: What is wrong first; the message names the option.
+        MissingExtra: The backend needs a package that is not installed.
+    """
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in OWN:
+            values[key] = value
+        elif key not in entries():
+            raise _no_option(key, path)
+        elif not isinstance(value, Mapping):
+            raise ConfigError(f"{_at(path, key)} must be a mapping of {key}'s options, got {described(value)}.")
+    for option, inner in HOLDS_SPECS.items():
+        value = values.get(option)
+        if isinstance(value, Mapping) and isinstance(specs := value.get(inner), list | tuple):
+            values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"))}
+        elif isinstance(value, list | tuple) and option == "fallback":
+            values[option] = _nested(value, settings, _at(path, option))
+    if values.keys() == {"use"} and isinstance(values["use"], str):
+        options = RerankerOptions.model_construct(**values)  # as in `options.parse`: nothing else to check
+    else:
+        options = parse(RerankerOptions, values, path)
+    if options.cascade is None:
+        options._backend = _backend(settings, path)
+    else:
+        _check_cascade(settings, path)
+    return options
+
+
+def _nested(specs: Sequence[Any], settings: Mapping[str, Any], path: str) -> list[RerankerOptions]:
+    """Return specs inside another: a string takes the outer one's policies, a mapping stands alone."""
+    return [
+        parse_spec(_inheriting(each, settings) if isinstance(each, str) else each, f"{path}[{place}]")
+        for place, each in enumerate(specs)
+    ]
+
+
+def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    remote = backend_class(use.partition(":")[0]).remote
+    taken = {key: settings[key] for key in INHERITED if key in settings and (remote or key not in REMOTE_ONLY)}
+    return {"use": use, **taken}
+
+
+def _backend(settings: Mapping[str, Any], path: str) -> BackendSpec:
+    use = settings.get("use")
+    if not isinstance(use, str) or not use:
+        raise ConfigError(
+            f"{_at(path, 'use')} must name a backend, such as use = 'embedded', got {'an empty string' if use == '' else described(use)}."
+        )
+    name, _, model = use.partition(":")
+    kind = backend_class(name)
+    if isinstance(cache := settings.get("cache"), Mapping) and cache.get("kind") == "disk":
+        if holds_client(settings.get(name)):
+            raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
+    arguments = backend_options(name, kind, settings, path)
+    if model:
+        if "model" not in inspect.signature(kind).parameters:
+            raise ConfigError(f"{_at(path, 'use')}: {name} has no models. Write {name!r}.")
+        arguments["model"] = model
+    return BackendSpec(name, kind, arguments, settings)
+
+
+def backend_options(name: str, kind: type[Backend], settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the arguments of a backend's constructor: what is shared at the top of a spec, and the backend's own table.
+
+    Raises:
+        ConfigError: An option that the backend does not have, or a value that is refused.
+    """
+    own = settings.get(name, {})
+    table = _at(path, name)
+    if kind.Options is not None:
+        accepted = names(kind.Options)
+        shared = {key: settings[key] for key in accepted if key in SHARED and key in settings}
+        return {"options": parse(kind.Options, {**shared, **own}, table, top=shared.keys() - own.keys())}
+    accepted = tuple(
+        parameter.name
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name != "model"
+    )
+    for key in own:
+        if key not in accepted:
+            raise unknown(f"option of {table}", key, accepted)
+    # The shared options have types, wherever they stand. Of the others, only the constructor knows what they may be.
+    parse(RerankerOptions, {key: value for key, value in own.items() if key in SHARED}, table)
+    return {key: settings[key] for key in accepted if key in SHARED and key in settings} | dict(own)
+
+
+def _check_cascade(settings: Mapping[str, Any], path: str) -> None:
+    for key in NOT_OF_A_CASCADE:
+        if settings.get(key) is not None:
+            raise ConfigError(
+                f"A cascade has no {_at(path, key)} of its own: write it into the stage that it is for, as a mapping."
+            )
+
+
+def _no_option(key: str, path: str) -> ConfigError:
+    error = unknown(f"option of {path}" if path else "option", key, OWN)
+    if key not in INSTEAD:
+        return error
+    there = str(error).partition(" Did you mean")[0].partition(" Choose one of")[0]
+    return ConfigError(f"{there} {INSTEAD[key]} The options are: {', '.join(sorted(OWN))}.")
+
+
+def _at(path: str, option: str) -> str:
+    return f"{path}.{option}" if path else option
