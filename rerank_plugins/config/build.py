@@ -31,10 +31,10 @@ from ..policies.several import Several
 from ..policies.split import Split
 from ..policies.stack import Stack
 from ..reranker import Reranker, check_threshold
-from .schema import HOSTED, LOCAL, BackendSpec, RerankerOptions, parse_spec
+from .schema import HOSTED, LOCAL, OPTIONS, BackendSpec, RerankerOptions, parse_spec
 from .sources import SENT_ALONG, holds_client, without_keys
 
-__all__ = ["backends", "build", "identity", "with_threshold"]
+__all__ = ["OPTIONS", "backends", "build", "identity", "with_threshold"]
 
 
 def with_threshold(reranker: Reranker, score_threshold: float) -> Reranker:

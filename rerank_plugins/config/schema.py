@@ -43,7 +43,16 @@ from ..policies.retry import RetryOptions
 from .registry import backend_class, entries, is_known, is_remote
 from .sources import HOLDS_SPECS, holds_client
 
-__all__ = ["HOSTED", "LOCAL", "BackendSpec", "RerankerOptions", "backend_options", "check_tables", "parse_spec"]
+__all__ = [
+    "HOSTED",
+    "LOCAL",
+    "OPTIONS",
+    "BackendSpec",
+    "RerankerOptions",
+    "backend_options",
+    "check_tables",
+    "parse_spec",
+]
 
 HOSTED = names(HostedOptions)
 LOCAL = names(LocalOptions)
@@ -151,7 +160,7 @@ class RerankerOptions(HostedOptions, LocalOptions):
         return self._backend
 
 
-OWN = frozenset(names(RerankerOptions))
+OPTIONS = frozenset(names(RerankerOptions))
 
 
 def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
@@ -167,7 +176,7 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
     """
     values: dict[str, Any] = {}
     for key, value in settings.items():
-        if key in OWN:
+        if key in OPTIONS:
             values[key] = value
         elif not is_known(key):
             raise _no_option(key, path)
@@ -263,7 +272,7 @@ def check_tables(settings: Mapping[str, Any], path: str = "") -> None:
         ConfigError: An option that the backend does not have, or a value that is refused.
     """
     for name, value in settings.items():
-        if name in OWN:
+        if name in OPTIONS:
             continue
         if entries()[name].missing() is None:
             backend_options(name, backend_class(name), {name: value}, path)
@@ -285,12 +294,14 @@ def _check_cascade(settings: Mapping[str, Any], path: str) -> None:
 
 
 def _no_option(key: str, path: str) -> ConfigError:
-    error = unknown(f"option of {path}" if path else "option", key, OWN)
-    if (near := nearest(key, [*OWN, *entries()])) is not None and near not in OWN:
+    error = unknown(f"option of {path}" if path else "option", key, OPTIONS)
+    if (near := nearest(key, [*OPTIONS, *entries()])) is not None and near not in OPTIONS:
         return ConfigError(f"{str(error).partition('. ')[0]}. Did you mean the table {near!r}?")
     if key not in INSTEAD:
         return error
-    return ConfigError(f"{str(error).partition('. ')[0]}. {INSTEAD[key]} The options are: {', '.join(sorted(OWN))}.")
+    return ConfigError(
+        f"{str(error).partition('. ')[0]}. {INSTEAD[key]} The options are: {', '.join(sorted(OPTIONS))}."
+    )
 
 
 def _at(path: str, option: str) -> str:
