@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,6 +16,7 @@ from .core.errors import ConfigError
 __all__ = ["choices_of", "field_of", "message", "model_of", "names"]
 
 
+@functools.cache
 def names(model: type[BaseModel]) -> tuple[str, ...]:
     """Return the names that a spec uses for the options of `model`."""
     return tuple(field.alias or name for name, field in model.model_fields.items())

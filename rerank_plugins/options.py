@@ -19,6 +19,7 @@ and no instance, because pydantic compiles a model for its first instance: impor
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -158,8 +159,9 @@ class Short:
     ) -> dict[str, Any]:
         """Say that a bare value is valid too."""
         mapping = handler(schema)
-        own = self.json_schema or handler.resolve_ref_schema(mapping)["properties"][self.option]
-        return {"anyOf": [dict(own), mapping]}
+        branches = mapping.get("anyOf", [mapping])
+        own = self.json_schema or handler.resolve_ref_schema(branches[0])["properties"][self.option]
+        return {"anyOf": [{key: each for key, each in own.items() if key not in ("default", "title")}, *branches]}
 
     def _mapping(self, value: Any) -> Any:
         return value if value is None or isinstance(value, Mapping | Options) else {self.option: value}
@@ -266,7 +268,9 @@ def _path(value: Any) -> Any:
     return value
 
 
-FilePath = Annotated[str | os.PathLike[str], PlainValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+FilePath = Annotated[
+    str | os.PathLike[str], PlainValidator(_path), WithJsonSchema({"type": "string", "minLength": 1, "format": "path"})
+]
 """The path of a file."""
 SPEC_SCHEMA = {"$ref": "#/$defs/Spec"}
 Spec = Annotated[Any, WithJsonSchema(SPEC_SCHEMA)]
@@ -369,6 +373,7 @@ def parse(model: type[M], values: Mapping[str, Any], path: str = "", *, top: Col
         raise ConfigError(message(model, error, path, top)) from None
 
 
+@functools.cache
 def _needs_nothing(model: type[Options]) -> bool:
     """Tell whether the defaults alone are valid: pydantic does not check them either."""
     checks = model.__pydantic_decorators__.model_validators

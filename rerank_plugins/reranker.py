@@ -64,7 +64,8 @@ class Reranker:
             self.fields = check_names(fields)
         except (InputError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        check_threshold(score_threshold, scorer)
+        if score_threshold is not None:
+            check_threshold(score_threshold, scorer)
         self.scorer = scorer
         self.top_n = top_n
         self.score_threshold = score_threshold

@@ -37,7 +37,16 @@ MAY_LOOK_AT: dict[str, set[str]] = {
         "fields",
         "telemetry",
     },  # config only to say in a pickle who makes it anew
-    "config": {"__init__", "calibration", "core", "options", "policies", "reranker", "transport"},  # the version
+    "config": {
+        "__init__",  # the version
+        "calibration",
+        "core",
+        "option_errors",
+        "options",
+        "policies",
+        "reranker",
+        "transport",
+    },
     "rows": {"core"},
     "adapting": {"config", "core", "documents", "reranker"},
     "_langchain_candidates": set(),
@@ -77,8 +86,8 @@ THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
 DECLARES_OPTIONS = {"backends", "config", "option_errors", "options", "policies"}
 """Rooms that are entered when a spec is parsed: their options are pydantic models."""
 LONGEST = 400
-LONGER = {"testing/laws.py": 490, "testing/server.py": 440}
-"""Files that are past the limit, and may shrink but not grow."""
+LONGER = {"config/keywords.py": 700, "testing/laws.py": 490, "testing/server.py": 440}
+"""Files that are past the limit, and may shrink but not grow; `keywords` is generated, one line an option."""
 NOT_OUR_WORDS = {"provider", "service", "handler", "helper", "util", "utils", "manager"}
 NOT_FOR_USERS = {"docs", "texts", "res"}
 FOR_USERS = {"__init__", "config", "core", "lancedb", "langchain", "llama_index", "reranker"}

@@ -13,13 +13,15 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import ConfigError, InputError, RerankError
-from . import batch, calibrate, check, compare, export, fetch, listing, rerank, serve
+from . import batch, calibrate, check, compare, export, fetch, listing, rerank, schema, serve
 from .command import EXIT_CODES, FAILED, INTERRUPTED, NAME, WRONG_USE
 from .terminal import printable, say
 
 __all__ = ["main"]
 
-COMMANDS = tuple(each.COMMAND for each in (rerank, listing, fetch, check, compare, calibrate, export, serve, batch))
+COMMANDS = tuple(
+    each.COMMAND for each in (rerank, listing, fetch, check, compare, calibrate, export, serve, batch, schema)
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from .command import FAILED, Command, named, spec_argument
+from ..core.errors import RerankError
+from .command import FAILED, WRONG_USE, Command, named, spec_argument
 from .terminal import progress, say
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.golden is not None:
         return _golden(arguments)
+    if arguments.config is not None and arguments.reranker is None:
+        return _tables(arguments.config)
     with named(arguments, {"top_n": None, "score_threshold": None}) as reranker:
         started = time.perf_counter()
         with progress(f"loading {reranker.scorer.label}"):
@@ -61,6 +64,24 @@ def _run(arguments: argparse.Namespace) -> int:
             "Try `rerank-plugins check --golden`, or `rerank-plugins compare` on your own data."
         )
     return 0 if verdict == "ok" else FAILED
+
+
+def _tables(config: str) -> int:
+    """Parse and build every reranker of a configuration file; no model is loaded, and nothing is sent."""
+    from ..config import load_reranker
+    from ..config.schema import check_tables
+    from ..config.sources import profiles
+
+    broken = False
+    for name, settings in profiles(config).items():
+        try:
+            with load_reranker(name, config=config) as reranker:
+                check_tables(settings)
+            say(f"ok: {name}: {reranker.scorer.label}")
+        except RerankError as error:
+            broken = True
+            say(f"broken: {name}: {' '.join(str(error).split())}")
+    return WRONG_USE if broken else 0
 
 
 def _golden(arguments: argparse.Namespace) -> int:
@@ -105,7 +126,10 @@ COMMAND = Command(
   rerank-plugins check
   rerank-plugins check voyage:rerank-2.5
   rerank-plugins check production --config rerank.toml
+  rerank-plugins check --config rerank.toml             # every table of the file; loads and sends nothing
   rerank-plugins check '{"use": "vllm:my-reranker", "base_url": "http://127.0.0.1:8000"}' --golden qwen3""",
+    "With --config and no SPEC, every reranker of the file is parsed and built, without loading a model or sending anything;\n"
+    "the exit code is 2 where one of them is broken.\n"
     "The exit code is 1 when it fails, when a stand-in answers, when the right document is not first, and when --golden finds\n"
     "something wrong.",
 )

@@ -29,10 +29,10 @@ from ..policies.retry import RetryOptions
 from ..policies.split import Split
 from ..policies.stack import Stack
 from ..reranker import Reranker
-from .schema import HOSTED, LOCAL, BackendSpec, RerankerOptions, parse_spec
+from .schema import HOSTED, LOCAL, OPTIONS, BackendSpec, RerankerOptions, parse_spec
 from .sources import SENT_ALONG, holds_client, without_keys
 
-__all__ = ["backends", "build", "identity"]
+__all__ = ["OPTIONS", "backends", "build", "identity"]
 
 
 def backends(reranker: Reranker) -> list[Backend]:
@@ -89,7 +89,7 @@ def _scorer(options: RerankerOptions) -> Scorer:
         partners = [] if options.fuse.retrieval else options.fuse.partners
         main = options.fuse.fused([main, *map(_scorer, partners)])
     fallback = options.fallback or FallbackOptions()
-    stand_ins = [_scorer(each) for each in fallback.specs]
+    stand_ins = list(map(_scorer, fallback.specs))
     if options.on_error == "degrade" and not (stand_ins and stand_ins[-1].instant):
         stand_ins.append(_scorer(parse_spec({"use": "passthrough"})))
     scorer = Fallback([main, *stand_ins], on=fallback.on) if stand_ins else main
@@ -162,7 +162,7 @@ def _backend(spec: BackendSpec) -> Backend:
 
 
 def _cascade(options: CascadeOptions) -> Scorer:
-    stages = [_scorer(each) for each in options.stages]
+    stages = list(map(_scorer, options.stages))
     if options.gate is not None:
         for stage in stages[:-1]:
             if stage.capabilities.scale == "ordinal":

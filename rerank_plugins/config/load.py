@@ -9,20 +9,24 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..core.errors import ConfigError
 from ..core.fork import Lock
-from .sources import Profiles, canonical, check_encodable, parse, profiles, spelled_out
+from .sources import Profiles, canonical, parse, profiles, spelled_out
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
+    from .keywords import KnownReranker, RerankerKeywords
 
 __all__ = ["load_reranker", "shared"]
 
 
 def load_reranker(
-    spec: str | Mapping[str, Any] | None = None, *, config: str | os.PathLike[str] | None = None, **options: Any
+    spec: KnownReranker | str | Mapping[str, Any] | None = None,
+    *,
+    config: str | os.PathLike[str] | None = None,
+    **options: Unpack[RerankerKeywords],
 ) -> Reranker:
     """Build a reranker from plain data.
 
@@ -82,8 +86,6 @@ def _build(settings: Mapping[str, Any]) -> Reranker:
     from .build import build
     from .schema import parse_spec
 
-    # Not the instruction: it is treated as the text of a query.
-    check_encodable({key: value for key, value in settings.items() if key != "instruction"}, "")
     return build(parse_spec(settings), settings)
 
 

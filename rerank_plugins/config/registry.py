@@ -17,7 +17,18 @@ from ..core.scorer import Backend
 if TYPE_CHECKING:
     from importlib import metadata
 
-__all__ = ["BUILTIN", "GROUP", "Entry", "backend_class", "entries", "models", "unknown", "unknown_backend"]
+__all__ = [
+    "BUILTIN",
+    "GROUP",
+    "Entry",
+    "backend_class",
+    "entries",
+    "is_known",
+    "is_remote",
+    "models",
+    "unknown",
+    "unknown_backend",
+]
 
 GROUP = "rerank_plugins.backends"
 _REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
@@ -40,7 +51,10 @@ class Entry:
 
     def missing(self) -> str | None:
         """Return the first package it needs that is not installed."""
-        return next((name for name in self.packages if not _installed(name)), None)
+        for name in self.packages:
+            if not _installed(name):
+                return name
+        return None
 
 
 def _installed(module: str) -> bool:
@@ -139,11 +153,21 @@ def _plugins() -> dict[str, metadata.EntryPoint]:
 
 def entries() -> dict[str, Entry]:
     """Return every name that specs can use; ours win over a stranger's of the same name."""
-    found = {
-        name: Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}", kind="plugin")
-        for name, point in _plugins().items()
-    }
+    found: dict[str, Entry] = {}
+    for name, point in _plugins().items():
+        found[name] = Entry(point.value, f"from the package {point.dist.name if point.dist else '?'}", kind="plugin")
     return found | BUILTIN
+
+
+def is_known(name: str) -> bool:
+    """Tell whether specs can use `name`."""
+    return name in BUILTIN or name in _plugins()
+
+
+def is_remote(name: str) -> bool:
+    """Tell whether requests of the backend `name` leave the process; of ours without importing it."""
+    entry = BUILTIN.get(name)
+    return backend_class(name).remote if entry is None else entry.kind in ("hosted", "server")
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -153,8 +177,7 @@ def backend_class(name: str) -> type[Backend]:
         ConfigError: Nobody has that name, or a plugin's entry point does not lead to a backend.
         MissingExtra: It needs a package that is not installed.
     """
-    known = entries()
-    entry = known.get(name)
+    entry = BUILTIN.get(name) or entries().get(name)
     if entry is None:
         raise unknown_backend(name)
     if (package := entry.missing()) is not None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, WithJsonSchema
 
-from ..core.choices import described, unknown
+from ..core.choices import described, nearest, unknown
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
 from ..options import (
@@ -22,6 +22,7 @@ from ..options import (
     Fraction,
     HostedOptions,
     LocalOptions,
+    Options,
     OrBool,
     Seconds,
     Short,
@@ -39,10 +40,20 @@ from ..policies.fallback import FallbackOptions
 from ..policies.fuse import FuseOptions
 from ..policies.limit import LimitOptions
 from ..policies.retry import RetryOptions
-from .registry import backend_class, entries
+from .registry import backend_class, entries, is_known, is_remote
 from .sources import HOLDS_SPECS, holds_client
+from .unused import options_of, refuse_unused
 
-__all__ = ["HOSTED", "LOCAL", "BackendSpec", "RerankerOptions", "backend_options", "parse_spec"]
+__all__ = [
+    "HOSTED",
+    "LOCAL",
+    "OPTIONS",
+    "BackendSpec",
+    "RerankerOptions",
+    "backend_options",
+    "check_tables",
+    "parse_spec",
+]
 
 HOSTED = names(HostedOptions)
 LOCAL = names(LocalOptions)
@@ -130,7 +141,7 @@ class RerankerOptions(HostedOptions, LocalOptions):
     cache: Annotated[CacheOptions | None, OrBool()] = None
     """Keep scores that were paid for: `true`, or a mapping."""
     long_documents: Annotated[LongDocumentsOptions | None, Short("mode")] = Field(
-        default_factory=lambda: LongDocumentsOptions.model_construct(mode="truncate")
+        default=LongDocumentsOptions.model_construct(mode="truncate")
     )
     """What happens to a document that is longer than the backend reads: a mode (`"truncate"` unless written), or a mapping."""
     calibration: Annotated[CalibrationOptions | None, Short("path")] = None
@@ -150,7 +161,7 @@ class RerankerOptions(HostedOptions, LocalOptions):
         return self._backend
 
 
-OWN = frozenset(names(RerankerOptions))
+OPTIONS = frozenset(names(RerankerOptions))
 
 
 def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
@@ -166,14 +177,15 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
     """
     values: dict[str, Any] = {}
     for key, value in settings.items():
-        if key in OWN:
+        if key in OPTIONS:
             values[key] = value
-        elif key not in entries():
+        elif not is_known(key):
             raise _no_option(key, path)
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{_at(path, key)} must be a mapping of {key}'s options, got {described(value)}.")
     for option, inner in HOLDS_SPECS.items():
-        value = values.get(option)
+        if (value := values.get(option)) is None:
+            continue
         if isinstance(value, Mapping) and isinstance(specs := value.get(inner), list | tuple):
             values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"))}
         elif isinstance(value, list | tuple) and option == "fallback":
@@ -186,6 +198,7 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
         options._backend = _backend(settings, path)
     else:
         _check_cascade(settings, path)
+    refuse_unused(settings, (*HOSTED, *LOCAL), INHERITED)
     return options
 
 
@@ -198,9 +211,14 @@ def _nested(specs: Sequence[Any], settings: Mapping[str, Any], path: str) -> lis
 
 
 def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    remote = backend_class(use.partition(":")[0]).remote
-    taken = {key: settings[key] for key in INHERITED if key in settings and (remote or key not in REMOTE_ONLY)}
-    return {"use": use, **taken}
+    remote = is_remote(use.partition(":")[0])
+    inherited = {"use": use}
+    for key in INHERITED:
+        if key in settings and (remote or key not in REMOTE_ONLY):
+            inherited[key] = settings[key]
+    if "timeout" in inherited and "timeout" not in options_of(use.partition(":")[0]):
+        del inherited["timeout"]  # it would be refused there, as an option that nothing uses
+    return inherited
 
 
 def _backend(settings: Mapping[str, Any], path: str) -> BackendSpec:
@@ -230,10 +248,12 @@ def backend_options(name: str, kind: type[Backend], settings: Mapping[str, Any],
     """
     own = settings.get(name, {})
     table = _at(path, name)
-    if kind.Options is not None:
-        accepted = names(kind.Options)
-        shared = {key: settings[key] for key in accepted if key in SHARED and key in settings}
-        return {"options": parse(kind.Options, {**shared, **own}, table, top=shared.keys() - own.keys())}
+    model: type[Options] | None = kind.Options
+    if model is not None:
+        accepted = names(model)
+        top = settings.keys() & SHARED.intersection(accepted)
+        values = dict(zip(top, map(settings.__getitem__, top), strict=True))
+        return {"options": parse(model, {**values, **own}, table, top=top - own.keys())}
     accepted = tuple(
         parameter.name
         for parameter in inspect.signature(kind).parameters.values()
@@ -247,6 +267,28 @@ def backend_options(name: str, kind: type[Backend], settings: Mapping[str, Any],
     return {key: settings[key] for key in accepted if key in SHARED and key in settings} | dict(own)
 
 
+def check_tables(settings: Mapping[str, Any], path: str = "") -> None:
+    """Check the tables of backends that a valid spec does not use too; those of backends that are not installed pass.
+
+    Loading does not: a table is inert under another backend, and reading it imports the backend.
+
+    Raises:
+        ConfigError: An option that the backend does not have, or a value that is refused.
+    """
+    for name, value in settings.items():
+        if name in OPTIONS:
+            continue
+        if entries()[name].missing() is None:
+            backend_options(name, backend_class(name), {name: value}, path)
+    for option, inner in HOLDS_SPECS.items():
+        value = settings.get(option)
+        specs = value.get(inner) if isinstance(value, Mapping) else value
+        for place, each in enumerate(specs if isinstance(specs, list | tuple) else ()):
+            if isinstance(each, Mapping):
+                at = f"{option}.{inner}" if isinstance(value, Mapping) else option
+                check_tables(each, f"{_at(path, at)}[{place}]")
+
+
 def _check_cascade(settings: Mapping[str, Any], path: str) -> None:
     for key in NOT_OF_A_CASCADE:
         if settings.get(key) is not None:
@@ -256,11 +298,14 @@ def _check_cascade(settings: Mapping[str, Any], path: str) -> None:
 
 
 def _no_option(key: str, path: str) -> ConfigError:
-    error = unknown(f"option of {path}" if path else "option", key, OWN)
+    error = unknown(f"option of {path}" if path else "option", key, OPTIONS)
+    if (near := nearest(key, [*OPTIONS, *entries()])) is not None and near not in OPTIONS:
+        return ConfigError(f"{str(error).partition('. ')[0]}. Did you mean the table {near!r}?")
     if key not in INSTEAD:
         return error
-    there = str(error).partition(" Did you mean")[0].partition(" Choose one of")[0]
-    return ConfigError(f"{there} {INSTEAD[key]} The options are: {', '.join(sorted(OWN))}.")
+    return ConfigError(
+        f"{str(error).partition('. ')[0]}. {INSTEAD[key]} The options are: {', '.join(sorted(OPTIONS))}."
+    )
 
 
 def _at(path: str, option: str) -> str:

@@ -21,11 +21,10 @@ from ..core.numeric import plain_number, shown
 from ..core.redaction import MASK
 from ..core.secret import Secret
 from ..core.text import sendable
-from .registry import entries, unknown_backend
+from .registry import is_known, unknown_backend
 
 __all__ = [
     "canonical",
-    "check_encodable",
     "guarded",
     "holds_client",
     "parse",
@@ -50,6 +49,9 @@ SENT_ALONG = ("headers", "body", "query", "params")
 """Options whose texts are sent along with each request: any of them may be a credential."""
 
 _ENVIRONMENT = re.compile(r'env:([^"&@/?#\s]+)')
+
+PLAIN = (str, int, float, type(None))
+"""Values that nothing is inside of: most of them, and not worth a call."""
 
 Named = Mapping[str, Mapping[str, Any]]
 
@@ -178,7 +180,7 @@ def parse(spec: str | Mapping[str, Any] | None, named: Named, *, explicit: bool 
     if spec in named:
         return guarded(named[spec])
     backend = spec.partition(":")[0]
-    if backend not in entries():
+    if not is_known(backend):
         raise unknown_backend(spec, named)
     return {"use": spec}
 
@@ -228,14 +230,23 @@ def guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy in which every `api_key`, however deep, is a `Secret`.
 
     Raises:
-        ConfigError: The spec is nested too deep (or holds itself), a key is no string, or a number is not finite.
+        ConfigError: The spec is nested too deep (or holds itself), a key is no string, a number is not finite, or a string
+            cannot be encoded: it would fail every request.
     """
     _check_plain(spec)
     return _guarded(spec)
 
 
 def _guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: Secret.of(value) if key == "api_key" else _inside(value, _guarded) for key, value in spec.items()}
+    copied: dict[str, Any] = {}
+    for key, value in spec.items():
+        if key == "api_key":
+            copied[key] = value if isinstance(value, Secret) else Secret.of(value)
+        elif isinstance(value, PLAIN):
+            copied[key] = value
+        else:
+            copied[key] = _guarded(value) if isinstance(value, Mapping) else _inside(value, _guarded)
+    return copied
 
 
 def _check_plain(spec: Mapping[str, Any]) -> None:
@@ -258,9 +269,16 @@ def _check_plain(spec: Mapping[str, Any]) -> None:
             for key, each in value.items():
                 if not isinstance(key, str):
                     raise ConfigError(f"There is no option {shown(key)}: the keys of a spec must be strings.")
+                if not key.isascii() and sendable(key) != key:
+                    raise _not_encodable(path or "spec")
                 waiting.append((f"{path}.{key}" if path else key, each, depth + 1))
         elif isinstance(value, list | tuple):
-            waiting.extend((f"{path}[{place}]", each, depth + 1) for place, each in enumerate(value))
+            for place, each in enumerate(value):
+                waiting.append((f"{path}[{place}]", each, depth + 1))
+        elif isinstance(value, str):
+            # An instruction is treated as the text of a query, which may hold anything.
+            if not value.isascii() and path.rpartition(".")[2] != "instruction" and sendable(value) != value:
+                raise _not_encodable(path)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{_cut(path)} must be a finite number, got {value}. Leave it out for no bound.")
         elif isinstance(value, int) and value.bit_length() > 64:
@@ -275,14 +293,14 @@ def _cut(text: str | bytes) -> str:
 def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain copy that may be printed, pickled and stored: no key, and nothing that may be a credential.
 
-    A key is left out (`"env:NAME"` and `"file:PATH"`, which only say where it is, stay), and so is what else has the name of a credential. Of
-    headers, bodies and the query of a `base_url` only `"env:NAME"` stays, which names a credential and is none, and what
+    A key is left out (`"env:NAME"` and `"file:PATH"`, which only say where it is, stay), and so is what else has the name
+    of a credential. Of headers, bodies and the query of a `base_url` only `"env:NAME"` stays, which names a credential and is none, and what
     is no text. A mask stands for every other text: a backend refuses a spec with one, rather than send less than before.
     """
     kept: dict[str, Any] = {}
     for key, value in spec.items():
         if key == "api_key":
-            told = Secret.of(value)
+            told = value if isinstance(value, Secret) else Secret.of(value)
             if told is not None and told.reveal().startswith(("env:", "file:")):
                 kept[key] = told.reveal()
         elif key in SENT_ALONG and isinstance(value, Mapping):
@@ -290,7 +308,7 @@ def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
         elif key == "base_url" and isinstance(value, str):
             kept[key] = storable_url(value)
         elif key != "client":
-            kept[key] = _inside(value, without_keys)
+            kept[key] = value if type(value) in PLAIN else _inside(value, without_keys)
     return kept
 
 
@@ -310,25 +328,12 @@ def _inside(value: Any, change: Any) -> Any:
     if isinstance(value, Mapping):
         return change(value)
     if isinstance(value, list | tuple):
-        return [_inside(each, change) for each in value]
+        return [each if type(each) in PLAIN else _inside(each, change) for each in value]
     return plain_number(value)
 
 
-def check_encodable(value: Any, path: str) -> None:
-    """Refuse strings that UTF-8 cannot encode, wherever they stand: they would fail every request.
-
-    Raises:
-        ConfigError: It names the option.
-    """
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            check_encodable(item, f"{path}.{key}" if path else str(key))
-            check_encodable(str(key), path or "spec")
-    elif isinstance(value, list | tuple):
-        for item in value:
-            check_encodable(item, path)
-    elif isinstance(value, str) and sendable(value) != value:
-        raise ConfigError(f"{path} holds a lone surrogate, which UTF-8 cannot encode. Write the text without it.")
+def _not_encodable(path: str) -> ConfigError:
+    return ConfigError(f"{path} holds a lone surrogate, which UTF-8 cannot encode. Write the text without it.")
 
 
 def canonical(spec: Mapping[str, Any]) -> str:
@@ -356,6 +361,13 @@ def canonical(spec: Mapping[str, Any]) -> str:
 
 def holds_client(value: Any) -> bool:
     """Tell whether a spec holds a `client` that the user made: a live object, which no plain copy can replace."""
-    if isinstance(value, Mapping):
-        return value.get("client") is not None or any(holds_client(each) for each in value.values())
-    return isinstance(value, list | tuple) and any(holds_client(each) for each in value)
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            if each.get("client") is not None:
+                return True
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+    return False

@@ -9,13 +9,16 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
+from ..options import names
 from .registry import backend_class
 
 __all__ = ["accepted", "options_of", "refuse_unused"]
 
 
 def accepted(kind: type[Backend]) -> list[str]:
-    """Return the names of what the constructor of a backend takes."""
+    """Return the names of what a backend takes: the options that it declares, else those of its constructor."""
+    if kind.Options is not None:
+        return list(names(kind.Options))
     parameters = inspect.signature(kind).parameters.values()
     return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
 

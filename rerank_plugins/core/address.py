@@ -159,6 +159,8 @@ def check_address(value: Any, name: str) -> str:
     parts = _split(value, name)
     if value and not parts.hostname:
         raise ConfigError(f"{name} names no host: write it like http://127.0.0.1:8000.")
+    if "@" not in parts.netloc and not parts.query:
+        return value
     password = parts.netloc.rpartition("@")[0].partition(":")[2]
     texts = (unquote(password), *map(unquote, parts.path.split("/")))
     for text in (*texts, *(unquote_plus(part or key) for key, part in _pairs(parts.query))):

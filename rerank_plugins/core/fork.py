@@ -47,8 +47,8 @@ class Lock:
 
     def __init__(self) -> None:
         """Begin open."""
-        self._forget()
-        forgets_after_fork(self)
+        self._lock = threading.Lock()
+        _known.add(self)
 
     def __enter__(self) -> None:
         """Wait for it, and hold it."""

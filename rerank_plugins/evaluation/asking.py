@@ -21,7 +21,7 @@ __all__ = ["Asked", "Progress", "ask", "entered"]
 
 Progress = Callable[[str, int, int], None]
 """Told the reranker's label, how many of its answers there are, and how many there will be."""
-UNCUT: Mapping[str, None] = {"top_n": None, "score_threshold": None}
+UNCUT: Mapping[str, Any] = {"top_n": None, "score_threshold": None}
 """Everything is measured on the whole order: cuts and thresholds are for the user's own program."""
 FAILURES_IN_A_ROW = 3
 """So many, and a reranker is given up: it is down, and the others wait."""

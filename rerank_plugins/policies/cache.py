@@ -81,7 +81,9 @@ def _file(path: str | os.PathLike[str] | None) -> Path:
             return Path(path).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
     except RuntimeError as error:  # a container's user without a home
-        raise ConfigError(f"cache.path: this user's home folder is not known ({clause(error)}): name a file.") from error
+        raise ConfigError(
+            f"cache.path: this user's home folder is not known ({clause(error)}): name a file."
+        ) from error
 
 
 class _Known(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ..core.call import record_event
 from ..core.numeric import MOST
@@ -24,7 +24,7 @@ _COUNT = {"type": "integer", "minimum": 1, "maximum": MOST}
 class CascadeOptions(Options):
     """Rerankers in turn: a cheap one over all documents, the next one over the best of them."""
 
-    stages: Sequence[Spec]
+    stages: Sequence[Spec] = Field(json_schema_extra={"minItems": 2})
     """Two specs or more, the cheapest first."""
     keep: Annotated[
         Sequence[Count],

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from ..core.errors import DeadlineExceeded, RateLimited
 from ..core.scorer import Scorer, Wrapper
@@ -37,6 +37,8 @@ class LimitOptions(PolicyOptions):
     """Requests, retries and the parts of a split call included."""
     tokens_per_minute: Count | None = None
     """Tokens, estimated from above until the vendor says how many it counted."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:

@@ -41,6 +41,12 @@ load_reranker({"use": "voyage:rerank-2.5", "deadline": 2.0, "retry": 3, "fallbac
 load_reranker("production", config="rerank.toml")
 load_reranker("production", config=Path("rerank.toml"))
 load_reranker(5)  # type: ignore[arg-type]
+load_reranker("embedded", topn=5)  # type: ignore[call-arg]
+load_reranker("embedded", top_n="5")  # type: ignore[arg-type]
+load_reranker("embedded", retry=3, cache=True, fallback=["lexical", {"use": "passthrough"}])
+load_reranker("embedded", cache={"kind": "disk", "path": Path("scores.sqlite3")}, long_documents="chunk")
+load_reranker("embedded", cache={"kinds": "disk"})  # type: ignore[arg-type]
+load_reranker("cohere", cohere={"max_tokens_per_doc": 512})
 
 # --- calls ---
 
