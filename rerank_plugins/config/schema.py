@@ -183,6 +183,8 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
             raise _no_option(key, path)
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{_at(path, key)} must be a mapping of {key}'s options, got {described(value)}.")
+    if isinstance(settings.get("use"), str) or settings.get("cascade") is not None:
+        refuse_unused(settings, (*HOSTED, *LOCAL), INHERITED)
     for option, inner in HOLDS_SPECS.items():
         if (value := values.get(option)) is None:
             continue
@@ -198,7 +200,6 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
         options._backend = _backend(settings, path)
     else:
         _check_cascade(settings, path)
-    refuse_unused(settings, (*HOSTED, *LOCAL), INHERITED)
     return options
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from ..core.scorer import Backend
-from ..options import names
+from ..options import Options, names
 from .registry import backend_class
 
 __all__ = ["accepted", "options_of", "refuse_unused"]
@@ -17,8 +17,9 @@ __all__ = ["accepted", "options_of", "refuse_unused"]
 
 def accepted(kind: type[Backend]) -> list[str]:
     """Return the names of what a backend takes: the options that it declares, else those of its constructor."""
-    if kind.Options is not None:
-        return list(names(kind.Options))
+    model: type[Options] | None = kind.Options
+    if model is not None:
+        return list(names(model))
     parameters = inspect.signature(kind).parameters.values()
     return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
 
