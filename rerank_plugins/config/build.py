@@ -88,7 +88,7 @@ def _scorer(options: RerankerOptions) -> Scorer:
     if options.fuse is not None:
         partners = [] if options.fuse.retrieval else options.fuse.partners
         main = options.fuse.fused([main, *map(_scorer, partners)])
-    fallback = options.fallback or FallbackOptions()
+    fallback = options.fallback or FallbackOptions.model_construct()
     stand_ins = list(map(_scorer, fallback.specs))
     if options.on_error == "degrade" and not (stand_ins and stand_ins[-1].instant):
         stand_ins.append(_scorer(parse_spec({"use": "passthrough"})))
@@ -109,7 +109,7 @@ def _stack(options: RerankerOptions) -> Scorer:
         if not isinstance(policy, str):
             scorer = policy(scorer, backend)
         elif policy == "retry" and backend.remote and "retry" not in options.model_fields_set:
-            scorer = RetryOptions().wrap(scorer, stack)
+            scorer = RetryOptions.model_construct().wrap(scorer, stack)
         elif (own := getattr(options, policy)) is not None:
             scorer = own.wrap(scorer, stack)
     return scorer
