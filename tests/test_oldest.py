@@ -32,8 +32,7 @@ def oldest() -> list[str]:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["langchain"], *extras["llama-index"]]
     assert all(">=" in each for each in wanted)
-    # The host frameworks want a newer pydantic than the package does, so theirs is taken.
-    return [each.replace(">=", "==") for each in wanted if not each.startswith("pydantic")]
+    return [each.replace(">=", "==") for each in wanted]
 
 
 @pytest.mark.slow  # two minutes: an environment, and the tests of adapters, contract and core in it
