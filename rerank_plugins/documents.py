@@ -16,7 +16,17 @@ from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
 from .fields import Fields, read
 
-__all__ = ["Batch", "Expected", "RerankCall", "as_list", "is_table", "snapshot", "unread_request", "unread_results"]
+__all__ = [
+    "Batch",
+    "Expected",
+    "RerankCall",
+    "as_list",
+    "described",
+    "is_table",
+    "snapshot",
+    "unread_request",
+    "unread_results",
+]
 
 T = TypeVar("T")
 
@@ -296,7 +306,7 @@ def unread_results(documents: Sequence[Any]) -> list[RerankResult]:
 
 def _checked_query(query: Any) -> str:
     if not isinstance(query, str):
-        raise InputError(f"query must be a string, got {_got(query)}. Pass the text of the question.")
+        raise InputError(f"query must be a string, got {described(query)}. Pass the text of the question.")
     if is_blank(query):
         raise InputError("The query is blank: there is nothing to compare the documents with.")
     return sendable(query)
@@ -304,7 +314,7 @@ def _checked_query(query: Any) -> str:
 
 def _checked_instruction(instruction: Any) -> str | None:
     if not isinstance(instruction, str):
-        raise InputError(f"instruction must be a string or None, got {_got(instruction)}. Leave it out for none.")
+        raise InputError(f"instruction must be a string or None, got {described(instruction)}. Leave it out for none.")
     return sendable(instruction) if instruction else None
 
 
@@ -319,7 +329,7 @@ def _check_names(names: Sequence[str], documents: Sequence[Any]) -> None:
         )
 
 
-def _got(value: Any) -> str:
+def described(value: Any) -> str:
     """Return what an error says of a value that is no string: numbers as they are, else the type, since it may hold text."""
     return shown(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
 
@@ -341,7 +351,7 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
             number = math.nan
         if not math.isfinite(number):
             raise InputError(
-                f"retrieval_scores must be a list of finite numbers, got {_got(score)} at index {index}. Leave them out "
+                f"retrieval_scores must be a list of finite numbers, got {described(score)} at index {index}. Leave them out "
                 "where not all are known."
             )
         numbers.append(number)
@@ -357,7 +367,7 @@ def _not_a_document(document: Any, index: int) -> InputError:
     wrong = f"Document {index} must be a string or a mapping of fields"
     if (framework := of_kind(document, _FRAMEWORKS)) is not None:
         return InputError(f"{wrong}, got one {framework[0]} {type(document).__name__}: {framework[1]}.")
-    return InputError(f"{wrong}, got {_got(document)}. {_as_mapping(document)}.")
+    return InputError(f"{wrong}, got {described(document)}. {_as_mapping(document)}.")
 
 
 def _as_mapping(document: Any) -> str:

@@ -115,8 +115,8 @@ class LanceDBReranker(Reranker):
             BackendError: The backend did not deliver, and no fallback did.
             DeadlineExceeded: The spec's deadline passed.
         """
-        found = self._rows(vector_results), self._rows(fts_results)
-        return self._reranked(query, RRFReranker(return_score="all").rerank_hybrid(query, *found))
+        results = self._rows(vector_results), self._rows(fts_results)
+        return self._reranked(query, RRFReranker(return_score="all").rerank_hybrid(query, *results))
 
     def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
         """Return the rows of a vector search best first; raises as `rerank_hybrid`.

@@ -89,8 +89,8 @@ class Reranker:
             query: What is asked; not blank.
             documents: Strings, or mappings of fields; any number, blanks and repeats included. Any iterable that has an
                 order: a list, a generator, a column of a table. Of a mapping all text and number fields are read, or those
-                of the option `fields`; a list of more than 16 numbers (a mapping: 64) is not, and the result's `reason` says so. If one text
-                field is left, its value alone is sent, else the fields as YAML.
+                of the option `fields`. A list of more than 16 numbers is not read, nor a mapping of more than 64; the result's
+                `reason` says so. If one text field is left, its value alone is sent, else the fields as YAML.
             top_n: How many results to give, at least 1; `None` is the reranker's own, and without one all.
             instruction: What relevant means here, for models that follow such a text.
             retrieval_scores: The retriever's score of each document, for scorers that use it.

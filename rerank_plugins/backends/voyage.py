@@ -65,7 +65,7 @@ class Voyage(SDKBackend):
     """Voyage's rerankers.
 
     A blocking `voyageai.Client` of the user's runs on threads of this backend's own. The SDK reads its replies whole, so
-    their size has no limit here, as it has with an `AsyncClient`.
+    the size of a reply has no limit; with an `AsyncClient` it has one.
     """
 
     Options = VoyageOptions

@@ -16,9 +16,8 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
-from ..core.numeric import shown
 from ..core.together import together
-from ..documents import Expected, as_list
+from ..documents import Expected, as_list, described
 from ..reranker import Reranker, RerankResponse
 
 __all__ = ["ADDED", "Bad", "Columns", "rerank_rows"]
@@ -81,7 +80,7 @@ async def rerank_rows(
                 query = row.get(columns.query)
                 if not isinstance(query, str):
                     raise InputError(
-                        f"The column {columns.query!r} must hold a string, got {_got(query)}: name the column that holds "
+                        f"The column {columns.query!r} must hold a string, got {described(query)}: name the column that holds "
                         "the query."
                     )
                 return _answer(await reranker.arerank(query, documents, top_n=top_n, retrieval_scores=scores))
@@ -91,11 +90,6 @@ async def rerank_rows(
                 return Bad(str(error), row)
 
     return await together(one(row) for row in rows)
-
-
-def _got(value: Any) -> str:
-    """Return what an error says of a value that is no string; a list may hold the user's text."""
-    return shown(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
 
 
 def _documents(row: Mapping[str, Any], columns: Columns) -> list[Any]:

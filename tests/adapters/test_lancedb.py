@@ -64,15 +64,15 @@ def test_it_is_one_of_theirs():
 
 
 def test_best_first_with_every_column_in_its_type(search, table):
-    found = search(LanceDBReranker("lexical")).to_arrow()
-    assert found["text"].to_pylist()[0] == TEXTS[3]
-    assert set(found.column_names) == {*table.schema.names, "_relevance_score"}
+    results = search(LanceDBReranker("lexical")).to_arrow()
+    assert results["text"].to_pylist()[0] == TEXTS[3]
+    assert set(results.column_names) == {*table.schema.names, "_relevance_score"}
     for name in table.schema.names:
-        assert found.schema.field(name).type == table.schema.field(name).type
-    scores = found["_relevance_score"].to_pylist()
+        assert results.schema.field(name).type == table.schema.field(name).type
+    scores = results["_relevance_score"].to_pylist()
     assert scores == sorted(scores, reverse=True)
     assert all(0.0 <= score <= 1.0 for score in scores)
-    for row in found.to_pylist():  # nothing changed places but whole rows
+    for row in results.to_pylist():  # nothing changed places but whole rows
         assert row["text"] == TEXTS[row["id"] - 10] == row["fields"]["body"]
 
 
@@ -120,15 +120,17 @@ def test_the_first_stages_scores_reach_the_reranker(table, monkeypatch):
 
 
 def test_nulls_and_blanks_come_last_without_a_score(table):
-    found = table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("lexical", column="note"), query_string=QUERY).to_list()
-    assert [row["id"] for row in found] == [12, 10, 11, 13]
-    assert [row["_relevance_score"] for row in found[1:]] == [None] * 3
+    results = (
+        table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("lexical", column="note"), query_string=QUERY).to_list()
+    )
+    assert [row["id"] for row in results] == [12, 10, 11, 13]
+    assert [row["_relevance_score"] for row in results[1:]] == [None] * 3
 
 
 def test_a_struct_is_read_as_fields(table):
     reranker = LanceDBReranker("lexical", column="fields")
-    found = table.search(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY).to_list()
-    assert found[0]["text"] == TEXTS[3]
+    results = table.search(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY).to_list()
+    assert results[0]["text"] == TEXTS[3]
 
 
 def test_a_search_that_finds_nothing(table):
@@ -192,8 +194,8 @@ def test_wrong_settings_are_told_at_once():
 
 
 def test_several_vector_searches_together(table):
-    found = [table.search(vector).limit(2).with_row_id(True).to_arrow() for vector in VECTORS[::3]]
-    reranked = LanceDBReranker("lexical").rerank_multivector(found, QUERY, deduplicate=True)
+    results = [table.search(vector).limit(2).with_row_id(True).to_arrow() for vector in VECTORS[::3]]
+    reranked = LanceDBReranker("lexical").rerank_multivector(results, QUERY, deduplicate=True)
     assert sorted(reranked["id"].to_pylist()) == [10, 11, 12, 13]
     assert reranked["text"].to_pylist()[0] == TEXTS[3]
 
@@ -215,9 +217,9 @@ async def test_async_queries_and_arerank_give_the_same(tmp_path, table):
 
 
 async def test_arerank_leaves_the_loop_free(table):
-    found = table.search(NEAR_THE_FIRST).to_arrow()
+    results = table.search(NEAR_THE_FIRST).to_arrow()
     reranker = LanceDBReranker("lexical")
-    answers = await asyncio.gather(*(reranker.arerank(QUERY, found) for _ in range(8)))
+    answers = await asyncio.gather(*(reranker.arerank(QUERY, results) for _ in range(8)))
     assert {answer["id"].to_pylist()[0] for answer in answers} == {13}
 
 
@@ -234,7 +236,7 @@ def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (TEXTS, "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
         (iter(TEXTS), "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
@@ -247,11 +249,11 @@ def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
     ],
     ids=lambda each: type(each).__name__,
 )
-async def test_what_holds_no_rows_is_refused_by_name(wrong, told):
-    with pytest.raises(InputError, match=told):
+async def test_what_holds_no_rows_is_refused_by_name(wrong, message):
+    with pytest.raises(InputError, match=message):
         LanceDBReranker("lexical").rerank_vector(QUERY, wrong)
     if not isinstance(wrong, Iterator):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             await LanceDBReranker("lexical").arerank(QUERY, wrong)
 
 
@@ -283,41 +285,41 @@ async def test_rows_in_whatever_form_a_search_gives_them(table, kind):
 
 def test_rows_keep_the_columns_that_the_first_one_lacks():
     rows = [{"text": "bees"}, {"text": "the moon", "page": 7}]
-    found = LanceDBReranker("lexical").rerank_vector("moon", rows)
-    assert found["page"].to_pylist() == [7, None]
+    results = LanceDBReranker("lexical").rerank_vector("moon", rows)
+    assert results["page"].to_pylist() == [7, None]
     assert LanceDBReranker("lexical").rerank_vector("moon", []).num_rows == 0
 
 
 def test_several_queries_that_were_not_run_yet(table):
     queries = [table.search(vector).limit(2).with_row_id(True) for vector in VECTORS[::3]]
-    found = [query.to_arrow() for query in queries]
-    reranked = LanceDBReranker("lexical").rerank_multivector(found, QUERY, deduplicate=True)
+    results = [query.to_arrow() for query in queries]
+    reranked = LanceDBReranker("lexical").rerank_multivector(results, QUERY, deduplicate=True)
     assert LanceDBReranker("lexical").rerank_hybrid(QUERY, queries[0], queries[1])["id"].to_pylist()[0] == 13
     assert sorted(reranked["id"].to_pylist()) == [10, 11, 12, 13]
 
 
 @pytest.mark.parametrize("column", ["id", "vector", "tags", "data"])
 def test_a_column_that_holds_no_text_is_refused_by_name(table, column):
-    found = table.search(NEAR_THE_FIRST).to_arrow()
-    found = found.append_column("tags", pa.array([["a"]] * len(found))).append_column(
-        "data", pa.array([b"x"] * len(found))
+    results = table.search(NEAR_THE_FIRST).to_arrow()
+    results = results.append_column("tags", pa.array([["a"]] * len(results))).append_column(
+        "data", pa.array([b"x"] * len(results))
     )
-    kind = re.escape(str(found.schema.field(column).type))
-    told = (
+    kind = re.escape(str(results.schema.field(column).type))
+    message = (
         rf"column '{column}' must hold strings or structs, got {kind}.*column=.*the search gives text, fields, note\."
     )
-    with pytest.raises(InputError, match=told):
-        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, found)
+    with pytest.raises(InputError, match=message):
+        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, results)
     with pytest.raises(InputError, match="the search gives none: select one"):
-        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, found.select([column]))
+        LanceDBReranker("lexical", column=column).rerank_vector(QUERY, results.select([column]))
 
 
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
 def test_a_column_of_any_kind_of_text_is_read(kind):
-    found = pa.table({"text": pa.array(TEXTS).cast(kind)})
-    assert LanceDBReranker("lexical").rerank_vector(QUERY, found)["text"].to_pylist()[0] == TEXTS[3]
+    results = pa.table({"text": pa.array(TEXTS).cast(kind)})
+    assert LanceDBReranker("lexical").rerank_vector(QUERY, results)["text"].to_pylist()[0] == TEXTS[3]
     nothing = pa.table({"text": pa.nulls(2)})
     assert LanceDBReranker("lexical").rerank_vector(QUERY, nothing)["_relevance_score"].to_pylist() == [None, None]
 
@@ -326,8 +328,8 @@ def test_names_are_looked_up_in_a_file(table, tmp_path):
     file = tmp_path / "rerank.toml"
     file.write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\n')
     for path in (file, str(file)):
-        found = table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("production", config=path), query_string=QUERY)
-        assert [row["text"] for row in found.to_list()] == [TEXTS[3]]
+        results = table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("production", config=path), query_string=QUERY)
+        assert [row["text"] for row in results.to_list()] == [TEXTS[3]]
 
 
 def test_allowed_rerankers_restrict_the_name():
@@ -365,6 +367,6 @@ def test_keys_are_shown_and_pickled_nowhere(spec, table):
 def test_pickles_and_copies_answer(table):
     reranker = LanceDBReranker("lexical", column="text", top_n=2)
     for other in (pickle.loads(pickle.dumps(reranker)), copy.deepcopy(reranker)):
-        found = table.search(QUERY, query_type="fts").rerank(other).to_list()
-        assert len(found) == 2
-        assert found[0]["text"] == TEXTS[3]
+        results = table.search(QUERY, query_type="fts").rerank(other).to_list()
+        assert len(results) == 2
+        assert results[0]["text"] == TEXTS[3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import socket
 import sys
 import threading
@@ -196,7 +197,7 @@ def test_a_body_of_broken_chunks_is_answered_once_and_logs_nothing(start, pause,
 
 def test_slow_readers_make_room_for_others_and_get_nothing_for_ever():
     """Their answers are dropped, the oldest first, once others need the memory."""
-    limits = Limits(max_body_mb=2.0, max_in_flight_mb=4.0, body_timeout=0.5)
+    limits = Limits(max_body_mb=2.0, max_in_flight_mb=4.0, body_timeout=3.0)
     body = large(1_900_000)
     with served("lexical", limits=limits) as url, contextlib.ExitStack() as crowd:
         slow = crowd.enter_context(connected(url))
@@ -213,7 +214,42 @@ def test_slow_readers_make_room_for_others_and_get_nothing_for_ever():
                 assert answer.status_code == 429
                 assert "Come back later" in answer.json()["message"]
                 refused += 1
+        assert refused  # the answer that nobody reads was counted
         assert len(answer.json()["results"]) == 1_000
+
+
+def test_a_reader_that_stops_is_dropped_although_nobody_needs_the_memory():
+    limits = Limits(body_timeout=0.5, request_timeout=300.0)
+    with served("lexical", limits=limits) as url, connected(url) as slow:
+        slow.sendall(request(large(1_900_000)))
+        assert slow.recv(4) == b"HTTP"
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            while client.get("/healthz").json()["bytes_in_flight"]:
+                pass
+
+
+def test_a_reader_that_is_only_slow_makes_room_for_others_too():
+    """It is never idle for as long as would end its connection: it is dropped because others need the memory."""
+    limits = Limits(max_body_mb=8.0, max_in_flight_mb=16.0, body_timeout=2.0)
+    body = large(7_000_000)
+    with served("lexical", limits=limits) as url, connected(url) as slow:
+        slow.sendall(request(body))
+        answer = slow.recv(65_536)
+        length = answer.index(b"\r\n\r\n") + 4 + int(re.search(rb"content-length: (\d+)", answer)[1])
+        due, goal = time.monotonic(), len(answer)
+        with (
+            httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
+            contextlib.suppress(ConnectionResetError),
+        ):
+            while client.post("/v2/rerank", content=body, headers=JSON).status_code != 200:
+                if time.monotonic() < due:
+                    continue
+                due, goal = time.monotonic() + 0.2, goal + 131_072  # 11 s for all of it; after 3 s others fit in
+                while len(answer) < goal and (chunk := slow.recv(65_536)):
+                    answer += chunk
+            while chunk := slow.recv(65_536):
+                answer += chunk
+        assert len(answer) < length
 
 
 def test_bytes_in_flight_are_bounded_and_all_come_back():

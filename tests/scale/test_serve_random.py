@@ -21,6 +21,6 @@ def test_the_server_bears_random_requests():
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_good_client_does_not_wait_for_hostile_ones():
-    report = DRIVER["drive"](15.0, seed=7, clients=2)
+    report = DRIVER["drive"](20.0, seed=7, clients=2)
     assert report["broken"] == []
-    assert report["p95_ms"]["busy"] <= 2 * report["p95_ms"]["quiet"], report
+    assert report["p95_ratio"] <= 2, report

@@ -10,7 +10,7 @@ import pytest
 from rerank_plugins import load_reranker
 from rerank_plugins.core import RateLimited
 from rerank_plugins.core.tokens import estimate
-from rerank_plugins.testing.script import Hang, Status
+from rerank_plugins.testing.script import Hang, Status, Step
 from rerank_plugins.testing.vendors import VENDORS, VoyageServer
 
 QUERY = "tide number 1200 of the moon"
@@ -64,10 +64,21 @@ async def test_cancelling_cancels_every_part(spec: str) -> None:
             assert await asyncio.to_thread(server.wait_until, everybody)
 
 
+class RefusedLast(Step):
+    """A refusal that waits for the other two parts: parts that were not sent yet would be cancelled before they are."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+
+    def play(self, exchange: Any) -> None:
+        self.server.wait_until(lambda: sum(len(request.documents) == 1000 for request in self.server.requests) == 2)
+        Status(429).play(exchange)
+
+
 @pytest.mark.parametrize("spec", THOUSAND)
 async def test_a_part_that_fails_for_good_fails_the_call_and_ends_the_others(spec: str) -> None:
     with server_of(spec) as server:
-        server.always(Status(429), when=lambda request: len(request.documents) == 500)
+        server.always(RefusedLast(server), when=lambda request: len(request.documents) == 500)
         server.always(Hang(), when=lambda request: len(request.documents) == 1000)
         async with load_reranker(settings(spec, server, retry=1)) as reranker:
             with pytest.raises(RateLimited):
