@@ -502,6 +502,32 @@ def test_two_processes_share_the_file_while_one_is_killed(tmp_path: Path):
     connection.close()
 
 
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path, monkeypatch):
+    """Where two processes make the file at once, SQLite refuses the second one's switch to WAL without waiting."""
+    path = tmp_path / "scores.sqlite3"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr("rerank_plugins.policies.disk.time.sleep", wait)
+    store = DiskStore(path, 100)
+
+    async def keep() -> list[str | None]:
+        store.put({b"name": "entry"})
+        return list(await store.get([b"name"]))
+
+    assert asyncio.run(keep()) == ["entry"]
+    assert store.state()["errors"] == 0
+    assert waits
+    asyncio.run(store.aclose())
+    other.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
     options = {"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "scores")}}
