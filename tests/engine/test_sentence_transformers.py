@@ -424,10 +424,15 @@ def test_threads_and_tasks_get_the_scores_of_one_alone(folders):
                 assert found == near(expected, SAME_INPUT)
 
 
+def _threads_of_calls():
+    """Return the living threads, without the few that a process keeps for the work on long texts."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("rerank-plugins-text")}
+
+
 async def test_the_loop_goes_on_and_a_cancelled_call_stops(folders):
     reranker = load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=16)
     await reranker.arerank(QUERY, SENTENCES)
-    threads = threading.active_count()
+    threads = _threads_of_calls()
     call = asyncio.ensure_future(reranker.arerank(QUERY, [f"{text} {n}" for n in range(200) for text in SENTENCES]))
     ticks = 0
     while not call.done() and ticks < 20:
@@ -439,7 +444,7 @@ async def test_the_loop_goes_on_and_a_cancelled_call_stops(folders):
         await call
     # The worker is free at once: another call is answered after one batch, not a thousand.
     assert len(await reranker.arerank(QUERY, SENTENCES)) == len(SENTENCES)
-    assert threading.active_count() == threads
+    assert _threads_of_calls() <= threads
     await reranker.aclose()
 
 
