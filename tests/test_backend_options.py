@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -171,7 +172,7 @@ def test_a_value_of_another_type_is_refused_with_the_name(name: str, field: str)
             r"^sentence-transformers\.trust_remote_code runs code .*40 digits",
         ),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_a_wrong_value_is_refused_where_it_stands(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
