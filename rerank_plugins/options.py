@@ -73,6 +73,7 @@ __all__ = [
     "Wait",
     "checked",
     "names",
+    "number",
     "parse",
     "refused",
 ]
@@ -189,43 +190,45 @@ class OrBool:
         return value
 
 
-Count = Annotated[
-    int, PlainValidator(checked(integer)), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST})
-]
+def number(
+    kind: type[int | float], check: Callable[[Any, str], Any], low: float, high: float, *, above: bool = False
+) -> tuple[PlainValidator, WithJsonSchema]:
+    """Return the validator and the JSON Schema of numbers from `low` (or above it) to `high`.
+
+    Python's own numbers of that kind pass at once, since most are; one of `core.numeric`'s checks knows those of other
+    libraries, and what to say of the rest.
+    """
+    validate = checked(check)
+    plain = (int,) if kind is int else (float, int)
+
+    def fast(value: Any) -> Any:
+        if type(value) in plain and low <= value <= high and not (above and value == low):
+            return kind(value)
+        return validate(value)
+
+    least = "exclusiveMinimum" if above else "minimum"
+    return PlainValidator(fast), WithJsonSchema(
+        {"type": "integer" if kind is int else "number", least: low, "maximum": high}
+    )
+
+
+Count = Annotated[int, *number(int, integer, 1, MOST)]
 """An integer of at least 1."""
-Tokens = Annotated[
-    int,
-    PlainValidator(checked(lambda value, name: integer(value, name, LEAST_TOKENS))),
-    WithJsonSchema({"type": "integer", "minimum": LEAST_TOKENS, "maximum": MOST}),
-]
+Tokens = Annotated[int, *number(int, functools.partial(integer, low=LEAST_TOKENS), LEAST_TOKENS, MOST)]
 """An integer of at least 16: fewer tokens hold no query and document."""
-Seconds = Annotated[
-    float,
-    PlainValidator(checked(seconds)),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_S}),
-]
+Seconds = Annotated[float, *number(float, seconds, 0, LONGEST_S, above=True)]
 """A number of seconds above 0."""
-Wait = Annotated[
-    float,
-    PlainValidator(checked(lambda value, name: seconds(value, name, zero=True))),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": LONGEST_S}),
-]
+Wait = Annotated[float, *number(float, functools.partial(seconds, zero=True), 0, LONGEST_S)]
 """A number of seconds of at least 0."""
-Number = Annotated[
-    float,
-    PlainValidator(checked(lambda value, name: finite(value, name, 0.0, 1e9))),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1e9}),
-]
+Number = Annotated[float, *number(float, functools.partial(finite, low=0.0, high=1e9), 0, 1e9)]
 """A finite number of at least 0."""
-Fraction = Annotated[
-    float,
-    PlainValidator(checked(lambda value, name: finite(value, name, 0.0, 1.0))),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
-]
+Fraction = Annotated[float, *number(float, functools.partial(finite, low=0.0, high=1.0), 0, 1)]
 """A number from 0 to 1."""
 
 
 def _key(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value
     try:
         return Secret.of(value)
     except ConfigError as error:

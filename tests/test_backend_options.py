@@ -296,7 +296,7 @@ def _third_party(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_third_party")
 def test_a_third_party_declares_its_options() -> None:
-    spec = {"use": "tuned:tuned-2", "api_key": SECRET, "timeout": 3, "device": "cpu", "tuned": {"region": "us"}}
+    spec = {"use": "tuned:tuned-2", "api_key": SECRET, "timeout": 3, "tuned": {"region": "us"}}
     tuned = backend(load_reranker(spec))
     assert isinstance(tuned, Tuned)
     assert (tuned.model, tuned.timeout, tuned.options.region, tuned.options.patience) == ("tuned-2", 3.0, "us", 5.0)

@@ -41,9 +41,9 @@ def test_parse(spec, expected):
     assert parse(spec, NAMED) == expected
 
 
-def test_parse_copies():
+def test_a_spec_is_copied():
     spec = {"use": "lexical", "fallback": [{"use": "http", "http": {"path": "/x"}}]}
-    found = parse(spec, {})
+    found = spelled_out(parse(spec, {}), {})
     found["fallback"][0]["http"]["path"] = "/y"
     assert spec["fallback"][0]["http"]["path"] == "/x"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import __version__
 from ..calibration.identity import identity as identify
-from ..core.errors import ConfigError, RerankError
+from ..core.errors import ConfigError, RerankError, clause
 from ..core.hosted import HostedBackend
 from ..core.scorer import Backend, Scorer
 from ..core.secret import Secret
@@ -148,7 +148,7 @@ def _backend(spec: BackendSpec) -> Backend:
     except RerankError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
-        raise ConfigError(f"{name} cannot be made with these options: {error}. Check their types.") from error
+        raise ConfigError(f"{name} cannot be made with these options: {clause(error)}. Check their types.") from error
     except OSError as error:  # a path that is too long, a folder that may not be read
         why = error.strerror or str(error)
         raise ConfigError(

@@ -180,7 +180,7 @@ def backend_class(name: str) -> type[Backend]:
     entry = BUILTIN.get(name) or entries().get(name)
     if entry is None:
         raise unknown_backend(name)
-    if (package := entry.missing()) is not None:
+    if entry.packages and (package := entry.missing()) is not None:
         raise MissingExtra(f"The backend {name!r}", extra=entry.extra or "all", package=package)
     try:
         if entry.kind == "plugin":

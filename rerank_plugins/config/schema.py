@@ -42,7 +42,7 @@ from ..policies.limit import LimitOptions
 from ..policies.retry import RetryOptions
 from .registry import backend_class, entries, is_known, is_remote
 from .sources import HOLDS_SPECS, holds_client
-from .unused import options_of, refuse_unused
+from .unused import accepted, refuse_unused
 
 __all__ = [
     "HOSTED",
@@ -57,7 +57,7 @@ __all__ = [
 
 HOSTED = names(HostedOptions)
 LOCAL = names(LocalOptions)
-SHARED = frozenset((*HOSTED, *LOCAL))
+SHARED = dict.fromkeys((*HOSTED, *LOCAL)).keys()
 
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
 """What a string inside a spec takes from the spec around it."""
@@ -178,37 +178,54 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         if key in OPTIONS:
-            values[key] = value
+            if value is not None or key not in SHARED:  # None is as if it were not written
+                values[key] = value
         elif not is_known(key):
             raise _no_option(key, path)
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{_at(path, key)} must be a mapping of {key}'s options, got {described(value)}.")
-    if isinstance(settings.get("use"), str) or settings.get("cascade") is not None:
-        refuse_unused(settings, (*HOSTED, *LOCAL), INHERITED)
+    inside: list[type[Backend]] = []
     for option, inner in HOLDS_SPECS.items():
         if (value := values.get(option)) is None:
             continue
         if isinstance(value, Mapping) and isinstance(specs := value.get(inner), list | tuple):
-            values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"))}
+            values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"), inside)}
         elif isinstance(value, list | tuple) and option == "fallback":
-            values[option] = _nested(value, settings, _at(path, option))
-    if values.keys() == {"use"} and isinstance(values["use"], str):
+            values[option] = _nested(value, settings, _at(path, option), inside)
+    cascade, kind = settings.get("cascade"), None
+    if cascade is None:
+        kind = _backend_class(settings, path)
+    elif isinstance(cascade, Mapping):
+        _check_cascade(settings, path)
+    if SHARED & settings.keys():
+        refuse_unused(settings, kind, inside, SHARED, INHERITED)
+    if values.keys() == {"use"}:
         options = RerankerOptions.model_construct(**values)  # as in `options.parse`: nothing else to check
     else:
         options = parse(RerankerOptions, values, path)
-    if options.cascade is None:
-        options._backend = _backend(settings, path)
-    else:
-        _check_cascade(settings, path)
+    if kind is not None:
+        options._backend = _backend(kind, settings, path)
     return options
 
 
-def _nested(specs: Sequence[Any], settings: Mapping[str, Any], path: str) -> list[RerankerOptions]:
-    """Return specs inside another: a string takes the outer one's policies, a mapping stands alone."""
-    return [
-        parse_spec(_inheriting(each, settings) if isinstance(each, str) else each, f"{path}[{place}]")
-        for place, each in enumerate(specs)
-    ]
+def _nested(
+    specs: Sequence[Any], settings: Mapping[str, Any], path: str, inside: list[type[Backend]]
+) -> list[RerankerOptions]:
+    """Return specs inside another: a string takes the outer one's policies, a mapping stands alone.
+
+    The backends of those that are strings are appended to `inside`.
+    """
+    nested = []
+    for place, each in enumerate(specs):
+        where = f"{path}[{place}]"
+        if isinstance(each, str):
+            options = parse_spec(_inheriting(each, settings), where)
+            if options._backend is not None:
+                inside.append(options._backend.kind)
+        else:
+            options = parse_spec(each, where)
+        nested.append(options)
+    return nested
 
 
 def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,19 +234,23 @@ def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in INHERITED:
         if key in settings and (remote or key not in REMOTE_ONLY):
             inherited[key] = settings[key]
-    if "timeout" in inherited and "timeout" not in options_of(use.partition(":")[0]):
+    if "timeout" in inherited and not remote and "timeout" not in accepted(backend_class(use.partition(":")[0])):
         del inherited["timeout"]  # it would be refused there, as an option that nothing uses
     return inherited
 
 
-def _backend(settings: Mapping[str, Any], path: str) -> BackendSpec:
+def _backend_class(settings: Mapping[str, Any], path: str) -> type[Backend]:
     use = settings.get("use")
-    if not isinstance(use, str) or not use:
-        raise ConfigError(
-            f"{_at(path, 'use')} must name a backend, such as use = 'embedded', got {'an empty string' if use == '' else described(use)}."
-        )
-    name, _, model = use.partition(":")
-    kind = backend_class(name)
+    if not use:
+        wrong = "an empty string" if use == "" else described(use)
+        raise ConfigError(f"{_at(path, 'use')} must name a backend, such as use = 'embedded', got {wrong}.")
+    if not isinstance(use, str):
+        raise ConfigError(f"{_at(path, 'use')} must be a string, got {described(use)}.")
+    return backend_class(use.partition(":")[0])
+
+
+def _backend(kind: type[Backend], settings: Mapping[str, Any], path: str) -> BackendSpec:
+    name, _, model = settings["use"].partition(":")
     if isinstance(cache := settings.get("cache"), Mapping) and cache.get("kind") == "disk":
         if holds_client(settings.get(name)):
             raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
@@ -248,24 +269,19 @@ def backend_options(name: str, kind: type[Backend], settings: Mapping[str, Any],
         ConfigError: An option that the backend does not have, or a value that is refused.
     """
     own = settings.get(name, {})
-    table = _at(path, name)
+    table = f"{path}.{name}" if path else name
     model: type[Options] | None = kind.Options
     if model is not None:
-        accepted = names(model)
-        top = settings.keys() & SHARED.intersection(accepted)
-        values = dict(zip(top, map(settings.__getitem__, top), strict=True))
+        top = {key for key in SHARED & set(names(model)) if settings.get(key) is not None}
+        values = {key: settings[key] for key in top}
         return {"options": parse(model, {**values, **own}, table, top=top - own.keys())}
-    accepted = tuple(
-        parameter.name
-        for parameter in inspect.signature(kind).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name != "model"
-    )
+    known = accepted(kind)
     for key in own:
-        if key not in accepted:
-            raise unknown(f"option of {table}", key, accepted)
+        if key not in known:
+            raise unknown(f"option of {table}", key, known)
     # The shared options have types, wherever they stand. Of the others, only the constructor knows what they may be.
     parse(RerankerOptions, {key: value for key, value in own.items() if key in SHARED}, table)
-    return {key: settings[key] for key in accepted if key in SHARED and key in settings} | dict(own)
+    return {key: settings[key] for key in known if key in SHARED and settings.get(key) is not None} | dict(own)
 
 
 def check_tables(settings: Mapping[str, Any], path: str = "") -> None:

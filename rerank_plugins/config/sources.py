@@ -50,7 +50,7 @@ SENT_ALONG = ("headers", "body", "query", "params")
 
 _ENVIRONMENT = re.compile(r'env:([^"&@/?#\s]+)')
 
-PLAIN = (str, int, float, type(None))
+PLAIN = (str, int, float, bool, type(None))
 """Values that nothing is inside of: most of them, and not worth a call."""
 
 Named = Mapping[str, Mapping[str, Any]]
@@ -146,7 +146,7 @@ def _anchored(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def parse(spec: str | Mapping[str, Any] | None, named: Named, *, explicit: bool = False) -> dict[str, Any]:
-    """Return a spec in its long form, a mapping with `use`.
+    """Return a spec in its long form, a mapping with `use`; what is in it is not looked at.
 
     Args:
         spec: A string, a mapping, or `None` for the environment's.
@@ -172,13 +172,13 @@ def parse(spec: str | Mapping[str, Any] | None, named: Named, *, explicit: bool 
                     f"{SPEC_VARIABLE} starts like JSON but does not parse: {clause(error)}. Check its quotes."
                 ) from error
     if isinstance(spec, Mapping):
-        return guarded(spec)
+        return dict(spec)
     if not isinstance(spec, str):
         raise ConfigError(
             f"A reranker must be a string such as 'embedded' or 'cohere:MODEL', or a mapping with `use`, got {described(spec)}."
         )
     if spec in named:
-        return guarded(named[spec])
+        return dict(named[spec])
     backend = spec.partition(":")[0]
     if not is_known(backend):
         raise unknown_backend(spec, named)
@@ -209,7 +209,8 @@ def _spelled_out(
         if each is None:
             raise ConfigError("A list of specs holds None: write 'passthrough' for the order given.")
         if isinstance(each, str) and each not in named:
-            parse(each, named)  # for its error, which lists the names too
+            if not is_known(each.partition(":")[0]):
+                raise unknown_backend(each, named)
             return each
         if isinstance(each, str) and each in within:
             raise ConfigError(f"The reranker {each!r} is made of itself ({' → '.join((*within, each))}): name another.")

@@ -105,7 +105,7 @@ class Address:
         userinfo, _, host = parts.netloc.rpartition("@")
         user, _, password = userinfo.partition(":")
         segments = [unquote(each) for each in parts.path.split("/")]
-        resolved = [Secret(each).resolved().reveal() for each in segments]
+        resolved = [Secret(each).resolved().reveal() if each.startswith("env:") else each for each in segments]
         path = "/".join(
             each if new == old else quote(new, safe="")
             for each, old, new in zip(parts.path.split("/"), segments, resolved, strict=True)
@@ -159,12 +159,7 @@ def check_address(value: Any, name: str) -> str:
     parts = _split(value, name)
     if value and not parts.hostname:
         raise ConfigError(f"{name} names no host: write it like http://127.0.0.1:8000.")
-    if "@" not in parts.netloc and not parts.query:
-        return value
-    password = parts.netloc.rpartition("@")[0].partition(":")[2]
-    texts = (unquote(password), *map(unquote, parts.path.split("/")))
-    for text in (*texts, *(unquote_plus(part or key) for key, part in _pairs(parts.query))):
-        refuse_mask(text, name)
+    refuse_mask(unquote_plus(value), name)
     return value
 
 

@@ -71,9 +71,11 @@ class Remote(Backend):
             ConfigError: There is no key and the vendor wants one, or a number is out of range.
         """
         super().__init__(model)
-        self._base = Address.of(self._known_address(base_url))
+        known = self._known_address(base_url)
+        self._base = Address.of(known)
         self._key = self._find_key(Secret.of(api_key))
-        self._base = Address.of(self._find_address(base_url))
+        if (address := self._find_address(base_url)) != known:
+            self._base = Address.of(address)
         self._address = self._base.url
         """Where requests go, without credentials and query."""
         self.timeout = seconds(timeout, "timeout")
@@ -274,9 +276,9 @@ class HostedBackend(Remote):
         if self.transport is None:
             raise ConfigError(f"{type(self).__name__} has no transport: build it with load_reranker().")
         headers = dict(self.headers())
-        basic = self._base.authorization()
-        if basic is not None and not any(name.lower() == "authorization" for name in headers):
-            headers["authorization"] = basic
+        if self._base.user is not None and (basic := self._base.authorization()):
+            if not any(name.lower() == "authorization" for name in headers):
+                headers["authorization"] = basic
         try:
             reply = await self.transport.post(self._base.full(url), payload, headers, limit=limit)
         except BackendError as error:

@@ -60,9 +60,9 @@ def only_regular(folder: Path) -> None:
             if is_folder:
                 with os.scandir(entry.path) as below:
                     for each in below:
-                        if not each.is_dir():
+                        if not (each.is_file() or each.is_dir()):
                             _refuse_special(each)
-            else:
+            elif not entry.is_file():
                 _refuse_special(entry)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read ({error.strerror}): check its permissions.") from error

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import PlainValidator, WithJsonSchema, model_validator
+from pydantic import model_validator
 
 from ..core.numeric import MOST, integer
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import check_cancelled, run_on_text_thread, run_text_work
 from ..core.types import RerankRequest, Scores, Span
-from ..options import Count, checked, refused
+from ..options import Count, number, refused
 from .pieces import pieces
 from .stack import PolicyOptions, Stack
 from .truncate import MARKS, Truncate, length, room_beside
@@ -33,14 +34,7 @@ class LongDocumentsOptions(PolicyOptions):
     read, in pieces whose scores are joined."""
     tokens: Count | None = None
     """Of `chunk`: tokens of one piece; `None` is what the model reads beside the query."""
-    overlap: (
-        Annotated[
-            int,
-            PlainValidator(checked(lambda value, name: integer(value, name, 0))),
-            WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST}),
-        ]
-        | None
-    ) = None
+    overlap: Annotated[int, *number(int, functools.partial(integer, low=0), 0, MOST)] | None = None
     """Of `chunk`: tokens that a piece repeats of the one before; `None` is an eighth of a piece."""
     aggregate: Aggregate = "max"
     """Of `chunk`: how the scores of the pieces are joined."""

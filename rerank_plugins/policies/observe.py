@@ -23,19 +23,16 @@ _log = logging.getLogger("rerank_plugins")
 class Observe(Wrapper):
     """The innermost policy: records each call of its backend in the context of the rerank it belongs to."""
 
-    def __init__(self, inner: Backend | Loading) -> None:
-        """Record what is asked of `inner`."""
-        super().__init__(inner)
-        self._remote = inner.remote
+    inner: Backend | Loading
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Ask the backend and record how it went, how long it took, what it used and which status came."""
-        with record_attempt(self, len(request.documents), remote=self._remote) as ended:
+        with record_attempt(self, len(request.documents), remote=self.inner.remote) as ended:
             started = time.perf_counter()
             outcome, detail, usage, status = "answered", None, None, None
             try:
                 scores = await self.inner.ascore(request)
-                usage = replace(scores.usage, requests=int(self._remote))
+                usage = replace(scores.usage, requests=int(self.inner.remote))
                 return scores
             except asyncio.CancelledError:
                 outcome = DeadlineExceeded.__name__ if passed() else "cancelled"
@@ -59,4 +56,4 @@ class Observe(Wrapper):
                         len(request.documents),
                         milliseconds,
                     )
-                ended(Attempt(label, outcome, milliseconds, detail, self._remote, usage, status))
+                ended(Attempt(label, outcome, milliseconds, detail, self.inner.remote, usage, status))
