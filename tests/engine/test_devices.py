@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import threading
 import weakref
 
@@ -31,8 +32,14 @@ TWO = ("cpu:0", "cpu:1")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def made_once(tmp_path_factory):
     return checkpoint(tmp_path_factory.mktemp("devices") / "bert", "bert")
+
+
+@pytest.fixture
+def folder(made_once, tmp_path):
+    """Return a folder of each test's own: the process shares models by folder, and tests replace parts of theirs."""
+    return shutil.copytree(made_once, tmp_path / "bert")
 
 
 def on_two(made, **placement):
