@@ -18,6 +18,7 @@ from .config import shared
 from .config.build import OPTIONS
 from .config.registry import unknown
 from .config.sources import guarded, holds_client, parse, profiles, without_keys
+from .core.choices import described
 from .core.errors import ConfigError, InputError
 from .core.numeric import finite
 from .documents import Expected, RerankCall, as_list
@@ -306,7 +307,7 @@ def checked(items: Any, kind: type, expected: Expected) -> list[Any]:
     for index, item in enumerate(listed):
         if not isinstance(item, kind):
             way_out = expected.instead_of(item) or f"leave it out, or make it a {name}"
-            raise InputError(f"Item {index} must be a {name}, got {type(item).__name__}: {way_out}.")
+            raise InputError(f"Item {index} must be a {name}, got {described(item)}: {way_out}.")
     return listed
 
 

@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, TypeVar
 
+from .core.choices import described
 from .core.errors import InputError
-from .core.numeric import shown
 from .core.response import RerankResult
 from .core.text import is_blank, sendable
 from .core.text_work import check_cancelled
@@ -21,7 +21,6 @@ __all__ = [
     "Expected",
     "RerankCall",
     "as_list",
-    "described",
     "is_table",
     "snapshot",
     "unread_request",
@@ -327,11 +326,6 @@ def _check_names(names: Sequence[str], documents: Sequence[Any]) -> None:
             f"No document has one of the fields {', '.join(map(repr, names))} that the option `fields` names; the first "
             f"mapping has {has}."
         )
-
-
-def described(value: Any) -> str:
-    """Return what an error says of a value that is no string: numbers as they are, else the type, since it may hold text."""
-    return shown(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
 
 
 def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from .core.choices import described
 from .core.errors import InputError, MissingExtra, clause
 
 try:
@@ -158,7 +159,7 @@ class LanceDBReranker(Reranker):
         rows = as_list(results, ROWS)
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
-                raise InputError(f"Row {index} of results must be a mapping, got {type(row).__name__}: {ROWS.one}.")
+                raise InputError(f"Row {index} of results must be a mapping, got {described(row)}: {ROWS.one}.")
         # All names: pyarrow's own from_pylist drops those that the first row does not have.
         names = list(dict.fromkeys(name for row in rows for name in row)) or [self.column]
         try:

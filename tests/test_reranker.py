@@ -310,7 +310,7 @@ def test_a_blank_query_is_refused(query):
 
 @pytest.mark.parametrize("query", [None, 5, b"query", ["query"]])
 def test_a_query_of_another_type_is_refused(query):
-    with pytest.raises(InputError, match=r"query must be a string, got (None|5|bytes|list)\. Pass"):
+    with pytest.raises(InputError, match=r"query must be a string, got (None|5|bytes|a list)\. Pass"):
         Reranker(Fixed(1.0)).rerank(query, letters(1))
 
 

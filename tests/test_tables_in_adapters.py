@@ -78,5 +78,5 @@ async def test_tables_are_refused_by_name(kind: Any, name: str, make: str, table
 
 @pytest.mark.parametrize("kind", [RerankCompressor, RerankPostprocessor])
 async def test_a_column_of_texts_is_refused_by_its_first_item(kind: Any) -> None:
-    with pytest.raises(InputError, match=r"Item 0 must be a .*, got str: wrap it"):
+    with pytest.raises(InputError, match=r"Item 0 must be a .*, got a string: wrap it"):
         await ask(kind(reranker="lexical"), pd.Series(TEXTS), sync=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core.choices import described
 from ..core.errors import InputError
 from ..rows import read as rows
 from .data import Grades
@@ -145,7 +146,7 @@ def _field(value: dict[str, Any], names: tuple[str, ...], where: str) -> str:
 
 def _string(value: Any, name: str, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{where}: the field {name!r} must be a string, got {type(value).__name__}. Mend that line.")
+        raise InputError(f"{where}: the field {name!r} must be a string, got {described(value)}. Mend that line.")
     return str(value)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.choices import described
 from ..core.errors import (
     AllBackendsFailed,
     AuthenticationFailed,
@@ -17,7 +18,7 @@ from ..core.errors import (
     TransientError,
 )
 from ..core.together import together
-from ..documents import Expected, as_list, described
+from ..documents import Expected, as_list
 from ..reranker import Reranker, RerankResponse
 
 __all__ = ["ADDED", "Bad", "Columns", "rerank_rows"]

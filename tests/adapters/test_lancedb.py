@@ -238,9 +238,9 @@ def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (TEXTS, "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
-        (iter(TEXTS), "Row 0 of results must be a mapping, got str: pass `await query.to_arrow"),
-        ([{"text": "x"}, "y"], "Row 1 of results must be a mapping, got str"),
+        (TEXTS, "Row 0 of results must be a mapping, got a string: pass `await query.to_arrow"),
+        (iter(TEXTS), "Row 0 of results must be a mapping, got a string: pass `await query.to_arrow"),
+        ([{"text": "x"}, "y"], "Row 1 of results must be a mapping, got a string"),
         (None, r"results must be a list of rows \(mappings\), got None: pass `await query.to_arrow"),
         ("text", r"results must be a list of rows \(mappings\), got one str: pass"),
         ({"text": "x"}, r"results must be a list of rows \(mappings\), got one dict: pass"),

@@ -189,10 +189,10 @@ class TestDocuments:
 
     def test_what_is_no_document_is_named_by_its_place(self) -> None:
         for wrong, told in (
-            (None, "Item 1 must be a Document, got NoneType: leave it out"),
-            ("a text", r"Item 1 must be a Document, got str: wrap it in Document\(page_content=…\)"),
-            ({"text": "x"}, "Item 1 must be a Document, got dict: make it Document"),
-            ((Document("x"), 0.5), "Item 1 must be a Document, got tuple: take the document out of it"),
+            (None, "Item 1 must be a Document, got None: leave it out"),
+            ("a text", r"Item 1 must be a Document, got a string: wrap it in Document\(page_content=…\)"),
+            ({"text": "x"}, "Item 1 must be a Document, got a mapping: make it Document"),
+            ((Document("x"), 0.5), "Item 1 must be a Document, got a tuple: take the document out of it"),
             (NodeWithScore(node=TextNode(text="x")), "use rerank_plugins.llama_index.RerankPostprocessor"),
             (TextNode(text="x"), "use rerank_plugins.llama_index.RerankPostprocessor"),
         ):

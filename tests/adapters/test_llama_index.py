@@ -195,12 +195,15 @@ class TestNodes:
 
     async def test_what_is_no_node_with_score_is_named_by_its_place(self) -> None:
         for wrong, told in (
-            (TextNode(text="x"), r"Item 1 must be a NodeWithScore, got TextNode: wrap it, NodeWithScore\(node=…\)"),
-            (Document(text="x"), r"got Document: wrap it, NodeWithScore\(node=…\)"),
-            ("x", r"got str: wrap it, NodeWithScore\(node=TextNode\(text=…\)\)"),
-            ({"text": "x"}, "got dict: make it NodeWithScore"),
+            (
+                TextNode(text="x"),
+                r"Item 1 must be a NodeWithScore, got a value of type TextNode: wrap it, NodeWithScore\(node=…\)",
+            ),
+            (Document(text="x"), r"got a value of type Document: wrap it, NodeWithScore\(node=…\)"),
+            ("x", r"got a string: wrap it, NodeWithScore\(node=TextNode\(text=…\)\)"),
+            ({"text": "x"}, "got a mapping: make it NodeWithScore"),
             (LangChainDocument("x"), "use rerank_plugins.langchain.RerankCompressor"),
-            (None, "got NoneType: leave it out"),
+            (None, "got None: leave it out"),
         ):
             nodes: list[Any] = [*candidates()[:1], wrong]
             with pytest.raises(InputError, match=told):

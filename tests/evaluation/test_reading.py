@@ -176,14 +176,18 @@ def broken(folder: Path, file: str, text: str) -> Path:
         ("corpus.jsonl", '"only a text"\n', "line 1"),
         ("corpus.jsonl", '{"text": "no id"}\n', "line 1 has none of the fields _id"),
         ("corpus.jsonl", '{"_id": null, "text": "no id"}\n', "line 1 has none of the fields _id"),
-        ("corpus.jsonl", '{"_id": "d1", "text": ["a", "b"]}\n', "line 1: the field 'text' must be a string, got list"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d1", "text": ["a", "b"]}\n',
+            "line 1: the field 'text' must be a string, got a list",
+        ),
         (
             "corpus.jsonl",
             '{"_id": "d1", "title": {}, "text": "a"}\n',
-            "line 1: the field 'title' must be a string, got dict",
+            "line 1: the field 'title' must be a string, got a mapping",
         ),
         ("queries.jsonl", '{"_id": "1", "text": null}\n', "line 1 has none of the fields text"),
-        ("queries.jsonl", '\n{"_id": "1", "text": true}\n', "line 2: the field 'text' must be a string, got bool"),
+        ("queries.jsonl", '\n{"_id": "1", "text": true}\n', "line 2: the field 'text' must be a string, got True"),
         ("run.txt", "1 Q0 d1 1 nan x\n", "query Q0 document rank score tag"),
     ],
 )

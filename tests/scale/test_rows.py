@@ -50,7 +50,7 @@ async def test_what_is_no_list_of_candidates_is_named(documents: Any, told: str)
     assert outcome.reason.startswith(f"The column 'documents' must be a list of strings or mappings, {told}")
 
 
-@pytest.mark.parametrize(("query", "got"), [(None, "None"), (5, "5"), (["moon"], "list")])
+@pytest.mark.parametrize(("query", "got"), [(None, "None"), (5, "5"), (["moon"], "a list")])
 async def test_a_query_that_is_no_text_is_named(query: Any, got: str) -> None:
     outcome = await ask({"query": query, "documents": TEXTS})
     assert outcome.reason == f"The column 'query' must hold a string, got {got}: name the column that holds the query."
