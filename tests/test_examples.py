@@ -35,6 +35,7 @@ def test_the_demo_shows_that_reranking_is_worth_it():
     assert ndcg["LangChain", "embedded"] == ndcg["LlamaIndex", "embedded"]
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_the_failover_shows_every_step():
     steps = run("failover.py").split("\n\n")
     assert "as asked for" in steps[0]
@@ -65,6 +66,7 @@ def test_two_stages_over_object_storage_beat_one():
     assert len(re.findall(r"^  (?:embed|search|fetch|rerank) +[\d.]+", out, re.MULTILINE)) == 5
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_an_agents_search_tool_reranks():
     first, second, answer = run("langchain_agent.py").splitlines()
     assert first.endswith("A refund takes five working days once the parcel is back. (page 12)")
@@ -72,23 +74,27 @@ def test_an_agents_search_tool_reranks():
     assert answer == "Five working days after the parcel is back."
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_a_chat_engine_reranks_for_each_turn():
     first, second = run("llama_index_chat.py").splitlines()
     assert "refund takes five working days" in first
     assert "warehouse in Ghent" in second
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_lancedb_reranks():
     first, second = run("lancedb_search.py").splitlines()
     assert "refund takes five working days" in first
     assert float(first[:5]) > float(second[:5])
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_a_server_is_asked_through_coheres_sdk():
     first, _ = run("serve.py").splitlines()
     assert first.endswith("A refund takes five working days.")
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_a_trace_shows_both_attempts():
     _, call, first, second = run("tracing.py").splitlines()
     assert call.startswith("  rerank http")
@@ -116,6 +122,7 @@ def test_a_local_model_keeps_its_order(name, cross_encoder_folder):
     assert ran_both_ways(run(f"migration/{name}", str(cross_encoder_folder)))
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_flashranks_own_folder_keeps_its_order(cross_encoder_folder, tmp_path):
     folder = tmp_path / "ms-marco-TinyBERT-L-2-v2"
     shutil.copytree(cross_encoder_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -126,6 +133,7 @@ def test_flashranks_own_folder_keeps_its_order(cross_encoder_folder, tmp_path):
     assert ran_both_ways(run("migration/langchain_flashrank.py", str(folder)))
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_voyage_keeps_its_order():
     assert ran_both_ways(run("migration/langchain_voyage_rerank.py"))
 
@@ -133,6 +141,7 @@ def test_voyage_keeps_its_order():
 COHERES = ["langchain_cohere_rerank.py", "llama_index_cohere_rerank.py"]
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 @pytest.mark.parametrize("name", COHERES)
 def test_cohere_after(name):
     """Their packages pin older SDKs than ours are tested with here, so `before` runs in the next test."""
@@ -219,6 +228,7 @@ def test_a_cascade_and_a_fusion_are_measured():
     )
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_more_candidates_hold_no_fewer_answers():
     """The command behind README's figures, on a few queries."""
     command = [
@@ -237,6 +247,7 @@ def test_more_candidates_hold_no_fewer_answers():
     assert all(0 < float(mean) <= 1 for _, _, mean in rows)
 
 
+@pytest.mark.slow  # a process of its own, seconds each
 def test_llama_indexs_evaluator_takes_the_postprocessor():
     rows = run("llama_index_evaluation.py", "passthrough", "lexical").splitlines()
     figures = {row[:14].strip(): [float(each) for each in re.findall(r"\d\.\d+", row)] for row in rows}

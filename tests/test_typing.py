@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import rerank_plugins
 
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow  # mypy reads the package and pydantic
 def test_the_public_surface_under_mypy_strict():
     """With the cache that `make lint` has filled: cold, mypy reads the host frameworks for a minute. Unused ignores fail too."""
     done = subprocess.run(

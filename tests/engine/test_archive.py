@@ -125,6 +125,7 @@ def test_fetch_tells_the_folder_and_any_of_the_models_is_had(run, hub, tmp_path,
     assert len(held(tmp_path, "models")) == len(recipes)
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_a_folder_that_is_gone_or_touched_is_made_anew(run, hub, tmp_path):
     ours = scores(run)
     (cache,) = held(tmp_path, "unpacked")
@@ -139,6 +140,7 @@ def test_a_folder_that_is_gone_or_touched_is_made_anew(run, hub, tmp_path):
     assert [each.name for each in cache.iterdir()] == [MODEL]
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_another_zip_file_is_refused(run, hub, tmp_path, cross_encoder_folder):
     assert fetch(run).returncode == 0
     shutil.rmtree(tmp_path / "hf")
@@ -158,6 +160,7 @@ def test_another_zip_file_is_refused(run, hub, tmp_path, cross_encoder_folder):
     assert "is not the file of the first use" in done.stderr
 
 
+@pytest.mark.slow  # several processes of their own, seconds each
 def test_killed_half_way_nothing_half_is_left(run, hub, tmp_path):
     done = run("-c", KILLED)
     assert done.returncode == -9, done.stderr

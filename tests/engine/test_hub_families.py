@@ -86,6 +86,7 @@ def test_what_is_taken_of_each_repository(run, hub):
         assert held == {*small, weights, *zipped}, spec_of(recipe)
 
 
+@pytest.mark.slow  # several processes of their own
 def test_what_has_an_onnx_file_runs_offline_without_torch(run, hub):
     specs = [spec_of(recipe) for recipe in ENCODERS if recipe.engine == ONNX]
     fetched(run, hub, specs)

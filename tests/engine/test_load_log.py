@@ -37,7 +37,10 @@ print(json.dumps(kept))
         ("embedded:fast", "fast.npy", "numpy, float32, cpu"),
         ("onnx:{folder}", "{folder}", "onnxruntime, float32, cpu"),
         ({"use": "onnx:{folder}", "runtime": "openvino"}, "{folder}", "openvino, float32, cpu"),
-        ({"use": "sentence-transformers:{folder}", "device": "cpu"}, "{folder}", "torch, float32, cpu"),
+        pytest.param(
+            *({"use": "sentence-transformers:{folder}", "device": "cpu"}, "{folder}", "torch, float32, cpu"),
+            marks=pytest.mark.slow,  # it imports torch and its packages
+        ),
     ],
     ids=["embedded", "embedded:fast", "onnx", "openvino", "torch"],
 )

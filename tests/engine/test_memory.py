@@ -39,7 +39,7 @@ print(json.dumps(seen))
     "spec",
     [
         {"use": "onnx:{folder}"},
-        {"use": "onnx:{folder}", "runtime": "openvino"},
+        pytest.param({"use": "onnx:{folder}", "runtime": "openvino"}, marks=pytest.mark.slow),
         pytest.param({"use": "sentence-transformers:{folder}", "device": "cpu"}, marks=pytest.mark.slow),
         pytest.param({"use": "embedded"}, marks=pytest.mark.slow),
     ],

@@ -238,6 +238,7 @@ def test_a_listwise_one_is_asked_anew_unless_that_is_paid_for():
 # --- stopped and started again ---
 
 
+@pytest.mark.slow  # a command that is started twice, seconds each
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_a_stopped_run_goes_on_and_pays_for_nothing_twice(stop, tmp_path):
     rows = [
