@@ -8,11 +8,12 @@ import importlib.util
 import os
 import urllib.request
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .core.address import Address, proxy_variable
+from .core.call import record_response, response_metadata
 from .core.errors import BadResponse, ConfigError, RerankError, TransientError, clause
 from .core.json_text import encoded
 from .core.loop import PerLoop, Workers
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["LIMIT", "HTTPXTransport", "open_client", "prepare", "proxy_error", "read_reply", "too_large", "unreachable"]
+__all__ = ["HTTPXTransport", "open_client", "prepare", "proxy_error", "too_large", "unreachable"]
 
 LIMIT = 64 * 2**20
 """Bytes of an unpacked reply, where the caller sets no limit."""
@@ -99,10 +100,15 @@ async def prepare(url: str) -> None:
         _prepared.add(tls)
 
 
-def open_client(
-    address: Address, on_response: Callable[[httpx.Response], Awaitable[None]] | None = None
-) -> httpx.AsyncClient:
-    """Return a client for requests to `address`, whose query and user it adds to each; `prepare` comes first.
+def open_client(address: Address, receive: Callable[[HTTPResponse], bytes]) -> httpx.AsyncClient:
+    """Return an HTTP client for an SDK that takes one; `prepare` comes first.
+
+    It adds the query and the user of `address` to each request, encodes large bodies off the event loop, and reads a
+    reply whole, within the limit of the call under way.
+
+    Args:
+        address: Where requests go.
+        receive: Takes each reply, and returns the body that the SDK gets to read.
 
     Raises:
         ConfigError: The environment names a proxy that cannot be used.
@@ -114,28 +120,51 @@ def open_client(
             request.headers["authorization"] = authorization
         request.url = _quiet_url()(address.full(str(request.url)))
 
-    return _open(
-        address.url,
-        _encoding_client(),
-        event_hooks={"request": [complete], "response": [] if on_response is None else [on_response]},
-    )
+    async def record(response: httpx.Response) -> None:
+        record_response(response.status_code, response.headers.items())
+
+    client = _open(address.url, _sdk_client(), event_hooks={"request": [complete], "response": [record]})
+    client.receive = receive  # type: ignore[attr-defined]
+    return client
 
 
 @functools.cache
-def _encoding_client() -> type[httpx.AsyncClient]:
+def _sdk_client() -> type[httpx.AsyncClient]:
     import httpx
 
-    class EncodingClient(httpx.AsyncClient):
-        """Encodes large JSON bodies off the event loop: httpx does it in one call, a tenth of a second for 8 MB."""
+    class SDKClient(httpx.AsyncClient):
+        """Encodes and reads in ways that httpx does not: it writes 8 MB of JSON in one call, and reads without a limit."""
+
+        receive: Callable[[HTTPResponse], bytes]
 
         async def request(self, method: str, url: Any, *, json: Any = None, **options: Any) -> httpx.Response:
             if json is not None:
                 size = size_of(json, INLINE)
                 options["content"] = await run_text_work(size, encoded, json, size)
                 options["headers"] = {"content-type": "application/json", **dict(options.get("headers") or {})}
-            return await super().request(method, url, **options)
+            sending = {name: options.pop(name) for name in ("auth", "follow_redirects") if name in options}
+            request = self.build_request(method, url, **options)
+            metadata = response_metadata()
+            limit = metadata.limit if metadata is not None else None
+            reply = await _exchange(self, request, LIMIT if limit is None else limit, **sending)
+            headers = {name: value for name, value in reply.headers.items() if name not in _OF_THE_BYTES}
+            return httpx.Response(reply.status, headers=headers, content=self.receive(reply), request=request)
 
-    return EncodingClient
+    return SDKClient
+
+
+_OF_THE_BYTES = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers about the bytes of a body as they came, which are wrong once it has been unpacked."""
+
+
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request, limit: int, **options: Any) -> HTTPResponse:
+    """Send a request and return the reply, read to its end; see `read_reply`."""
+    response = await client.send(request, stream=True, **options)
+    try:
+        body = await read_reply(response, limit)
+    finally:
+        await response.aclose()
+    return HTTPResponse(response.status_code, body, {name.lower(): value for name, value in response.headers.items()})
 
 
 def _open(url: str, kind: type[httpx.AsyncClient] | None = None, **options: Any) -> httpx.AsyncClient:
@@ -277,17 +306,12 @@ class HTTPXTransport:
         try:
             request = client.build_request("POST", url, content=content, headers=sent)
             request.url = _quiet_url()(url)
-            reply = await client.send(request, stream=True)
-            try:
-                body = await read_reply(reply, LIMIT if limit is None else limit)
-            finally:
-                await reply.aclose()
+            return await _exchange(client, request, LIMIT if limit is None else limit)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             ours = unreachable(error, shown)
             raise ours from (
                 error if isinstance(ours, TransientError) else None
             )  # what is wrong in a URL may be secret
-        return HTTPResponse(reply.status_code, body, {key.lower(): value for key, value in reply.headers.items()})
 
     async def aclose(self) -> None:
         """Close the clients of all event loops."""

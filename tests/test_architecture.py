@@ -78,8 +78,8 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},
 }
-SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "families", "recipes"}
-"""The presets, which are made from the engines' backends, and their data."""
+SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "cohere_aws", "families", "recipes"}
+"""The presets, which are made from the engines' backends, and their data; and the part of one backend in a file of its own."""
 ADAPTERS = ("_langchain_candidates", "adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""

@@ -11,26 +11,38 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 from ..core.address import PathURL, proxy_variable
-from ..core.call import record_response, response_metadata
-from ..core.errors import BadResponse, ConfigError, Rejected, TransientError
+from ..core.context import holding
+from ..core.errors import (
+    AuthenticationFailed,
+    BackendError,
+    BadResponse,
+    ConfigError,
+    RerankError,
+    TransientError,
+)
 from ..core.hosted import SDKBackend
 from ..core.numeric import MOST, integer
 from ..core.secret import Secret
+from ..core.text_work import run_text_work
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage
 from ..core.wire import HTTPResponse, connection_advice, error_for, error_for_status, join_url, parse_json, whole_number
 from ..options import Count, Fraction, HostedOptions, Options, OrBool, checked, refused
-from ..transport import LIMIT, open_client, prepare, read_reply, unreachable
+from ..transport import open_client, prepare, unreachable
+from .cohere_aws import REGION, AWSClient
 
 __all__ = ["Cohere"]
 
 PATH = "/v2/rerank"
 PRODUCTION = "https://api.cohere.com"
+LONGEST = 4096
+"""Tokens of a document that Cohere reads, unless another number is sent."""
 
 
 def _v2(client: Any) -> Any:
@@ -41,6 +53,22 @@ def _v2(client: Any) -> Any:
             f"got {type(client).__name__}"
         )
     return client
+
+
+def _alone(platform: str, info: ValidationInfo) -> str:
+    """Refuse what a client of AWS would not use: it signs with AWS's credentials, and its region is its address."""
+    for name in ("client", "api_key", "base_url"):
+        if info.data.get(name) is not None:
+            raise refused(f"cannot be {platform!r} beside `{name}`: leave one of them out")
+    return platform
+
+
+def _region(region: str, info: ValidationInfo) -> str:
+    if "platform" in info.data and info.data["platform"] is None:
+        raise refused("needs `platform`, such as 'bedrock'")
+    if not REGION.fullmatch(region):
+        raise refused("must be the name of an AWS region, such as 'eu-west-1'")
+    return region
 
 
 class SpansOptions(Options):
@@ -67,7 +95,12 @@ class CohereOptions(HostedOptions):
     client: Annotated[Any, AfterValidator(_v2)] | None = Field(default=None, repr=False)
     """A `cohere.AsyncClientV2`, or a blocking one (`ClientV2`, `BedrockClientV2`, `SagemakerClientV2`), which runs on
     threads of this backend's own."""
-    max_tokens_per_doc: Count = 4096
+    platform: Annotated[Literal["bedrock", "sagemaker"], AfterValidator(_alone)] | None = None
+    """Where on AWS the model runs, called with the credentials that boto3 finds (extra `cohere-aws`). The model is then an
+    identifier of Bedrock's (`cohere:cohere.rerank-v3-5:0`) or the name of a SageMaker endpoint."""
+    region: Annotated[str, AfterValidator(_region)] | None = None
+    """The platform's region; without it `AWS_REGION` and `AWS_DEFAULT_REGION` are read."""
+    max_tokens_per_doc: Count = LONGEST
     """Where Cohere cuts a document."""
     priority: Priority | None = None
     """0 is served first and dropped last."""
@@ -76,9 +109,10 @@ class CohereOptions(HostedOptions):
 
 
 class Cohere(SDKBackend):
-    """Cohere, or what speaks its API; through a client of the user's also Bedrock, SageMaker or a private deployment.
+    """Cohere, or what speaks its API: a private deployment or Azure by `base_url`, Bedrock and SageMaker by `platform`.
 
-    (Bedrock and SageMaker by the signature of the SDK's clients: not run against AWS.)
+    The SDK's clients of AWS, like a blocking client of the user's, run on threads of this backend's own, and read their
+    replies whole: the size of a reply has no limit there. (They run against local endpoints in the tests, not against AWS.)
 
     Every model that the API lists (`rerank-v5.0-pro`, `-fast`, `rerank-v4.0-pro`, `-fast`, `rerank-v3.5`,
     `rerank-english-v3.0`, `rerank-multilingual-v3.0`) has the same limits: a document longer than the model's window is
@@ -96,39 +130,54 @@ class Cohere(SDKBackend):
         # "We recommend against sending more than 1,000 documents in a single request" (API reference); the hard limit
         # is 10,000 (best practices).
         max_documents=1000,
-        max_document_tokens=4096,  # the default of max_tokens_per_doc (API reference)
+        max_document_tokens=LONGEST,  # the default of max_tokens_per_doc (API reference)
         max_query_tokens=2048,  # best practices
     )
 
     def __init__(self, model: str | None = None, options: CohereOptions | None = None) -> None:
         """Name a model; on Bedrock or SageMaker by its identifier, ARN or endpoint."""
         options = options or CohereOptions()
+        self._aws = (
+            None if options.platform is None else AWSClient(options.platform, options.region, model, options.timeout)
+        )
         super().__init__(model, client=options.client, **options.shared())
+        self._key_is_hidden = self._key_is_hidden or self._aws is not None
         self.capabilities = replace(self.capabilities, max_document_tokens=options.max_tokens_per_doc)
         self._extra: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc}
+        if (
+            self._aws is not None
+            and options.max_tokens_per_doc == CohereOptions.model_fields["max_tokens_per_doc"].default
+        ):
+            self._extra = {}  # AWS documents no such field; the model's own default is the same
         if options.priority is not None:
             self._extra["priority"] = options.priority
         if options.relevant_spans is not None:
             self._extra["relevant_spans"] = options.relevant_spans.model_dump(exclude_none=True)
 
-    def key_of(self, client: Any) -> Secret | None:
-        """Return the token that the SDK's client wrapper holds, unless it is a function or a placeholder."""
-        token = getattr(getattr(client, "_client_wrapper", None), "_token", None)
-        return Secret(token) if isinstance(token, str) and len(token) > len("n/a") else None
+    def _known_address(self, given: str | None) -> str:
+        return super()._known_address(given) if self._aws is None else self._aws.address
+
+    def _find_key(self, given: Secret | None) -> Secret | None:
+        return super()._find_key(given) if self._aws is None else None
 
     def load(self) -> None:
-        """Import the SDK: it loads lazily, so its client has to be named."""
+        """Import the SDK, which loads lazily, so its client has to be named; for AWS, make the client."""
+        if self._aws is not None:
+            self._aws.get()
+            return
         from cohere import AsyncClientV2  # noqa: F401
 
     async def awarmup(self) -> None:
         """Import the SDK, httpx and the certificates without stopping the event loop."""
+        if self._aws is not None:  # whose client reads the certificates when it is made
+            await prepare(self._url)
         await super().awarmup()
         if self._given is None:
             await prepare(self._url)
 
     @property
     def _url(self) -> str:
-        return join_url(self._address or PRODUCTION, PATH)
+        return self._aws.address if self._aws is not None else join_url(self._address or PRODUCTION, PATH)
 
     def open(self) -> Any:
         """Return an `AsyncClientV2` with an HTTP client made here: it bounds replies, and keeps credentials out of logs.
@@ -136,6 +185,8 @@ class Cohere(SDKBackend):
         The SDK appends the path to its `base_url` (and would double a /v2 at the end), so a query is added by that
         client, to the URL of each request. `timeout` must not be shorter than ours, which covers the attempt.
         """
+        if self._aws is not None:
+            return self._aws
         import cohere
 
         user = None if self._key is not None else self._base.user
@@ -144,17 +195,24 @@ class Cohere(SDKBackend):
             timeout=self._patience,
             base_url=self._url.removesuffix(PATH),
             httpx_client=open_client(
-                replace(self._base, url=PathURL(self._url, self._base.url.secrets), user=user), _take
+                replace(self._base, url=PathURL(self._url, self._base.url.secrets), user=user), _receive
             ),
         )
 
     async def shut(self, client: Any) -> None:
         """Close its connections, as the SDK's own `async with` does."""
-        await client.__aexit__(None, None, None)
+        if client is not self._aws:
+            await client.__aexit__(None, None, None)
+
+    async def aclose(self) -> None:
+        """Close the clients made here."""
+        await super().aclose()
+        if self._aws is not None:
+            self._aws.close()
 
     @property
     def _patience(self) -> int:
-        return int(self.timeout) + 60
+        return int(self.timeout) + (60 if self._aws is None else 1)  # what hangs on AWS occupies a thread
 
     async def ask(self, client: Any, request: RerankRequest) -> Scores:
         """Send one request; `top_n` is never sent, and retries are ours.
@@ -162,62 +220,67 @@ class Cohere(SDKBackend):
         The newer fields go as `additional_body_parameters`, which every SDK version has, where keyword arguments would
         fail on the older ones.
         """
-        try:
-            reply = await self.run(
-                client.rerank,
-                model=self.model,
-                query=request.query,
-                documents=list(request.documents),
-                request_options={
-                    "max_retries": 0,
-                    "timeout_in_seconds": self._patience,
-                    "additional_body_parameters": self._extra,
-                },
-            )
-        except _Answer as answer:
-            reply = self._body(answer.reply)
-        # From a client of the user's it is the SDK's object, built unchecked: whatever JSON came is in it.
-        values, reply_order = self._scores_of(_pairs, reply, request)
+        from cohere.core import ApiError
+
+        received: list[HTTPResponse] = []
+        with holding(_RECEIVED, received):
+            try:
+                answer = await self.run(
+                    client.rerank,
+                    model=self.model,
+                    query=request.query,
+                    documents=list(request.documents),
+                    request_options={
+                        "max_retries": 0,
+                        "timeout_in_seconds": self._patience,
+                        "additional_body_parameters": self._extra,
+                    },
+                )
+            except ApiError as error:
+                if not received:
+                    raise
+                raise self._refusal(received[-1]) from error
+        if not received:
+            return self._scores(answer, request)
+        return await run_text_work(len(received[-1].body), self._read, received[-1], request)
+
+    def _read(self, reply: HTTPResponse, request: RerankRequest) -> Scores:
+        return self._scores(parse_json(reply, backend=self.label, url=self._url), request)
+
+    def _scores(self, answer: Any, request: RerankRequest) -> Scores:
+        """Return the scores in JSON, or in the SDK's object: it is built unchecked, so whatever came may be in it."""
+        values, reply_order = self._scores_of(_pairs, answer, request)
         return Scores(
             values=values,
             reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
-            usage=_usage(reply),
-            spans=_spans(_get(reply, "results"), len(values)) if "relevant_spans" in self._extra else None,
+            usage=_usage(answer),
+            spans=_spans(_get(answer, "results"), len(values)) if "relevant_spans" in self._extra else None,
         )
-
-    def _body(self, reply: HTTPResponse) -> Any:
-        """Return the JSON of a good reply.
-
-        Raises:
-            BackendError: The reply is a refusal, or no JSON.
-        """
-        if 200 <= reply.status < 300:
-            return parse_json(reply, backend=self.label, url=self._url)
-        try:
-            said = self._words(parse_json(reply, backend=self.label))
-        except BadResponse:
-            said = ""
-        raise error_for(reply, backend=self.label, explanation=said, url=self._url)
 
     def translate(self, error: Exception) -> Exception:
         """Return our error for an `ApiError` or for what the SDK's HTTP client raised."""
-        from cohere.core.api_error import ApiError
+        ours = self._translated(error)
+        if self._aws is not None and isinstance(ours, RerankError):
+            ours.args = (f"{ours} {self._aws.advice}",)
+        return ours
+
+    def _translated(self, error: Exception) -> RerankError:
+        from cohere.core import ApiError
 
         if isinstance(error, ApiError):
-            told = getattr(error, "headers", None)
-            headers = {str(name).lower(): str(value) for name, value in told.items()} if told else _headers()
+            headers = {str(name).lower(): str(value) for name, value in (getattr(error, "headers", None) or {}).items()}
             body = error.body.model_dump() if hasattr(error.body, "model_dump") else error.body  # typed before 5.16
-            said = self._words(body)
             status = error.status_code or 200
-            return error_for_status(
-                status, headers, backend=self.label, explanation="" if 200 <= status < 300 else said
-            )
+            said = "" if 200 <= status < 300 else self._words(body)
+            return error_for_status(status, headers, backend=self.label, explanation=said)
         package, kind = type(error).__module__.partition(".")[0], type(error).__name__
-        told = self._redacted(f"{kind}: {error}" if str(error) else kind)[:300]
+        shown = self._redacted(f"{kind}: {error}" if str(error) else kind)[:300]
         if package == "botocore":
-            return Rejected(f"{self.label}: {told} Check the credentials and the region of AWS.", backend=self.label)
+            return AuthenticationFailed(
+                f"{self.label}: {shown} Check the credentials and the region of AWS.", backend=self.label
+            )
         if package == "httpx" and (self._given is None or kind in ("InvalidURL", "UnsupportedProtocol")):
             ours = unreachable(error, self._url)
             if isinstance(ours, ConfigError):
@@ -225,7 +288,7 @@ class Cohere(SDKBackend):
             return TransientError(f"{self.label}: {ours}", backend=self.label)
         if isinstance(error, OSError) or package in ("httpx", "httpcore", "h11", "anyio", "aiohttp"):
             return TransientError(
-                f"{self.label}: no answer ({told}). {connection_advice(error, proxy_variable(self._url))}",
+                f"{self.label}: no answer ({shown}). {connection_advice(error, proxy_variable(self._url))}",
                 backend=self.label,
             )
         # What is left comes of a body that the SDK could not read: ValueError, TypeError, AttributeError, pydantic's.
@@ -234,27 +297,27 @@ class Cohere(SDKBackend):
             backend=self.label,
         )
 
-
-class _Answer(Exception):
-    """Takes a reply past the SDK: building its objects costs more time than everything else here together."""
-
-    def __init__(self, reply: HTTPResponse) -> None:
-        super().__init__("answered")
-        self.reply = reply
-
-
-async def _take(response: Any) -> None:
-    """Take the reply past the SDK, whose own reading of it has no limit."""
-    record_response(response.status_code, response.headers.items())
-    metadata = response_metadata()
-    limit = metadata.limit if metadata is not None else None
-    body = await read_reply(response, limit or LIMIT)
-    raise _Answer(HTTPResponse(response.status_code, body, dict(_headers())))
+    def _refusal(self, reply: HTTPResponse) -> BackendError:
+        try:
+            said = self._words(parse_json(reply, backend=self.label))
+        except BadResponse:
+            said = ""
+        return error_for(reply, backend=self.label, explanation=said, url=self._url)
 
 
-def _headers() -> Mapping[str, str]:
-    metadata = response_metadata()
-    return metadata.headers if metadata is not None else {}
+_RECEIVED: ContextVar[list[HTTPResponse] | None] = ContextVar("rerank_plugins_cohere_received", default=None)
+"""Takes the replies to the call under way."""
+
+
+def _receive(reply: HTTPResponse) -> bytes:
+    """Keep a reply for `ask`, and give the SDK an empty object to read in place of scores.
+
+    The SDK builds a pydantic object for every document and passage, on the event loop: a tenth of a second for 1,000
+    documents. Refusals it gets as they are, for the `ApiError` that it raises.
+    """
+    if (received := _RECEIVED.get()) is not None:
+        received.append(reply)
+    return b"{}" if 200 <= reply.status < 300 else reply.body
 
 
 def _get(value: Any, name: str) -> Any:
@@ -267,9 +330,9 @@ def _pairs(reply: Any) -> Iterable[tuple[int, float]]:
 
 def _usage(reply: Any) -> Usage:
     billed = _get(_get(reply, "meta"), "billed_units")
-    units, tokens = _get(billed, "search_units"), _get(billed, "input_tokens")
+    units, tokens = _get(billed, "search_units"), whole_number(_get(billed, "input_tokens"))
     return Usage(
-        input_tokens=whole_number(tokens),
+        input_tokens=tokens if tokens is not None and tokens >= 0 else None,  # -1 where AWS did not say
         search_units=units if isinstance(units, int | float) and not isinstance(units, bool) else None,
     )
 

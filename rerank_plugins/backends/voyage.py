@@ -1,4 +1,4 @@
-"""Voyage AI (MongoDB), through the `voyageai` SDK (0.3.1 to 0.5): `POST https://api.voyageai.com/v1/rerank`.
+"""Voyage AI (MongoDB), through the `voyageai` SDK (0.3.7 to 0.5): `POST https://api.voyageai.com/v1/rerank`.
 
 Sends `{"query", "documents": [text, …], "model", "top_k": null, "truncation": true}`; reads `{"data": [{"index",
 "relevance_score"}], "usage": {"total_tokens"}}` (https://docs.voyageai.com/reference/reranker-api, and `client_async.py`
@@ -179,17 +179,15 @@ class Voyage(SDKBackend):
         return list(documents) if window is None else [beginning(text, 2 * window) for text in documents]
 
     def _sender(self) -> Any:
-        """Return a client for one call: versions before 0.3.6 keep the state of the call under way on it."""
+        """Return the SDK's client, which holds no connections: those are the session's."""
         from voyageai.client_async import AsyncClient
 
-        address = join_url(self._address, PATH).removesuffix("/rerank")  # which the SDK appends
-        options: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout + 60}  # ours covers the attempt
-        if "base_url" in inspect.signature(AsyncClient).parameters:
-            options["base_url"] = address
-        client = AsyncClient(self._key.reveal() if self._key is not None else None, **options)
-        if "base_url" not in options:  # before 0.3.7
-            client._params["api_base"] = address
-        return client
+        return AsyncClient(
+            self._key.reveal() if self._key is not None else None,
+            max_retries=0,
+            timeout=self.timeout + 60,  # ours covers the attempt
+            base_url=join_url(self._address, PATH).removesuffix("/rerank"),  # which the SDK appends
+        )
 
     def translate(self, error: Exception) -> Exception:
         """Return our error, by the status that came rather than by the SDK's class: those do not cover every status."""
@@ -304,13 +302,9 @@ def _proxy(url: str) -> dict[str, Any]:
 
 
 def _unhurried(client: Any) -> Any:
-    """Return the user's client without its own retries, and (before 0.3.6) with a state of its own for one call."""
+    """Return the user's client without its own retries."""
     own = copy.copy(client)
     own.max_retries = 0
-    if hasattr(own, "retry_controller"):
-        import tenacity
-
-        own.retry_controller = own.retry_controller.copy(stop=tenacity.stop_after_attempt(1))
     return own
 
 

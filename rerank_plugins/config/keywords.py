@@ -326,6 +326,11 @@ class CohereKeywords(TypedDict, total=False):
     """Parts of one call that are sent at once, where a call is too large for one request."""
     price: PriceKeywords | None
     """What you pay, for `usage.cost_usd`."""
+    platform: Literal["bedrock", "sagemaker"] | None
+    """Where on AWS the model runs, called with the credentials that boto3 finds (extra `cohere-aws`). The model is then
+    an identifier of Bedrock's (`cohere:cohere.rerank-v3-5:0`) or the name of a SageMaker endpoint."""
+    region: str | None
+    """The platform's region; without it `AWS_REGION` and `AWS_DEFAULT_REGION` are read."""
     max_tokens_per_doc: int
     """Where Cohere cuts a document."""
     priority: int | None

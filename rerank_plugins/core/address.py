@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit, urlunsplit
 
 from .errors import ConfigError, clause
-from .redaction import MASK
+from .redaction import MASK, UUID
 from .secret import Secret, refuse_mask
 
 __all__ = [
@@ -36,7 +36,6 @@ _PUBLIC_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def looks_secret(segment: str) -> bool:
@@ -45,7 +44,7 @@ def looks_secret(segment: str) -> bool:
     Names of models and routes change seldom between letters and digits, or have separators. A UUID is no key: RFC 9562,
     section 8, says not to use one as a credential, and many paths name deployments by UUIDs.
     """
-    if _UUID.fullmatch(segment):
+    if UUID.fullmatch(segment):
         return False
     for run in _RUN.findall(segment):
         kinds = ["0" if each.isdigit() else "A" if each.isupper() else "a" for each in run]

@@ -18,7 +18,7 @@ from .errors import BackendError, BadResponse, ConfigError, RerankError, Transie
 from .loop import PerLoop, Workers
 from .numeric import integer, seconds
 from .price import Price
-from .redaction import holds, one_line, redact, redacting_logs
+from .redaction import holds, holds_key_like, one_line, redact, redact_key_like, redacting_logs
 from .reply import explanation, read, reply_limit, reported_error
 from .scorer import MAX_IN_FLIGHT, Backend
 from .secret import Secret
@@ -46,6 +46,7 @@ class Remote(Backend):
     key_required: ClassVar[bool] = True
     """Whether calls without a key are refused (self-hosted servers mostly need none)."""
     timeout: float = TIMEOUT
+    _key_is_hidden = False  # whether credentials are sent that cannot be read here: what looks like one is masked then
 
     def __init__(
         self,
@@ -131,7 +132,8 @@ class Remote(Backend):
 
     def _redacted(self, text: str) -> str:
         """Return a text that came from outside on one line, with the credentials masked."""
-        return redact(one_line(text), self.credentials())
+        text = redact(one_line(text), self.credentials())
+        return redact_key_like(text, self.model) if self._key_is_hidden else text
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Send one request and read its reply.
@@ -143,7 +145,7 @@ class Remote(Backend):
             with redacting_logs(credentials):
                 return await self._ask(request)
         except RerankError as error:
-            if not holds(error, credentials):
+            if not (holds(error, credentials) or (self._key_is_hidden and holds_key_like(error, self.model))):
                 raise
             clean = copy.copy(error)  # without its cause and context
             clean.args = tuple(redact(each, credentials) if isinstance(each, str) else each for each in error.args)
@@ -324,6 +326,7 @@ class SDKBackend(Remote):
         super().__init__(
             model, api_key=api_key, base_url=base_url, timeout=timeout, max_in_flight=max_in_flight, price=price
         )
+        self._key_is_hidden = client is not None and self._key is None
         self._clients: PerLoop[Any] = PerLoop(self.open, self.shut)
         self._workers = Workers(self.max_in_flight, f"rerank-{type(self).__name__.lower()}")
 
@@ -336,7 +339,7 @@ class SDKBackend(Remote):
         return self.key_of(self._given) if self._given is not None else super()._find_key(given)
 
     def key_of(self, client: Any) -> Secret | None:
-        """Return the key of a client that the user made, where it can be read, so that no message shows it."""
+        """Return the key of a client that the user made, where its public attributes tell it: no message shows it then."""
         return None
 
     def load(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import traceback
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -13,9 +14,20 @@ from urllib.parse import quote, quote_plus
 from .context import holding
 from .errors import BackendError
 
-__all__ = ["MASK", "holds", "one_line", "redact", "redact_logs_of", "redacting_logs", "summary"]
+__all__ = [
+    "MASK",
+    "UUID",
+    "holds",
+    "one_line",
+    "redact",
+    "redact_key_like",
+    "redact_logs_of",
+    "redacting_logs",
+    "summary",
+]
 
 MASK = "**********"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 SHORTEST = 6
 """Characters: a shorter credential is not masked, since it would be found inside of ordinary words."""
 
@@ -37,6 +49,25 @@ def redact(text: str, credentials: Iterable[str]) -> str:
     return text
 
 
+_KEY_LIKE = re.compile(r"[A-Za-z0-9_+/=.~-]{12,}")
+
+
+def redact_key_like(text: str, public: str) -> str:
+    """Return `text` with every word masked that could be a credential: 12 characters or more, a digit among them.
+
+    For what came in reply to a client whose credentials nobody can read. It masks too much rather than too little; what
+    stands in `public` (the model's name) stays, and so does a UUID, which names a request (RFC 9562, section 8: no
+    credential).
+    """
+
+    def masked(match: re.Match[str]) -> str:
+        word = match[0]
+        harmless = not any(map(str.isdigit, word)) or word.strip(".") in public or UUID.fullmatch(word)
+        return word if harmless else MASK
+
+    return _KEY_LIKE.sub(masked, text)
+
+
 def holds(error: BaseException, credentials: Iterable[str]) -> bool:
     """Tell whether a traceback of `error`, its causes included, would show one of `credentials`."""
     seen: set[int] = set()
@@ -48,6 +79,12 @@ def holds(error: BaseException, credentials: Iterable[str]) -> bool:
         cause = cause.__cause__ or cause.__context__
     text = " ".join(texts)
     return redact(text, credentials) != text
+
+
+def holds_key_like(error: BaseException, public: str) -> bool:
+    """Tell whether the cause of `error` would show a word of which `redact_key_like` is not sure."""
+    text = f"{error.__cause__!r} {error.__cause__}"
+    return redact_key_like(text, public) != text
 
 
 def summary(error: BaseException) -> str:

@@ -13,7 +13,7 @@ FILES = [str(HERE / f"test_{name}.py") for name in ("contract", "sdks", "wire", 
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.version_info >= (3, 13), reason="voyageai 0.3.1 is for Python below 3.13"),
+    pytest.mark.skipif(sys.version_info >= (3, 14), reason="voyageai 0.3.7 is for Python below 3.14"),
 ]
 
 
@@ -25,7 +25,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 @pytest.mark.parametrize(
     "versions",
     [
-        ("cohere==5.13.0", "voyageai==0.3.1"),
+        ("cohere==5.13.0", "voyageai==0.3.7"),
         ("cohere==5.21.1", "voyageai==0.3.7"),
         ("cohere==6.1.0", "voyageai==0.4.1"),
     ],
@@ -37,4 +37,11 @@ def test_the_contract_holds_with_older_sdks(versions: tuple[str, ...], environme
     summary = environment.tests(
         "-k", "TestCohere or TestVoyage or test_sdks or test_wire or test_options", *FILES, more_than=600
     )
+    assert "skipped" not in summary
+
+
+def test_aws_is_reached_with_the_oldest_sdk_that_the_extra_takes(environment: Environment, wheel: Path) -> None:
+    versions = {"cohere==5.21.1", "boto3==1.34.0"}
+    assert versions <= set(environment.install(f"{wheel}[cohere-aws]", *versions))
+    summary = environment.tests(str(HERE / "test_platforms.py"), more_than=50)
     assert "skipped" not in summary

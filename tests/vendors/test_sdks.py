@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 import voyageai
 
 from rerank_plugins import load_reranker
-from rerank_plugins.core import ConfigError, RateLimited, TransientError
+from rerank_plugins.core import ConfigError, RateLimited, Rejected, TransientError
 from rerank_plugins.testing.laws import backend_of
 from rerank_plugins.testing.script import Hang, Status
 from rerank_plugins.testing.vendors import CohereServer, VoyageServer
@@ -126,26 +125,17 @@ def test_on_a_loop_that_is_not_ours_two_threads_have_a_client_each() -> None:
 # A client that the user made ------------------------------------------------------------------------------------------
 
 
-def of_voyage(kind: Any, server: Any, **options: Any) -> Any:
-    """A client of the user's; versions before 0.3.7 take the address only in this way."""
-    if "base_url" in inspect.signature(kind).parameters:
-        return kind(server.key, base_url=f"{server.url}/v1", **options)
-    made = kind(server.key, **options)
-    made._params["api_base"] = f"{server.url}/v1"
-    return made
-
-
 def clients() -> dict[str, tuple[str, Callable[[Any], Any]]]:
     return {
         "cohere async": ("cohere", lambda server: cohere.AsyncClientV2(server.key, base_url=server.url)),
         "cohere blocking": ("cohere", lambda server: cohere.ClientV2(server.key, base_url=server.url)),
         "voyage async": (
             "voyage",
-            lambda server: of_voyage(voyageai.AsyncClient, server, max_retries=3),
+            lambda server: voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1", max_retries=3),
         ),
         "voyage blocking": (
             "voyage",
-            lambda server: of_voyage(voyageai.Client, server, max_retries=3),
+            lambda server: voyageai.Client(server.key, base_url=f"{server.url}/v1", max_retries=3),
         ),
     }
 
@@ -209,12 +199,15 @@ def test_a_client_of_the_old_api_is_refused() -> None:
         load_reranker({"use": "cohere", "cohere": {"client": cohere.Client("k")}})
 
 
-def test_many_calls_through_one_voyage_client_do_not_mix() -> None:
-    """Versions before 0.3.6 keep the state of the call under way on the client."""
+def of_a_user(name: str, server: Any) -> dict[str, Any]:
+    return {"use": name, name: {"client": clients()[f"{name} async"][1](server)}}
 
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("make", [spec, of_a_user])
+def test_many_calls_through_one_client_do_not_mix(name: str, make: Callable[..., dict[str, Any]]) -> None:
     async def calls(server: Any) -> None:
-        given = of_voyage(voyageai.AsyncClient, server)
-        async with load_reranker({"use": "voyage", "voyage": {"client": given}}) as reranker:
+        async with load_reranker(make(name, server)) as reranker:
             answers = await asyncio.gather(*(reranker.arerank(f"tide {n}", DOCUMENTS) for n in range(24)))
         for number, answer in enumerate(answers):
             assert {each.index: each.raw_score for each in answer} == {
@@ -222,8 +215,20 @@ def test_many_calls_through_one_voyage_client_do_not_mix() -> None:
             }
         assert len(server.requests) == 24
 
-    with VoyageServer() as server:
+    with SERVERS[name]() as server:
         asyncio.run(calls(server))
+
+
+async def test_what_the_vendor_says_stays_readable_where_the_key_is_hidden() -> None:
+    """Words that could be a key are masked; the model's name and the number of a request are not."""
+    said = "model rerank-multilingual-v3.0 is not available (request 07734bd2-2473-4f07-94e1-0d9f0e6843cf)"
+    with CohereServer() as server:
+        server.play(Status(400, message=f"{said} for {server.key}"))
+        settings = {**of_a_user("cohere", server), "use": "cohere:rerank-multilingual-v3.0", "retry": 1}
+        async with load_reranker(settings) as reranker:
+            with pytest.raises(Rejected) as raised:
+                await reranker.arerank(QUERY, DOCUMENTS)
+    assert f"{said} for **********" in str(raised.value)
 
 
 # What the SDKs log ----------------------------------------------------------------------------------------------------
@@ -236,7 +241,7 @@ async def test_the_users_own_calls_are_logged_as_before(caplog: pytest.LogCaptur
         async with load_reranker(spec("voyage", server)) as reranker:
             await reranker.arerank(QUERY, DOCUMENTS)
         assert caplog.records == []
-        await of_voyage(voyageai.AsyncClient, server).rerank(QUERY, DOCUMENTS, model="rerank-2.5")
+        await voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1").rerank(QUERY, DOCUMENTS, model="rerank-2.5")
         assert QUERY in caplog.text
 
 
