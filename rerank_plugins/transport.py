@@ -123,9 +123,8 @@ def open_client(address: Address, receive: Callable[[HTTPResponse], bytes]) -> h
     async def record(response: httpx.Response) -> None:
         record_response(response.status_code, response.headers.items())
 
-    client = _open(address.url, _sdk_client(), event_hooks={"request": [complete], "response": [record]})
-    client.receive = receive  # type: ignore[attr-defined]
-    return client
+    hooks = {"request": [complete], "response": [record]}
+    return _open(address.url, _sdk_client(), receive=receive, event_hooks=hooks)
 
 
 @functools.cache
@@ -135,7 +134,9 @@ def _sdk_client() -> type[httpx.AsyncClient]:
     class SDKClient(httpx.AsyncClient):
         """Encodes and reads in ways that httpx does not: it writes 8 MB of JSON in one call, and reads without a limit."""
 
-        receive: Callable[[HTTPResponse], bytes]
+        def __init__(self, *, receive: Callable[[HTTPResponse], bytes], **options: Any) -> None:
+            super().__init__(**options)
+            self.receive = receive
 
         async def request(self, method: str, url: Any, *, json: Any = None, **options: Any) -> httpx.Response:
             if json is not None:

@@ -144,11 +144,8 @@ class Cohere(SDKBackend):
         self._key_is_hidden = self._key_is_hidden or self._aws is not None
         self.capabilities = replace(self.capabilities, max_document_tokens=options.max_tokens_per_doc)
         self._extra: dict[str, Any] = {"max_tokens_per_doc": options.max_tokens_per_doc}
-        if (
-            self._aws is not None
-            and options.max_tokens_per_doc == CohereOptions.model_fields["max_tokens_per_doc"].default
-        ):
-            self._extra = {}  # AWS documents no such field; the model's own default is the same
+        if self._aws is not None and options.max_tokens_per_doc == LONGEST:
+            self._extra = {}  # AWS documents no such field, and its models have the same default
         if options.priority is not None:
             self._extra["priority"] = options.priority
         if options.relevant_spans is not None:
