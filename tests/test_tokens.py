@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_plugins.core.text_work import SLICE, slices
-from rerank_plugins.core.tokens import bound, estimate
+from rerank_plugins.core.tokens import beginning, bound, estimate
 
 
 class Count:
@@ -205,6 +205,23 @@ def test_whoever_asks_whether_it_is_above_a_number_gets_the_same_answer(made: li
         assert enough[1] > most
     else:
         assert enough == whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200) | runs.map(lambda made: "".join(unit * times for unit, times in made)))
+def test_the_lower_estimate_is_never_above_the_characters(text: str) -> None:
+    """So `beginning` need not read a text that has fewer characters than the tokens asked for."""
+    assert estimate(text)[0] <= len(text)
+    assert beginning(text, len(text)) is text
+
+
+def test_a_beginning_has_the_tokens_or_all_of_the_text() -> None:
+    text = "tide " * 4 * SLICE
+    cut = beginning(text, SLICE)
+    assert text.startswith(cut)
+    assert len(cut) < len(text)
+    assert estimate(cut)[0] >= SLICE
+    assert beginning(text, len(text)) is text
 
 
 @pytest.mark.parametrize("text", ["tide " * 100_000, "x" * 200_000, "潮汐 " * 60_000, "\n\n" * 90_000, "a1 " * 99_999])

@@ -14,6 +14,7 @@ import inspect
 import json
 import logging
 import os
+import sys
 import urllib.request
 import warnings
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,7 @@ from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.hosted import SDKBackend
 from ..core.reply import explanation
 from ..core.secret import Secret
-from ..core.text_work import characters, run_text_work
+from ..core.text_work import run_text_work
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..core.wire import connection_advice, error_for_status, join_url, whole_number
@@ -152,7 +153,9 @@ class Voyage(SDKBackend):
         """
         own = self._given is None
         sender = self._sender() if own else _unhurried(client)
-        documents = await run_text_work(characters(request), self._readable, request.documents)
+        limit = 2 * (self.capabilities.max_tokens or sys.maxsize)
+        long = sum(len(text) for text in request.documents if len(text) > limit)
+        documents = await run_text_work(long, self._readable, request.documents, limit)
         with _using(client if own else await self._clients.get()):
             answer = await self.run(
                 sender.rerank,
@@ -170,13 +173,13 @@ class Voyage(SDKBackend):
             usage=Usage(input_tokens=whole_number(getattr(answer, "total_tokens", None))),
         )
 
-    def _readable(self, documents: Sequence[str]) -> list[str]:
+    @staticmethod
+    def _readable(documents: Sequence[str], limit: int) -> list[str]:
         """Return the documents without what the model certainly does not read: the SDK writes its JSON on the event loop.
 
         Truncate marks a document by the estimate of its whole text, so one that is cut here is `truncated`.
         """
-        window = self.capabilities.max_tokens
-        return list(documents) if window is None else [beginning(text, 2 * window) for text in documents]
+        return [beginning(text, limit) for text in documents]
 
     def _sender(self) -> Any:
         """Return the SDK's client, which holds no connections: those are the session's."""

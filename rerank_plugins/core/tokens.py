@@ -96,6 +96,8 @@ def _cost(run: str) -> tuple[float, float]:
 
 def beginning(text: str, tokens: int) -> str:
     """Return a beginning of `text` that has at least `tokens` tokens by the lower estimate; the whole where it has fewer."""
+    if len(text) <= tokens:  # the lower estimate counts at most one token for each character
+        return text
     length = lower = 0
     for part in slices(text):
         length += len(part)
