@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,18 @@ def test_a_call_after_close_makes_the_client_anew(server: AWSServer) -> None:
         assert len(reranker.rerank(QUERY, DOCUMENTS)) == 2
         reranker.close()
     assert len(server.requests) == 2
+
+
+def test_a_child_process_makes_its_own_client(server: AWSServer) -> None:
+    with load_reranker(spec(server)) as reranker:
+        reranker.rerank(QUERY, DOCUMENTS)
+        child = multiprocessing.get_context("fork").Process(target=reranker.rerank, args=(QUERY, DOCUMENTS))
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert len(reranker.rerank(QUERY, DOCUMENTS)) == 2
+    assert server.refused == []
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
