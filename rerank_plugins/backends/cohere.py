@@ -27,8 +27,8 @@ from ..core.errors import (
     RerankError,
     TransientError,
 )
-from ..core.hosted import SDKBackend
 from ..core.numeric import MOST, integer
+from ..core.sdk import SDKBackend
 from ..core.secret import Secret
 from ..core.text_work import run_text_work
 from ..core.types import Capabilities, RerankRequest, Scores, Span, Usage

@@ -28,8 +28,8 @@ from ..core.address import proxy_variable
 from ..core.call import ResponseMetadata, record_response, response_metadata
 from ..core.context import holding
 from ..core.errors import BadResponse, ConfigError, TransientError
-from ..core.hosted import SDKBackend
 from ..core.reply import explanation
+from ..core.sdk import SDKBackend
 from ..core.secret import Secret
 from ..core.text_work import run_text_work
 from ..core.tokens import beginning

@@ -14,9 +14,10 @@ from .errors import (
     RerankError,
     TransientError,
 )
-from .hosted import HostedBackend, SDKBackend
+from .hosted import HostedBackend
 from .model_id import ModelId
 from .scorer import Backend, LocalBackend, Scorer, Wrapper
+from .sdk import SDKBackend
 from .types import Attempt, Capabilities, RerankRequest, Scores, Span, Usage
 
 __all__ = [
