@@ -96,9 +96,14 @@ def test_importing_the_sdk_does_not_stop_the_event_loop(name: str) -> None:
 
         asyncio.run(main())
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    longest, took = map(float, done.stdout.split())
-    assert longest < max(0.1, took * 0.7), f"the loop stood still for {longest:.3f} s of {took:.3f} s"
+    measured = []
+    for _ in range(3):  # what else the machine does only makes it longer, so the best of three counts
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+        longest, took = map(float, done.stdout.split())
+        measured.append(longest / max(0.15, took))
+        if measured[-1] < 0.7:
+            return
+    raise AssertionError(f"the loop stood still for {min(measured):.0%} of the import's time")
 
 
 def test_on_a_loop_that_is_not_ours_two_threads_have_a_client_each() -> None:
