@@ -35,7 +35,7 @@ demo-s3: .venv/.demo-s3 ## two stages over a table on object storage: a local S3
 
 # Of the runtimes only onnxruntime has no such switch. A processor that has no more than AVX2 runs the same tests twice.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 OV_CPU_MAX_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
-LOCAL := $(patsubst %,tests/engine/test_%.py,causal_lm export listwise makers onnx runtimes sentence_transformers sharing special) \
+LOCAL := $(patsubst %,tests/engine/test_%.py,causal_lm export listwise makers onnx runtimes sentence_transformers dynamic_batching special_tokens) \
 	tests/test_embedded.py tests/test_families.py tests/test_golden.py tests/contract/test_backends.py
 
 test: .venv/.dev lint ## lint, types and the test suite

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 import rerank_plugins.backends.embedded as embedded
-from rerank_plugins.engine.export import export
+from rerank_plugins.engine.onnx.export import export
 
 transformers_logging.set_verbosity_error()  # a head of one's own is told as a defect
 transformers_logging.disable_progress_bar()

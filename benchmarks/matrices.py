@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rerank_plugins.engine.runtimes import choose, open_session
+from rerank_plugins.engine.onnx.runtimes import choose, open_session
 
 ROWS, WIDE, WIDER, PRODUCTS = 512, 384, 1536, 12
 

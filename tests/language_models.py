@@ -7,7 +7,7 @@ from pathlib import Path
 
 from models import SENTENCES
 
-from rerank_plugins.engine.templates import TEMPLATES
+from rerank_plugins.engine.causal_lm.templates import TEMPLATES
 
 CONTEXT = 512
 FAMILIES = {"qwen3": "Qwen3", "mxbai": "Qwen2", "zerank": "Qwen3", "bge-gemma": "Gemma"}

@@ -78,16 +78,22 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "__init__": {"config", "core", "reranker"},
     "__main__": {"cli"},
 }
-SEES_EVERYTHING_OF_OTHERS = {"causal_by_name", "cohere_aws", "families", "recipes"}
-"""The presets, which are made from the engines' backends, and their data; and the part of one backend in a file of its own."""
+SEES_EVERYTHING_OF_OTHERS = {"cohere_aws", "recipes"}
+"""The data that `families` makes backends of; and the part of one backend in a file of its own."""
 ADAPTERS = ("_langchain_candidates", "adapting", "lancedb", "langchain", "llama_index")
 THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""
 DECLARES_OPTIONS = {"backends", "config", "option_errors", "options", "policies"}
 """Rooms that are entered when a spec is parsed: their options are pydantic models."""
 LONGEST = 400
-LONGER = {"config/keywords.py": 700, "testing/laws.py": 490, "testing/server.py": 440}
-"""Files that are past the limit, and may shrink but not grow; `keywords` is generated, one line an option."""
+LONGER = {
+    "config/keywords.py": 700,
+    "engine/tokenizer.py": 420,
+    "testing/laws.py": 490,
+    "testing/server.py": 440,
+}
+"""Files that are past the limit, and may shrink but not grow; `keywords` is generated, one line an option; `tokenizer` holds with the
+tokenizer how its file is read and how many tokens a model takes, which nobody needs apart."""
 NOT_OUR_WORDS = {"provider", "service", "handler", "helper", "util", "utils", "manager"}
 NOT_FOR_USERS = {"docs", "texts", "res"}
 FOR_USERS = {"__init__", "config", "core", "lancedb", "langchain", "llama_index", "reranker"}

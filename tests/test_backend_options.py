@@ -16,18 +16,17 @@ from typing import Any, get_args
 import pytest
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.backends.causal_lm import CausalLM, CausalLMOptions
+from rerank_plugins.backends.causal_lm import CausalLMOptions
 from rerank_plugins.backends.cohere import CohereOptions, SpansOptions
 from rerank_plugins.backends.http import HTTPOptions
-from rerank_plugins.backends.listwise import Listwise
-from rerank_plugins.backends.onnx import Onnx
-from rerank_plugins.backends.sentence_transformers import SentenceTransformers
+from rerank_plugins.backends.onnx import OnnxOptions
 from rerank_plugins.config import registry
 from rerank_plugins.config.registry import BUILTIN
-from rerank_plugins.core import Capabilities, HostedBackend, LocalBackend, Scorer, Wrapper
+from rerank_plugins.core import Capabilities, HostedBackend, LocalBackend, Scorer
 from rerank_plugins.core.redaction import MASK
+from rerank_plugins.core.scorer import Backend
 from rerank_plugins.core.secret import Secret
-from rerank_plugins.engine.templates import TEMPLATES
+from rerank_plugins.engine.causal_lm.templates import TEMPLATES
 from rerank_plugins.options import HostedOptions, LocalOptions, Options, Seconds, parse
 
 SECRET = "sk-very-secret-1234567890"
@@ -39,10 +38,7 @@ def class_of(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-CLASSES = {
-    **{name: class_of(name) for name in BUILTIN},
-    **{kind.__name__: kind for kind in (Onnx, SentenceTransformers, CausalLM, Listwise)},
-}
+CLASSES = {name: class_of(name) for name in BUILTIN}
 FIELDS = [(name, field) for name in BUILTIN for field in class_of(name).Options.model_fields]
 ANYTHING = {("voyage", "client")}
 """Options that take any object."""
@@ -64,7 +60,7 @@ def documented(model: type[Options]) -> set[str]:
 
 def backend(reranker: Any) -> Any:
     scorer: Scorer = reranker.scorer
-    while isinstance(scorer, Wrapper):
+    while not isinstance(scorer, Backend):
         scorer = scorer.inner
     return scorer
 
@@ -182,7 +178,7 @@ def test_a_wrong_value_is_refused_where_it_stands(spec: dict[str, Any], message:
 def test_a_list_of_one_device_is_that_device() -> None:
     assert parse(LocalOptions, {"device": ["cuda:1"]}).device == "cuda:1"
     assert parse(LocalOptions, {"device": ["cuda:0", "cuda:1"]}).device == ("cuda:0", "cuda:1")
-    assert parse(Onnx.Options, {"device": ["cpu"]}).device == "cpu"
+    assert parse(OnnxOptions, {"device": ["cpu"]}).device == "cpu"
 
 
 def test_the_templates_on_offer_are_the_engines() -> None:

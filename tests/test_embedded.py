@@ -16,11 +16,11 @@ from rerank_plugins.backends.embedded import FOLDER, Embedded
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.core.loop import run_sync
 from rerank_plugins.core.types import RerankRequest
-from rerank_plugins.engine.encoder import Encoder
-from rerank_plugins.engine.evidence import Asked, Background, Mix, Passage
-from rerank_plugins.engine.onnx_model import OnnxModel
-from rerank_plugins.engine.runtimes import open_session
-from rerank_plugins.engine.vectors import Table
+from rerank_plugins.engine.late_interaction.passage_cache import TokenVectors
+from rerank_plugins.engine.late_interaction.scoring import Passage, PreparedQuery, ScoreWeights, TermRarity
+from rerank_plugins.engine.onnx.model import OnnxModel
+from rerank_plugins.engine.onnx.runtimes import open_session
+from rerank_plugins.engine.tokenizer import PairTokenizer
 
 QUERY = "what makes the tides?"
 DOCUMENTS = [
@@ -59,7 +59,7 @@ def test_order_and_scores_are_pinned(spec: str):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_text_has_the_same_vectors_alone_and_in_company(runtime: str):
-    rows = Encoder(FOLDER / "tokenizer.json").singles([*DOCUMENTS, "a", " ".join(DOCUMENTS * 4)], 256)
+    rows = PairTokenizer(FOLDER / "tokenizer.json").singles([*DOCUMENTS, "a", " ".join(DOCUMENTS * 4)], 256)
     longest = max(len(row.ids) for row in rows)
     ids = np.array([row.ids + [0] * (longest - len(row.ids)) for row in rows])
     mask = np.array([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
@@ -72,7 +72,7 @@ def test_a_text_has_the_same_vectors_alone_and_in_company(runtime: str):
 
 
 def test_no_text_has_a_token_whose_row_the_file_leaves_out():
-    encoder = Encoder(FOLDER / "tokenizer.json")
+    encoder = PairTokenizer(FOLDER / "tokenizer.json")
     vocabulary = json.loads((FOLDER / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     left_out = sorted((at, token) for token, at in vocabulary.items() if 104 <= at < 999)  # make_embedded.UNUSED
     assert len(left_out) == 895
@@ -81,8 +81,8 @@ def test_no_text_has_a_token_whose_row_the_file_leaves_out():
 
 
 @pytest.fixture(scope="module")
-def known() -> tuple[Encoder, Background, Table]:
-    return Encoder(FOLDER / "tokenizer.json"), Background.read(FOLDER), Table.read(FOLDER / "fast.npy")
+def known() -> tuple[PairTokenizer, TermRarity, TokenVectors]:
+    return PairTokenizer(FOLDER / "tokenizer.json"), TermRarity.read(FOLDER), TokenVectors.read(FOLDER / "fast.npy")
 
 
 def passages(known, texts: list[str]) -> list[Passage]:
@@ -90,11 +90,11 @@ def passages(known, texts: list[str]) -> list[Passage]:
     return [Passage.of(row.ids, table.vectors(row.ids), background) for row in encoder.singles(texts, 256)]
 
 
-def asked(known, query: str, **changed: float) -> Asked:
+def asked(known, query: str, **changed: float) -> PreparedQuery:
     encoder, background, table = known
     (row,) = encoder.singles([query], 128)
-    mix = {name: getattr(Mix.read(FOLDER, "fast"), name) for name in Mix.__slots__} | changed
-    return Asked(row.ids, table.vectors(row.ids), background, Mix(**mix))
+    mix = {name: getattr(ScoreWeights.read(FOLDER, "fast"), name) for name in ScoreWeights.__slots__} | changed
+    return PreparedQuery(row.ids, table.vectors(row.ids), background, ScoreWeights(**mix))
 
 
 def test_a_score_is_the_same_wherever_its_vectors_come_from():
@@ -164,15 +164,15 @@ def test_a_query_of_unknown_characters_has_finite_scores(spec: str):
 
 def test_fast_runs_no_network():
     fast = Embedded("fast")
-    fast._held = type(fast.onnx_model)(fast.folder, fast.onnx_model.file, "onnxruntime", "float32")
+    fast._held = [OnnxModel(fast.folder, fast.shared_model.options)]
     run_sync(fast.awarmup())
     answer = run_sync(fast.ascore(RerankRequest(query=QUERY, documents=tuple(DOCUMENTS))))
     assert answer.model == "Embedded:fast [numpy float32]"
-    assert fast.onnx_model._session is None
+    assert fast.shared_model._network is None
 
 
 def test_there_are_two_and_a_cache_knows_them_apart():
     assert Embedded().fingerprint != Embedded("fast").fingerprint
-    assert repr(Mix.read(FOLDER, "embedded")) in Embedded().fingerprint
+    assert repr(ScoreWeights.read(FOLDER, "embedded")) in Embedded().fingerprint
     with pytest.raises(ConfigError, match="'embedded' or 'embedded:fast'"):
         load_reranker("embedded:large")

@@ -17,7 +17,11 @@ MODULES = sorted(
     for file in ROOT.rglob("*.py")
     if file.name != "__main__.py"
 )
-PAGES = {f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "scale", "testing")}
+ENGINES = ("causal_lm", "late_interaction", "listwise", "onnx", "torch")
+PAGES = {
+    *(f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "scale", "testing")),
+    *(f"rerank_plugins.engine.{name}" for name in ENGINES),
+}
 """Packages that only hold modules: nothing is imported from them themselves."""
 PROMISED = {
     "rerank_plugins": {"load_reranker", "Reranker", "RerankResponse", "RerankResult", "Usage", "RerankError"},

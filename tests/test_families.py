@@ -15,12 +15,12 @@ from models import SENTENCES, cross_encoder
 
 from rerank_plugins import ConfigError, MissingExtra, cli, load_reranker
 from rerank_plugins.backends import families
-from rerank_plugins.backends.causal_lm import CausalLM
-from rerank_plugins.backends.onnx import Onnx
 from rerank_plugins.backends.recipes import MODELS
-from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.config import backends
 from rerank_plugins.config.registry import BUILTIN
+from rerank_plugins.engine.causal_lm.backend import CausalLM
+from rerank_plugins.engine.onnx.backend import OnnxCrossEncoder
+from rerank_plugins.engine.torch.backend import TorchCrossEncoder
 
 QUERY = "how do the tides work"
 FAMILIES = sorted({recipe.family for recipe in MODELS})
@@ -43,16 +43,16 @@ def test_a_folder_is_a_model_in_every_family(family, cross_encoder_folder, torch
         load_reranker(f"{family}:{cross_encoder_folder}") as reranker,
         load_reranker(f"onnx:{cross_encoder_folder}") as plain,
     ):
-        assert isinstance(backends(reranker)[0].inner, Onnx)
+        assert isinstance(backends(reranker)[0].inner, OnnxCrossEncoder)
         assert raw(reranker) == raw(plain)
         response = reranker.rerank(QUERY, SENTENCES)
         assert response.model.startswith(f"{family}:")
         for each in response:
             assert each.relevance_score == pytest.approx(1 / (1 + math.exp(-each.raw_score)))
     with load_reranker(f"{family}:{torch_folder}") as reranker:
-        assert isinstance(backends(reranker)[0].inner, SentenceTransformers)
+        assert isinstance(backends(reranker)[0].inner, TorchCrossEncoder)
     with load_reranker(f"{family}:{cross_encoder_folder}", runtime="torch") as reranker:
-        assert isinstance(backends(reranker)[0].inner, SentenceTransformers)
+        assert isinstance(backends(reranker)[0].inner, TorchCrossEncoder)
 
 
 @pytest.mark.parametrize("recipe", MODELS, ids=lambda recipe: f"{recipe.family}:{recipe.name}")

@@ -16,9 +16,11 @@ from rerank_plugins.backends.embedded import FOLDER
 from rerank_plugins.config.load import _table_lock, shared
 from rerank_plugins.core.counters import Counters
 from rerank_plugins.core.loop import Workers
-from rerank_plugins.engine import onnx_model, resident, torch_model
-from rerank_plugins.engine.resident import Placement
-from rerank_plugins.engine.vectors import VectorCache
+from rerank_plugins.engine import shared_model
+from rerank_plugins.engine.late_interaction.passage_cache import PassageCache
+from rerank_plugins.engine.onnx.model import OnnxModel
+from rerank_plugins.engine.shared_model import LoadOptions, SharedModel
+from rerank_plugins.engine.torch.model import CrossEncoderModel
 from rerank_plugins.policies.cache import Cache
 from rerank_plugins.policies.limit import Limit, _windows
 from rerank_plugins.policies.memory import MemoryStore
@@ -27,14 +29,14 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 MODELS: dict[str, Callable[[], Any]] = {
-    "ONNX": lambda: onnx_model.loaded(FOLDER),
-    "torch": lambda: torch_model.loaded(FOLDER, Placement()),
+    "ONNX": lambda: OnnxModel.shared(FOLDER),
+    "torch": lambda: CrossEncoderModel.shared(FOLDER, LoadOptions()),
 }
 """Neither loads anything before it is used."""
 
 
 def cases() -> dict[str, tuple[Any, Callable[[], object]]]:
-    counters, store, vectors = Counters(), MemoryStore(9), VectorCache(9)
+    counters, store, vectors = Counters(), MemoryStore(9), PassageCache(9)
     cache = Cache(Scripted(), MemoryStore(9), "x")
     limit = Limit(Scripted(), "forked", requests_per_minute=9)
     workers = Workers(1, "forked")
@@ -44,10 +46,9 @@ def cases() -> dict[str, tuple[Any, Callable[[], object]]]:
         "vectors": (vectors._lock, lambda: vectors.get(b"a")),
         "cache": (cache._lock, lambda: asyncio.run(cache.ascore(REQUEST))),
         "table of rerankers": (_table_lock, lambda: shared("lexical")),
-        "table of ONNX models": (onnx_model._table_lock, MODELS["ONNX"]),
-        "table of models on torch": (resident._table_lock, MODELS["torch"]),
+        "table of models": (SharedModel._table_lock, MODELS["ONNX"]),
         "workers": (workers._lock, lambda: workers.submit(int).result()),
-        "an account's minute": (_windows.of("forked").lock, lambda: asyncio.run(limit.ascore(REQUEST))),
+        "an account's minute": (_windows.of("forked")._lock, lambda: asyncio.run(limit.ascore(REQUEST))),
     }
 
 
@@ -75,13 +76,13 @@ def test_a_child_finds_every_lock_open(name: str) -> None:
     assert status == 0
 
 
-@pytest.mark.parametrize(("kind", "module"), [("ONNX", onnx_model), ("torch", resident)])
-def test_a_child_gets_a_model_of_its_own_and_never_frees_its_parent_s(kind: str, module: Any) -> None:
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_child_gets_a_model_of_its_own_and_never_frees_its_parent_s(kind: str) -> None:
     model = MODELS[kind]()
     child = os.fork()
     if not child:
         signal.alarm(10)
         own = MODELS[kind]()
-        os._exit(0 if own is not model and own.pid == os.getpid() and model in module._abandoned else 3)
+        os._exit(0 if own is not model and own.pid == os.getpid() and model in shared_model._abandoned else 3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert MODELS[kind]() is model

@@ -12,7 +12,7 @@ import pytest
 from rerank_plugins.cli import main
 from rerank_plugins.cli.golden import QUESTIONS, prompts_counted
 from rerank_plugins.core import Usage
-from rerank_plugins.engine.templates import TEMPLATES
+from rerank_plugins.engine.causal_lm.templates import TEMPLATES
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.vendors.tei import TEIServer
 from rerank_plugins.testing.vendors.vllm import VLLMServer

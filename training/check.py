@@ -22,8 +22,9 @@ from transformers import BertConfig, BertModel
 from rerank_plugins.backends.embedded import Embedded
 from rerank_plugins.core.loop import run_sync
 from rerank_plugins.core.types import RerankRequest
-from rerank_plugins.engine.encoder import Encoder
-from rerank_plugins.engine.runtimes import open_session
+from rerank_plugins.engine.onnx.model import OnnxModel
+from rerank_plugins.engine.onnx.runtimes import open_session
+from rerank_plugins.engine.tokenizer import PairTokenizer
 
 
 class Float32:
@@ -46,7 +47,7 @@ class Float32:
 
 def apart(texts: list[str]) -> dict[str, float]:
     """Return, per runtime, the largest change of a token vector's number between a text alone and one among others."""
-    rows = Encoder(FOLDER / "tokenizer.json").singles(texts, 256)
+    rows = PairTokenizer(FOLDER / "tokenizer.json").singles(texts, 256)
     longest = max(len(row.ids) for row in rows)
     ids = np.array([row.ids + [0] * (longest - len(row.ids)) for row in rows])
     mask = np.array([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
@@ -71,8 +72,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     small, original = Embedded(), Embedded()
-    original._held = type(small.onnx_model)(small.folder, small.onnx_model.file, "onnxruntime", "float32")
-    original._held._session = Float32(given.weights)
+    original._held = [OnnxModel(small.folder, small.shared_model.options)]
+    original._held[0]._network = Float32(given.weights)
     for folder in given.collections:
         asked, taus = collection(folder), []
         for each in asked[:: max(1, len(asked) // given.queries)][: given.queries]:

@@ -18,8 +18,8 @@ import numpy as np
 from features import FOLDER, collection, mined
 from fit import Case, cases, ndcg
 
-from rerank_plugins.engine.evidence import Mix
-from rerank_plugins.engine.vectors import Table
+from rerank_plugins.engine.late_interaction.passage_cache import TokenVectors
+from rerank_plugins.engine.late_interaction.scoring import ScoreWeights
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
@@ -48,7 +48,7 @@ def z_sum(case: Case) -> np.ndarray:
     return standard(maxsim(case)) + standard(case.cosine) + standard(first_stage(case))
 
 
-def joined(mix: Mix) -> Callable[[Case], np.ndarray]:
+def joined(mix: ScoreWeights) -> Callable[[Case], np.ndarray]:
     """Return the score of a model of ours."""
     return lambda case: case.scores(mix.power, mix.cosine, mix.lexical)
 
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--shipped", default="shipped")
     parser.add_argument("--card", type=Path)
     given = parser.parse_args()
-    background, table = np.load(FOLDER / "background.npy"), Table.read(FOLDER / "fast.npy")
-    best, fast = Mix.read(FOLDER, "embedded"), Mix.read(FOLDER, "fast")
+    background, table = np.load(FOLDER / "background.npy"), TokenVectors.read(FOLDER / "fast.npy")
+    best, fast = ScoreWeights.read(FOLDER, "embedded"), ScoreWeights.read(FOLDER, "fast")
     columns: dict[str, tuple[str, Callable[[Case], np.ndarray]]] = {
         "BM25": ("untrained", first_stage),
         "cosine": ("untrained", lambda case: case.cosine),

@@ -23,9 +23,9 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
-from rerank_plugins.engine.batches import plan  # noqa: E402
-from rerank_plugins.engine.encoder import Encoder  # noqa: E402
-from rerank_plugins.engine.runtimes import open_session  # noqa: E402
+from rerank_plugins.engine.onnx.runtimes import open_session  # noqa: E402
+from rerank_plugins.engine.scheduling import plan  # noqa: E402
+from rerank_plugins.engine.tokenizer import PairTokenizer  # noqa: E402
 
 FOLDER = ROOT / "rerank_plugins" / "backends" / "embedded_model"
 QUERY_TOKENS, DOCUMENT_TOKENS, BATCH_TOKENS = 128, 256, 1024
@@ -73,13 +73,13 @@ class TokenVectors:
     """An ONNX file with its tokenizer: texts to token ids and vectors."""
 
     def __init__(self, file: Path, dtype: str, threads: int) -> None:
-        self.encoder = Encoder(FOLDER / "tokenizer.json")
+        self.tokenizer = PairTokenizer(FOLDER / "tokenizer.json")
         self._threads = threads
         self._session = open_session("openvino" if dtype == "bfloat16" else "onnxruntime", dtype, file, threads)
 
     def each(self, texts: list[str], most: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield (position, ids, vectors) of every text, longest first."""
-        rows = self.encoder.singles(texts, most)
+        rows = self.tokenizer.singles(texts, most)
 
         def run(positions: list[int]) -> np.ndarray:
             longest = len(rows[positions[0]].ids)

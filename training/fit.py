@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from features import FOLDER, Asked, collection, mined, unit
+from features import FOLDER, PreparedQuery, collection, mined, unit
 
-from rerank_plugins.engine.encoder import Encoder
-from rerank_plugins.engine.evidence import Mix
-from rerank_plugins.engine.vectors import Table
+from rerank_plugins.engine.late_interaction.passage_cache import TokenVectors
+from rerank_plugins.engine.late_interaction.scoring import ScoreWeights
+from rerank_plugins.engine.tokenizer import PairTokenizer
 
 POWERS, COSINES, LEXICALS = (0.5, 1.0), (0.0, 0.1, 0.2, 0.3, 0.4), (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 FLOOR, SATURATION, BY_LENGTH, LENGTH = 1.0, 1.2, 0.75, 110.0
@@ -32,24 +32,24 @@ FLOOR, SATURATION, BY_LENGTH, LENGTH = 1.0, 1.2, 0.75, 110.0
 class Case:
     """What the score of a query's candidates is made of."""
 
-    asked: Asked
+    asked: PreparedQuery
     rarity: np.ndarray
     best: np.ndarray
     cosine: np.ndarray
     lexical: np.ndarray
 
     def scores(self, power: float, cosine: float, lexical: float) -> np.ndarray:
-        """Return the candidates' scores (the formula of `rerank_plugins.engine.evidence.Asked`)."""
+        """Return the candidates' scores (the formula of `rerank_plugins.engine.evidence.PreparedQuery`)."""
         weights = np.where(self.rarity > 0, np.maximum(self.rarity, 1e-3) ** power, 0.0)
         weights = weights if weights.any() else np.ones_like(weights)
         return self.best @ (weights / weights.sum()) + cosine * self.cosine + lexical * self.lexical
 
 
 def cases(
-    asked: list[Asked], found: dict[str, np.ndarray] | None, table: Table | None, background: np.ndarray
+    asked: list[PreparedQuery], found: dict[str, np.ndarray] | None, table: TokenVectors | None, background: np.ndarray
 ) -> Iterator[Case]:
     """Yield each query with the parts of its candidates' scores."""
-    encoder = Encoder(FOLDER / "tokenizer.json")
+    encoder = PairTokenizer(FOLDER / "tokenizer.json")
     terms, rarity = background[0].astype(np.int64), background[1] / 16
     pairs = cells = tokens = 0
     for number, each in enumerate(asked):
@@ -79,7 +79,7 @@ def cases(
         yield Case(each, rarity[ids], best, cosine, lexical)
 
 
-def ndcg(scores: np.ndarray, asked: Asked, k: int = 10) -> float:
+def ndcg(scores: np.ndarray, asked: PreparedQuery, k: int = 10) -> float:
     """Return nDCG@k; candidates that may be relevant are left out."""
     labels = np.array(asked.labels)
     sure = labels >= 0
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--collections", type=Path, nargs="*", default=[])
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
-    background, table = np.load(given.work / "background.npy"), given.table and Table(np.load(given.table))
+    background, table = np.load(given.work / "background.npy"), given.table and TokenVectors(np.load(given.table))
     held: dict[str, list[Case]] = {}
     for kind in (Path("dev"), *given.collections):
         asked = mined(given.work, "dev") if kind == Path("dev") else collection(kind)
@@ -140,7 +140,7 @@ def main() -> None:
     chances = 1 / (1 + np.exp(-(raw - offset) / divisor))
     print("relevance_score, pairs, mean, share relevant")
     print("\n".join(reliability(chances, np.concatenate([labels[labels >= 0] > 0 for _, labels in sure]))))
-    mixed = Mix(*best, FLOOR, SATURATION, BY_LENGTH, LENGTH, round(float(offset), 4), round(float(divisor), 5))
+    mixed = ScoreWeights(*best, FLOOR, SATURATION, BY_LENGTH, LENGTH, round(float(offset), 4), round(float(divisor), 5))
     file = given.work / "score.json"
     entries = json.loads(file.read_text("utf-8")) if file.exists() else {}
     file.write_text(json.dumps(entries | {given.entry: asdict(mixed)}, indent=1) + "\n", "utf-8")

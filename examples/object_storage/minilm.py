@@ -8,17 +8,17 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 import rerank_plugins
-from rerank_plugins.engine.onnx_model import BATCH_TOKENS, loaded
+from rerank_plugins.engine.onnx.model import BATCH_TOKENS, OnnxModel
 
 
 class MiniLM(Embeddings):
     """Mean of the last layer's token vectors, at length one: 384 numbers a text, of which 256 tokens are read."""
 
     def __init__(self) -> None:
-        self.model = loaded(Path(rerank_plugins.__file__).parent / "backends" / "embedded_model")
+        self.model = OnnxModel.shared(Path(rerank_plugins.__file__).parent / "backends" / "embedded_model")
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        rows = await self.model.workers.run(lambda: self.model.encoder.singles(texts, 256))
+        rows = await self.model.workers.run(lambda: self.model.tokenizer.singles(texts, 256))
         vectors = np.zeros((len(rows), 384), dtype=np.float32)
 
         def keep(positions: list[int], output: np.ndarray) -> None:

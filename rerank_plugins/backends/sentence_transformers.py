@@ -1,67 +1,67 @@
-"""Any CrossEncoder checkpoint, on torch: the same scores as sentence-transformers', in less time."""
+"""Any CrossEncoder checkpoint, by name, on torch."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
-from typing import TYPE_CHECKING
+
+from pydantic import ValidationInfo, field_validator
 
 from ..core.errors import ConfigError
-from ..core.types import Capabilities, RerankRequest
-from ..engine.checkpoint import check
-from ..engine.logits import logits
-from ..engine.torch_backend import TorchBackend
-from ..engine.torch_model import Placement, TorchModel, loaded, map_rows
-from ..options import TorchOptions
+from ..core.types import Capabilities
+from ..engine.hub import torch_files
+from ..engine.lazy import UNKNOWN_LENGTH, LazyBackend, is_path, located, needed
+from ..engine.torch.backend import TorchCrossEncoder
+from ..options import TorchOptions, refused
 
-if TYPE_CHECKING:
-    import numpy as np
+__all__ = ["TorchByName", "TorchByNameOptions"]
 
-__all__ = ["SentenceTransformers", "SentenceTransformersOptions"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PIN = (
+    "runs code of the repository's, so it needs a model on the hub and its commit: set revision to the 40 digits of the "
+    "one that you have read"
+)
 
 
-class SentenceTransformersOptions(TorchOptions):
-    """Options of a cross-encoder on torch."""
+class TorchByNameOptions(TorchOptions):
+    """Options of a cross-encoder on torch, by name."""
 
     trust_remote_code: bool = False
     """Run the repository's own code: only of a model on the hub, at a commit (40 digits)."""
 
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _pinned(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not _COMMIT.fullmatch(info.data.get("revision") or ""):
+            raise refused(_PIN)
+        return value
 
-class SentenceTransformers(TorchBackend[TorchModel]):
-    """A folder with `config.json`, `tokenizer.json` and safetensors of a sequence-classification model.
 
-    The raw score is the logit, in float32 whatever the model computes in; of two labels the difference. The activation
-    that a checkpoint names is not applied: `relevance_score` comes from the declared scale.
-    """
+class TorchByName(LazyBackend):
+    """`sentence-transformers:/folder` or `sentence-transformers:org/name`: safetensors, on torch."""
 
-    Options = SentenceTransformersOptions
-    capabilities = Capabilities(scale="logit")
-    several = True
+    Options = TorchByNameOptions
 
-    def __init__(self, model: str | None = None, options: SentenceTransformersOptions | None = None) -> None:
-        """Point at the folder `model`; whoever sets `trust_remote_code` has looked at the code in it.
+    def __init__(self, model: str | None = None, options: TorchByNameOptions | None = None) -> None:
+        """Name a folder, or `org/name` on the hub.
 
         Raises:
-            ConfigError: No folder was named, or it holds no cross-encoder.
+            ConfigError: No model was named, what is there is none, or code of a folder's.
         """
-        options = options or SentenceTransformersOptions()
-        trusted = options.trust_remote_code
-        super().__init__(loaded, model, Placement(remote_code=trusted), **options.engine())
-        check(self.folder, remote_code=trusted)
-        self.capabilities = Capabilities(scale="logit", max_tokens=self.torch_model.limits.longest(options.max_tokens))
-
-    async def scored(self, models: list[TorchModel], request: RerankRequest) -> tuple[list[float], list[bool], None]:
-        """Score every pair."""
-        model, longest = models[0], self.capabilities.max_tokens or 512
-        encoder = await model.workers.run(lambda: model.encoder)
-        if not encoder.joins_pairs:
-            raise ConfigError(f"The tokenizer in {self.folder} joins no pair of texts: this is no cross-encoder's.")
-        query = model.limits.prompt + request.query
-        rows = await model.workers.run(partial(encoder.pairs, query, request.documents, longest))
-        values: list[float] = [0.0] * len(rows)
-
-        def keep(positions: list[int], output: np.ndarray) -> None:
-            for position, value in zip(positions, logits(output, self.folder), strict=True):
-                values[position] = value
-
-        await map_rows(models, rows, self.batch_tokens, keep)
-        return values, [row.truncated for row in rows], None
+        options = options or TorchByNameOptions()
+        model, trusted = needed(model, self.name), options.trust_remote_code
+        if trusted and is_path(model):
+            raise ConfigError(f"trust_remote_code {_PIN}.")
+        TorchCrossEncoder.check_options(**options.engine())
+        more = {"sentence-transformers": {"trust_remote_code": True}} if trusted else {}
+        where = located(
+            model,
+            f"{self.name}:{model}",
+            partial(torch_files, code=trusted),
+            options.revision,
+            options.local_files_only,
+            more,
+        )
+        declared = Capabilities(scale="logit", max_tokens=options.max_tokens or UNKNOWN_LENGTH)
+        make = partial(TorchCrossEncoder, trust_remote_code=trusted, **options.engine())
+        super().__init__(model, where, make, declared)

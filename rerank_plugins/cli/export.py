@@ -22,7 +22,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..engine.export import export
+    from ..engine.onnx.export import export
 
     checkpoint = _folder(arguments.model, arguments.revision)
     with progress(f"exporting {arguments.model}"):
@@ -36,8 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _folder(model: str, revision: str | None) -> Path:
-    from ..engine.by_name import is_path, is_repository
     from ..engine.hub import Repository, torch_files
+    from ..engine.lazy import is_path, is_repository
 
     if is_path(model) or not is_repository(model):
         return Path(model).expanduser()

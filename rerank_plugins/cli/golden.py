@@ -13,7 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from ..core.errors import BackendError, ConfigError
-from ..engine.templates import TEMPLATES, Template
+from ..engine.causal_lm.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:
     from ..core.model_id import ModelId

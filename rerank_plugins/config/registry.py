@@ -103,15 +103,15 @@ BUILTIN: dict[str, Entry] = {
         "rerank_plugins.backends.families:FlashRank",
         "the small encoders of the flashrank package, which is not needed; English, Arabic, multilingual",
     ),
-    "onnx": Entry("rerank_plugins.backends.families:OnnxByName", "any cross-encoder's ONNX file, on onnxruntime"),
+    "onnx": Entry("rerank_plugins.backends.onnx:OnnxByName", "any cross-encoder's ONNX file, on onnxruntime"),
     "sentence-transformers": Entry(
-        "rerank_plugins.backends.families:TorchByName",
+        "rerank_plugins.backends.sentence_transformers:TorchByName",
         "any CrossEncoder checkpoint, on torch, CPU or GPU",
         extra="sentence-transformers",
         packages=("sentence_transformers",),
     ),
     "causal-lm": Entry(
-        "rerank_plugins.backends.causal_by_name:CausalByName",
+        "rerank_plugins.backends.causal_lm:CausalByName",
         "a language model that answers yes or no, with one of the families' templates",
         extra="sentence-transformers",
         packages=("sentence_transformers",),

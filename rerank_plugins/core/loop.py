@@ -13,6 +13,7 @@ import contextvars
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,16 @@ from .context import holding
 from .errors import ConfigError, TransientError, clause
 from .fork import forgets_after_fork
 
-__all__ = ["PerLoop", "WorkCancelled", "Workers", "check_cancelled", "in_background", "require_asyncio", "run_sync"]
+__all__ = [
+    "PerLoop",
+    "WorkCancelled",
+    "Workers",
+    "check_cancelled",
+    "in_background",
+    "now",
+    "require_asyncio",
+    "run_sync",
+]
 
 T = TypeVar("T")
 
@@ -149,6 +159,14 @@ def require_asyncio(name: str) -> None:
             f"{name}() needs asyncio, and no asyncio event loop runs in this thread. Under trio or another library, call "
             f"{name.removeprefix('a')}() on a thread, as `await trio.to_thread.run_sync(...)`; under AnyIO, use the backend 'asyncio'."
         )
+
+
+def now() -> float:
+    """Return the time on the event loops' clock, which is one clock in a process (`time.monotonic`)."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:  # asked from outside: a health endpoint, say
+        return time.monotonic()
 
 
 class PerLoop(Generic[T]):

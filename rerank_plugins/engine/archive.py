@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from ..core.errors import ConfigError
+from .files import json_of
 from .hub import SMALL_FILES, Repository, age, cache_folder
-from .limits import json_of
 
 __all__ = ["Archive", "unpacked"]
 

@@ -8,26 +8,30 @@ choose code are refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..core.errors import ConfigError
-from .files import MOST_SETTINGS, only_regular, read_text
-from .limits import json_of, saved
+from .files import MOST_SETTINGS, json_of, only_regular, read_text
 
 __all__ = [
+    "POSITION_TABLE",
+    "ROBERTA",
     "Part",
     "architecture",
     "check",
+    "check_language_model",
     "has_files",
     "has_weights",
     "headless",
+    "missing_weights",
     "modular",
     "no_chat",
     "parts",
     "refuse_code",
+    "saved",
     "wants_code",
 ]
 
@@ -40,6 +44,12 @@ _CHOOSE_CODE = {
 """Settings of transformers that name what is run, at any depth of config.json."""
 _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 """The modules of sentence-transformers that a reranker is made of; others read more names from their settings."""
+
+
+ROBERTA = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet"})
+"""Model types whose positions begin after the padding's."""
+POSITION_TABLE = ROBERTA | {"bert", "electra", "distilbert", "albert"}
+"""Model types whose positions are rows of a table: past its end there is nothing to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,21 @@ def check(folder: Path, *, remote_code: bool = False) -> None:
     if "auto_map" in json_of(folder / "config.json"):
         raise wants_code(folder)
     raise headless(folder, f"its config.json names {named or 'no architecture'}")
+
+
+def check_language_model(folder: Path, wanted: str, family: str) -> None:
+    """Look at a folder's files without loading any.
+
+    Raises:
+        ConfigError: It is no folder, or lacks a file, or its config.json names another class than `wanted`.
+    """
+    has_files(folder)
+    refuse_code(folder)
+    if (named := architecture(folder)) != wanted:
+        raise ConfigError(
+            f"{folder} is a {named or 'model of no named architecture'}, and {family} is for a {wanted}: its prompt and "
+            "its answers would mean nothing there. Name the family that the model belongs to."
+        )
 
 
 def refuse_code(folder: Path) -> None:
@@ -276,6 +301,22 @@ def _ends_in_a_score(folder: Path, part: Part) -> None:
         raise headless(folder, f"its {name} tells of {model_type or 'no model_type'} and not of a CrossEncoder")
 
 
+def missing_weights(folder: Path, names: Sequence[str], *, head: bool) -> ConfigError:
+    """Return the error for a folder whose files lack weights: they would be random numbers.
+
+    Args:
+        folder: The model's.
+        names: Of the weights.
+        head: Whether it was to hold a classification head.
+    """
+    lack = f"lack {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+    return (
+        headless(folder, f"its weights {lack}")
+        if head
+        else ConfigError(f"The weights in {folder} {lack}: fetch it again.")
+    )
+
+
 def headless(folder: Path, why: str) -> ConfigError:
     """Return the error for a model whose scores would be random."""
     return ConfigError(
@@ -290,3 +331,15 @@ def wants_code(folder: Path) -> ConfigError:
         f"{folder} needs code of its own to run, which is not trusted. Use a checkpoint of a native architecture or its "
         "ONNX file (onnx:…); or name the model by its hub name and set trust_remote_code with a 40-digit revision."
     )
+
+
+def saved(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what sentence-transformers saved of a CrossEncoder, and of the transformer in it; nothing of another kind of model.
+
+    Nor does it look there itself, but takes such a folder as a plain checkpoint: an embedding model's prompt is none of a
+    reranker's.
+    """
+    theirs = json_of(folder / "config_sentence_transformers.json")
+    if theirs.get("model_type") != "CrossEncoder":
+        return {}, {}
+    return theirs, json_of(folder / "sentence_bert_config.json")

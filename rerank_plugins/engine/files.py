@@ -6,13 +6,15 @@ Reading a named pipe waits until somebody writes to it, which may be never; a de
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, clause
 
-__all__ = ["MOST_SETTINGS", "MOST_TOKENIZER", "only_regular", "read_text", "regular"]
+__all__ = ["MOST_SETTINGS", "MOST_TOKENIZER", "json_of", "only_regular", "read_text", "regular"]
 
 MOST_SETTINGS = 2**24
 """Bytes of a file of settings; the largest in use (100,000 labels) have 4 MB."""
@@ -71,3 +73,18 @@ def only_regular(folder: Path) -> None:
 def _refuse_special(entry: os.DirEntry[str]) -> None:
     with contextlib.suppress(FileNotFoundError):  # a link to nothing, or just deleted: whoever needs it says so
         regular(Path(entry.path))
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one where there is no file, or no object in it.
+
+    Raises:
+        ConfigError: It cannot be read, or is no JSON.
+    """
+    try:
+        parsed = json.loads(read_text(path, MOST_SETTINGS))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({clause(error)}): fetch the model again.") from error
+    return parsed if isinstance(parsed, dict) else {}

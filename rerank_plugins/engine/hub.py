@@ -21,7 +21,7 @@ from typing import Any
 from ..core.errors import ConfigError, RerankError, TransientError, clause
 from .hub_answers import checked_answers, refuse_commit, refuse_names
 from .hub_errors import told
-from .record import Record, locked
+from .pins import Record, locked
 
 __all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files", "touched"]
 

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 from ..core.errors import ConfigError, clause
-from .limits import POSITION_TABLE, json_of
+from .checkpoint import POSITION_TABLE
+from .files import json_of
 
 __all__ = ["refuse_sizes"]
 

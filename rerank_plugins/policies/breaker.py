@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from ..core.call import record_event
 from ..core.errors import Rejected, TransientError
+from ..core.loop import now
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
 from ..options import Count, Seconds
 from .deadline import passed
-from .shared import Shared, now
+from .shared import Shared
 from .stack import PolicyOptions, Stack
 
 __all__ = ["FAILURES", "RESET_S", "Breaker", "BreakerOptions"]

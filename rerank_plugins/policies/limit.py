@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import threading
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import ConfigDict, model_validator
 
+from ..core.admission import FairQueue, Waiter
 from ..core.errors import DeadlineExceeded, RateLimited
+from ..core.loop import now
 from ..core.scorer import Scorer, Wrapper
 from ..core.text_work import characters, run_text_work
 from ..core.tokens import estimate
@@ -20,14 +19,12 @@ from ..core.types import RerankRequest, Scores
 from ..options import Count, refused
 from .deadline import passed, seconds_left
 from .retry import LONGEST_WAIT
-from .shared import Shared, now
+from .shared import Shared
 from .stack import PolicyOptions, Stack
 
 __all__ = ["Limit", "LimitOptions"]
 
 MINUTE = 60.0
-PATIENCE = 1.0
-"""Seconds after which one that was called and did not come is passed over; it keeps its place for when it comes."""
 
 
 class LimitOptions(PolicyOptions):
@@ -56,148 +53,89 @@ class LimitOptions(PolicyOptions):
         )
 
 
-class _Ticket:
+class _Ticket(Waiter):
     """One request that waits for its place, or has it."""
 
     def __init__(self, tokens: int, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        super().__init__()
         self.tokens = tokens
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute
-        self.loop = asyncio.get_running_loop()
-        self.called = asyncio.Event()
-        self.called_at: float | None = None
-
-    def call(self) -> None:
-        """Let it look whether it is its turn."""
-        if self.called_at is None:
-            self.called_at = now()
-        with contextlib.suppress(RuntimeError):  # its loop is gone, and it with it
-            self.loop.call_soon_threadsafe(self.called.set)
-
-    def here(self) -> None:
-        """Note that it came."""
-        self.called.clear()
-        self.called_at = None
-
-    def absent(self, moment: float) -> bool:
-        """Tell whether its event loop is gone, or held up: by a sync call that itself waits in this queue, perhaps."""
-        return self.loop.is_closed() or (self.called_at is not None and moment - self.called_at >= PATIENCE)
 
 
-class _Window:
-    """What one account sent within the last minute, and who waits, first come first served, across event loops.
+class _Window(FairQueue[_Ticket]):
+    """What one account sent within the last minute, and who waits.
 
     A request counts from when it is sent until a minute after its answer: whenever in between it reached the vendor, no
     window of a minute there, sliding or fixed, holds more than the limit.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # what a dead loop left behind is collected at any moment, and leaves here
-        self.waiting: deque[_Ticket] = deque()
-        self.under_way: set[_Ticket] = set()
+        super().__init__()
         self.ended: deque[tuple[float, int]] = deque()
-        """When each will be forgotten, and its tokens."""
+        """When each request that was answered stops to count, and its tokens."""
         self.tokens = 0
-        """Of both."""
+        """Of those, and of the requests under way."""
         self.paused_until = 0.0
 
-    async def enter(self, ticket: _Ticket) -> None:
-        """Wait for a place.
+    def opens(self, waiter: _Ticket) -> float | None:
+        """Return when it may go if it is the first."""
+        self.forget_old()
+        return self._earliest(waiter, 0, 0, now())
+
+    def refuse(self, waiter: _Ticket, ahead: Sequence[_Ticket]) -> None:
+        """Raise where waiting is of no use.
 
         Raises:
-            DeadlineExceeded: The deadline ends before one can be free; nothing was sent.
+            DeadlineExceeded: The deadline ends before a place can be free; nothing was sent.
             RateLimited: The vendor wants to be left alone for longer than a retry would wait; nothing was sent.
         """
-        with self.lock:
-            self.waiting.append(ticket)
-        try:
-            while True:
-                with self.lock:
-                    ticket.here()
-                    ahead, opens, wait = self._place(ticket)
-                    if not ahead and opens is None:
-                        self.under_way.add(ticket)
-                        self.tokens += ticket.tokens
-                        self._leave_queue(ticket)
-                        return
-                    quiet = self.paused_until - now()
-                if quiet > LONGEST_WAIT:
-                    raise RateLimited(
-                        f"Not asked: the vendor wants to be left alone for {quiet:.3g} s more (Retry-After). Name a "
-                        "`fallback` for the time between.",
-                        retry_after=quiet,
-                    )
-                left = seconds_left()
-                if left is not None and wait >= left:
-                    raise DeadlineExceeded(
-                        f"The spec's limit has no room for another request for {wait:.3g} s, and the deadline leaves "
-                        f"{max(left, 0.0):.3g} s. Raise `limit` or `deadline`, or name a `fallback`."
-                    )
-                # The first knows when its time comes, or is called when a request ends. The others are called when they
-                # are first; until then they look, the next ones more often, whether it comes.
-                try:
-                    async with asyncio.timeout((opens or 0.0) + PATIENCE * ahead or MINUTE):
-                        await ticket.called.wait()
-                except TimeoutError:
-                    if ahead:
-                        with self.lock:
-                            self._call_first()
-        except BaseException:
-            with self.lock:
-                self._leave_queue(ticket)
-            raise
+        moment = now()
+        quiet = self.paused_until - moment
+        if quiet > LONGEST_WAIT:
+            raise RateLimited(
+                f"Not asked: the vendor wants to be left alone for {quiet:.3g} s more (Retry-After). Name a "
+                "`fallback` for the time between.",
+                retry_after=quiet,
+            )
+        left = seconds_left()
+        wait = self._earliest(waiter, len(ahead), sum(ticket.tokens for ticket in ahead), moment) or 0.0
+        if left is not None and wait >= left:
+            raise DeadlineExceeded(
+                f"The spec's limit has no room for another request for {wait:.3g} s, and the deadline leaves "
+                f"{max(left, 0.0):.3g} s. Raise `limit` or `deadline`, or name a `fallback`."
+            )
 
-    def leave(self, ticket: _Ticket, tokens: int | None) -> None:
-        """Count the request, with its true number of tokens where the vendor told, for another minute."""
-        with self.lock:
-            self._end(ticket, ticket.tokens if tokens is None else tokens)
-            self._call_first()
+    def entered(self, waiter: _Ticket) -> None:
+        """Count a request that is sent."""
+        self.tokens += waiter.tokens
+
+    def left(self, waiter: _Ticket, outcome: int | None) -> None:
+        """Count the request, with its true number of tokens where the vendor said it, for another minute."""
+        tokens = waiter.tokens if outcome is None else outcome
+        self.tokens += tokens - waiter.tokens
+        self.ended.append((now() + MINUTE, tokens))
 
     def pause(self, seconds: float) -> None:
-        """The vendor asked everybody to wait."""
-        with self.lock:
+        """Send nothing for some seconds: the vendor asked everybody to wait."""
+        with self.locked():
             self.paused_until = max(self.paused_until, now() + seconds)
 
-    def forget(self) -> None:
-        """Take out what is older than a minute, and who waited on an event loop that is closed."""
+    def state(self) -> Mapping[str, int]:
+        """Return how full the minute is, and how many wait."""
+        with self.locked():
+            self.forget_gone()
+            self.forget_old()
+            requests = len(self.ended) + len(self.inside)
+            return {"requests": requests, "tokens": self.tokens, "waiting": len(self.waiting)}
+
+    def forget_old(self) -> None:
+        """Take out what is older than a minute. With the lock held."""
         while self.ended and self.ended[0][0] <= now():
             self.tokens -= self.ended.popleft()[1]
-        while self.waiting and self.waiting[0].loop.is_closed():
-            self.waiting.popleft()
-        for each in [each for each in self.under_way if each.loop.is_closed()]:
-            self._end(each, each.tokens)
-
-    def _end(self, ticket: _Ticket, tokens: int) -> None:
-        if ticket in self.under_way:
-            self.under_way.remove(ticket)
-            self.tokens += tokens - ticket.tokens
-            self.ended.append((now() + MINUTE, tokens))
-
-    def _leave_queue(self, ticket: _Ticket) -> None:
-        with contextlib.suppress(ValueError):  # forgotten before
-            self.waiting.remove(ticket)
-        self._call_first()
-
-    def _call_first(self) -> None:
-        moment = now()
-        first = next((each for each in self.waiting if not each.absent(moment)), None)
-        if first is not None:
-            first.call()
-
-    def _place(self, ticket: _Ticket) -> tuple[int, float | None, float]:
-        """Return how many are before `ticket`, when the first may go, and when it may itself, at the least; in seconds.
-
-        `None` is now, 0 is when something under way ends.
-        """
-        self.forget()
-        moment = now()
-        before = itertools.takewhile(lambda each: each is not ticket, self.waiting)
-        ahead = [each for each in before if not each.absent(moment)]
-        first = self._earliest(ticket, 0, 0, moment)
-        mine = self._earliest(ticket, len(ahead), sum(each.tokens for each in ahead), moment) if ahead else first
-        return len(ahead), first, mine or 0.0
 
     def _earliest(self, ticket: _Ticket, ahead: int, tokens_ahead: int, moment: float) -> float | None:
+        """Return in how many seconds a request may go that has others ahead of it, at the least; 0: when one under way ends."""
         free, at = self._request_place(ticket, ahead, moment)
         free_tokens, tokens_at = self._token_place(ticket, tokens_ahead, moment)
         earliest = max(at, tokens_at, self.paused_until)
@@ -209,7 +147,7 @@ class _Window:
         # Places come free in turn, and each serves one request a minute; what is under way has a minute to go at least.
         most = int(ticket.requests_per_minute)
         rounds, place = divmod(ahead, most)
-        place -= most - len(self.ended) - len(self.under_way)
+        place -= most - len(self.ended) - len(self.inside)
         if place < 0:
             return not rounds, moment + MINUTE * rounds
         at = self.ended[place][0] if place < len(self.ended) else moment + MINUTE
@@ -287,11 +225,7 @@ class Limit(Wrapper):
 
     def own_state(self) -> Mapping[str, Any]:
         """Tell how full the minute is."""
-        window = _windows.of(self.account)
-        with window.lock:
-            window.forget()
-            sent = {"requests": len(window.ended) + len(window.under_way), "tokens": window.tokens}
-            return {"limit": {**sent, "waiting": len(window.waiting)}}
+        return {"limit": _windows.of(self.account).state()}
 
 
 def _tokens(request: RerankRequest) -> int:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from ..core.fork import forgets_after_fork
+from ..core.lru import LRU
 
-__all__ = ["Shared", "now"]
+__all__ = ["Shared"]
 
 T = TypeVar("T")
 
 _MOST = 1024
 """Accounts kept: a server that asks with its users' keys must not grow without end."""
-
-
-def now() -> float:
-    """Return the time on the event loops' clock, which is one clock in a process (`time.monotonic`)."""
-    try:
-        return asyncio.get_running_loop().time()
-    except RuntimeError:  # asked from outside: a health endpoint, say
-        return time.monotonic()
 
 
 class Shared(Generic[T]):
@@ -39,14 +29,8 @@ class Shared(Generic[T]):
     def of(self, account: Hashable) -> T:
         """Return the account's."""
         with self._lock:
-            found = self._known.get(account)
-            if found is None:
-                found = self._known[account] = self._make()
-                if len(self._known) > _MOST:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(account)
-            return found
+            return self._known.get_or_make(account, self._make)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, T] = OrderedDict()
+        self._known: LRU[Hashable, T] = LRU(_MOST)

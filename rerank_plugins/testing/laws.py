@@ -14,7 +14,7 @@ import pytest
 
 from ..config import load_reranker
 from ..core.errors import InputError
-from ..core.scorer import Backend, Scorer, Wrapper
+from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores
 from ..reranker import Reranker, RerankResponse
 
@@ -464,11 +464,9 @@ def declared(suite: object, name: str, request: pytest.FixtureRequest) -> Any:
 
 def backend_of(reranker: Reranker) -> Backend:
     """Return the backend under the policies of a reranker without a fallback."""
-    scorer: Scorer = reranker.scorer
-    while isinstance(scorer, Wrapper):
-        scorer = scorer.inner
-    assert isinstance(scorer, Backend), f"{reranker!r} has several backends"
-    return scorer
+    backends = [scorer for scorer in reranker.scorer.walk() if isinstance(scorer, Backend)]
+    assert len(backends) == 1, f"{reranker!r} has several backends"
+    return backends[0]
 
 
 def raw_scores(answer: RerankResponse) -> list[float | None]:

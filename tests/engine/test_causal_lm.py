@@ -9,15 +9,14 @@ import shutil
 
 import pytest
 from bounds import BFLOAT16, OTHER_CODE, near
-from building import build
 from language_models import CHAT, CONTEXT, FAMILIES, language_model
 from models import SENTENCES
 
-from rerank_plugins import ConfigError, InputError
-from rerank_plugins.backends.causal_lm import CausalLM
+from rerank_plugins import ConfigError, InputError, load_reranker
 from rerank_plugins.core import RerankRequest
-from rerank_plugins.engine.prompts import common
-from rerank_plugins.engine.templates import TEMPLATES
+from rerank_plugins.engine.causal_lm.backend import CausalLM
+from rerank_plugins.engine.causal_lm.prompts import common
+from rerank_plugins.engine.causal_lm.templates import TEMPLATES
 
 QUERY = "how do the tides work"
 INSTRUCTION = "Prefer what names the moon."
@@ -44,7 +43,7 @@ def folders(tmp_path_factory):
 
 
 def backend(folder, family, **options):
-    return build(CausalLM, str(folder), template=family, device="cpu", **options)
+    return CausalLM(folder, template=family, device="cpu", **options)
 
 
 def scored(made, documents, query=QUERY, instruction=None):
@@ -52,7 +51,7 @@ def scored(made, documents, query=QUERY, instruction=None):
 
 
 def prompts(made, documents, query=QUERY, instruction=None, room=CONTEXT // 2):
-    return made.torch_model.reader.build(query, documents, instruction, room, CONTEXT)
+    return made.shared_model.reader.build(query, documents, instruction, room, CONTEXT)
 
 
 def theirs(family, folder, documents, instruction=None):
@@ -154,14 +153,14 @@ def test_sharing_batches_and_order_change_nothing(family, folders):
         values = scored(some, [DOCUMENTS[index] for index in shuffled]).values
         assert values == near([alone[index] for index in shuffled])
     rows = [row.ids for row in prompts(made, DOCUMENTS)]
-    assert common(rows) > len(made.torch_model.reader.encoder.offsets(QUERY)), "the query is in what is shared"
+    assert common(rows) > len(made.shared_model.reader.tokenizer.offsets(QUERY)), "the query is in what is shared"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_document_cannot_close_its_prompt(family, folders):
     """Token ids, not only scores: whatever a text holds, every mark stands where it stands in a harmless prompt."""
     made = backend(folders(family), family)
-    encoder = made.torch_model.reader.encoder
+    encoder = made.shared_model.reader.tokenizer
     added = [each.content for each in encoder._tokenizer.get_added_tokens_decoder().values()]
     added = [each for each in added if each.startswith("<") and not each.startswith("<0x")]
     marks = {encoder.token(mark) for mark in added}
@@ -217,7 +216,7 @@ def test_a_query_longer_than_its_reserve_is_cut_and_said(folders):
 def test_a_long_query_beside_a_long_instruction_leaves_room_for_documents(folders):
     """The context has to hold them all: of the three, only the instruction is never cut."""
     made = backend(folders("qwen3"), "qwen3")
-    encoder = made.torch_model.reader.encoder
+    encoder = made.shared_model.reader.tokenizer
     plain = len(prompts(made, ["moon"])[0].ids)
     instruction = " ".join(WORDS * 12)
     instruction = instruction[: encoder.offsets(instruction)[CONTEXT - plain - 100][1]]
@@ -257,8 +256,8 @@ def test_an_untied_head_and_bfloat16(folders, tmp_path):
 def test_one_model_for_all_of_one_template(folders):
     folder = folders("qwen3")
     first, second = backend(folder, "qwen3"), backend(folder, "qwen3")
-    assert first.torch_model is second.torch_model
-    assert first.torch_model is not backend(folder, "zerank").torch_model
+    assert first.shared_model is second.shared_model
+    assert first.shared_model is not backend(folder, "zerank").shared_model
 
 
 def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_folder):
@@ -270,11 +269,15 @@ def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_fol
         (cross_encoder_folder, "mxbai", "is a BertForSequenceClassification"),
         (tmp_path / "nothing", "qwen3", "There is no folder"),
         (tmp_path, "qwen3", "holds no config.json"),
-        (folders("qwen3"), "gpt", "^template must be one of bge-gemma, mxbai, qwen3 or zerank"),
-        (folders("qwen3"), None, "needs the template"),
     ):
         with pytest.raises(ConfigError, match=told):
             backend(folder, family)
+    for family, told in (
+        ("gpt", r"causal-lm\.template must be one of bge-gemma, mxbai, qwen3 or zerank"),
+        (None, "needs the template"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            load_reranker(f"causal-lm:{folders('qwen3')}", **{"causal-lm": {"template": family}})
     with pytest.raises(ConfigError, match="max_tokens 500 is more than the 256"):
         backend(folders("qwen3"), "qwen3", max_tokens=500)
     half = tmp_path / "half"

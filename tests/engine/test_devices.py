@@ -10,19 +10,18 @@ import weakref
 
 import pytest
 from bounds import near
-from building import build
 from checkpoints import checkpoint
 from language_models import language_model, listwise
 from models import SENTENCES
 
 from rerank_plugins import BackendError, ConfigError, load_reranker
-from rerank_plugins.backends.causal_lm import CausalLM
-from rerank_plugins.backends.listwise import Listwise
-from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.core.devices import devices
 from rerank_plugins.core.types import RerankRequest
-from rerank_plugins.engine.batches import plan
-from rerank_plugins.engine.resident import Placement
+from rerank_plugins.engine.causal_lm.backend import CausalLM
+from rerank_plugins.engine.listwise.backend import Listwise
+from rerank_plugins.engine.scheduling import plan
+from rerank_plugins.engine.shared_model import LoadOptions
+from rerank_plugins.engine.torch.backend import TorchCrossEncoder
 
 WORDS = " ".join(SENTENCES).split()
 DOCUMENTS = tuple(" ".join(WORDS[start : start + 1 + start % 13]) for start in range(40))
@@ -42,8 +41,8 @@ def folder(made_once, tmp_path):
     return shutil.copytree(made_once, tmp_path / "bert")
 
 
-def on_two(made, **placement):
-    made._placements = [Placement(device=each, **placement) for each in TWO]
+def on_two(made, **options):
+    made._copies = [LoadOptions(device=each, **options) for each in TWO]
     made._held = []
     return made
 
@@ -74,9 +73,9 @@ class _Watched:
 
 def watched(made, *before):
     log = []
-    for model, each in zip(made.torch_models, before, strict=True):
+    for model, each in zip(made.shared_models, before, strict=True):
         model._network = _Watched(model.network, log, each)
-    return log, [model._network for model in made.torch_models]
+    return log, [model._network for model in made.shared_models]
 
 
 def nothing():
@@ -84,9 +83,9 @@ def nothing():
 
 
 def test_two_copies_give_the_scores_of_one(folder):
-    alone = asyncio.run(build(SentenceTransformers, str(folder), device="cpu").ascore(REQUEST))
-    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=64))
-    first, second = made.torch_models
+    alone = asyncio.run(TorchCrossEncoder(folder, device="cpu").ascore(REQUEST))
+    made = on_two(TorchCrossEncoder(folder, batch_tokens=64))
+    first, second = made.shared_models
     assert first is not second
     met = threading.Barrier(2, timeout=30)
     once = [threading.Event(), threading.Event()]
@@ -105,10 +104,10 @@ def test_two_copies_give_the_scores_of_one(folder):
 
 
 def test_whoever_is_free_takes_the_next_batch_longest_first(folder):
-    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=64))
+    made = on_two(TorchCrossEncoder(folder, batch_tokens=64))
     done = threading.Event()
     log, (slow, fast) = watched(made, lambda: done.wait(30), nothing)
-    rows = made.torch_model.encoder.pairs(REQUEST.query, DOCUMENTS, made.capabilities.max_tokens)
+    rows = made.shared_model.tokenizer.pairs(REQUEST.query, DOCUMENTS, made.capabilities.max_tokens)
     batches = len(plan([len(row.ids) for row in rows], 64))
 
     async def call():
@@ -126,7 +125,7 @@ def test_whoever_is_free_takes_the_next_batch_longest_first(folder):
 
 
 def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_device(folder):
-    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=16))
+    made = on_two(TorchCrossEncoder(folder, batch_tokens=16))
 
     def broken():
         raise ValueError("broken")
@@ -136,7 +135,7 @@ def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_dev
         asyncio.run(made.ascore(REQUEST))
     assert len(log) < len(DOCUMENTS)
 
-    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=16))
+    made = on_two(TorchCrossEncoder(folder, batch_tokens=16))
     held = threading.Event()
     log, _ = watched(made, lambda: held.wait(30), lambda: held.wait(30))
 
@@ -148,7 +147,7 @@ def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_dev
         with pytest.raises(asyncio.CancelledError):
             await running
         held.set()
-        for model in made.torch_models:
+        for model in made.shared_models:
             await model.workers.run(nothing)
 
     asyncio.run(call())
@@ -156,8 +155,8 @@ def test_an_error_on_one_ends_the_call_and_a_cancelled_call_leaves_a_batch_a_dev
 
 
 def test_a_device_that_is_full_gets_halves_and_the_other_goes_on(folder):
-    alone = asyncio.run(build(SentenceTransformers, str(folder), device="cpu").ascore(REQUEST))
-    made = on_two(build(SentenceTransformers, str(folder), batch_tokens=200))
+    alone = asyncio.run(TorchCrossEncoder(folder, device="cpu").ascore(REQUEST))
+    made = on_two(TorchCrossEncoder(folder, batch_tokens=200))
     both = threading.Barrier(2, timeout=30)
     once = [threading.Event(), threading.Event()]
 
@@ -170,16 +169,16 @@ def test_a_device_that_is_full_gets_halves_and_the_other_goes_on(folder):
     small.on_gpu = large.on_gpu = True
     small.most = 60
     assert asyncio.run(made.ascore(REQUEST)).values == near(alone.values)
-    first, second = made.torch_models
-    assert first._safe is not None
-    assert second._safe is None
+    first, second = made.shared_models
+    assert first._largest is not None
+    assert second._largest is None
 
 
 def test_copies_are_shared_and_leave_with_who_holds_them(folder):
-    made, other = on_two(build(SentenceTransformers, str(folder))), on_two(build(SentenceTransformers, str(folder)))
+    made, other = on_two(TorchCrossEncoder(folder)), on_two(TorchCrossEncoder(folder))
     asyncio.run(made.ascore(REQUEST))
-    networks = [weakref.ref(each.network) for each in made.torch_models]
-    assert made.torch_models == other.torch_models
+    networks = [weakref.ref(each.network) for each in made.shared_models]
+    assert made.shared_models == other.shared_models
     asyncio.run(made.aclose())
     gc.collect()
     assert all(each() is not None for each in networks)
@@ -189,24 +188,24 @@ def test_copies_are_shared_and_leave_with_who_holds_them(folder):
 
 
 def test_warmup_loads_every_copy(folder):
-    made = on_two(build(SentenceTransformers, str(folder), dtype="bfloat16"), dtype="bfloat16")
+    made = on_two(TorchCrossEncoder(folder, dtype="bfloat16"), dtype="bfloat16")
     asyncio.run(made.awarmup())
-    assert [model._network is not None for model in made.torch_models] == [True, True]
-    assert made.torch_models[1]._reader is None, "one tokenizer is enough"
+    assert [model._network is not None for model in made.shared_models] == [True, True]
+    assert made.shared_models[1]._reader is None, "one tokenizer is enough"
 
 
 def test_language_models_too(tmp_path):
     model = language_model(tmp_path / "qwen3", "qwen3")
-    alone = build(CausalLM, str(model), template="qwen3", device="cpu")
-    made = on_two(build(CausalLM, str(model), template="qwen3", batch_tokens=40), template="qwen3")
+    alone = CausalLM(model, template="qwen3", device="cpu")
+    made = on_two(CausalLM(model, template="qwen3", batch_tokens=40), template="qwen3")
     expected = asyncio.run(alone.ascore(REQUEST)).values
     assert asyncio.run(made.ascore(REQUEST)).values == near(expected)
-    assert all(each._network is not None for each in made.torch_models)
+    assert all(each._network is not None for each in made.shared_models)
 
 
 def test_one_device_in_a_list_is_that_device(folder, cross_encoder_folder):
-    one, same = (build(SentenceTransformers, str(folder), device=each) for each in ("cpu", ["cpu"]))
-    assert one.torch_models == same.torch_models
+    one, same = (TorchCrossEncoder(folder, device=each) for each in ("cpu", ["cpu"]))
+    assert one.shared_models == same.shared_models
     with (
         load_reranker(f"onnx:{cross_encoder_folder}", device=["cpu"]) as reranker,
         load_reranker(f"ms-marco:{cross_encoder_folder}", device=["cpu"]) as family,
@@ -242,6 +241,6 @@ def test_devices_that_cannot_be_had_are_said(device, told, folder):
 def test_what_runs_on_one_device_says_so(tmp_path, cross_encoder_folder):
     model = listwise(tmp_path / "jina")
     with pytest.raises(ConfigError, match=r"runs on one device.*name one"):
-        build(Listwise, str(model), device=["cuda:0", "cuda:1"])
+        Listwise(model, device=["cuda:0", "cuda:1"])
     with pytest.raises(ConfigError, match=r"^device must be one of auto or cpu"):
         load_reranker(f"onnx:{cross_encoder_folder}", device=["cuda:0", "cuda:1"])

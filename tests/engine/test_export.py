@@ -14,7 +14,7 @@ from models import SENTENCES, wordpiece
 from rerank_plugins import load_reranker
 from rerank_plugins.cli import main
 from rerank_plugins.core.errors import ConfigError, MissingExtra
-from rerank_plugins.engine.export import export, gather
+from rerank_plugins.engine.onnx.export import export, gather
 
 SMALL = {
     "hidden_size": 32,
@@ -159,7 +159,7 @@ def test_weights_beside_a_large_model_become_one_file(bert, tmp_path):
         ({"auto_map": {"AutoModel": "theirs.Model"}}, "code of its own"),
         ({"architectures": ["BertModel"]}, "without a classification head"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "3 labels"),
-        ({"num_hidden_layers": 4}, "lacks weights"),
+        ({"num_hidden_layers": 4}, "its weights lack "),
     ],
 )
 def test_refuses(bert, tmp_path, change, says):

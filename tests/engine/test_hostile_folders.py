@@ -15,10 +15,10 @@ from checkpoints import checkpoint
 from models import SENTENCES, cross_encoder
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.engine.encoder import Encoder
-from rerank_plugins.engine.export import export
-from rerank_plugins.engine.torch_load import load
-from rerank_plugins.engine.torch_model import Placement
+from rerank_plugins.engine.onnx.export import export
+from rerank_plugins.engine.shared_model import LoadOptions
+from rerank_plugins.engine.tokenizer import PairTokenizer
+from rerank_plugins.engine.torch.model import load
 
 QUERY = "how do the tides work"
 
@@ -152,7 +152,7 @@ def test_code_that_exits_while_it_is_loaded_ends_no_host(folders, tmp_path):
     )
     (folder / "exits.py").write_text("raise SystemExit('the host ends')\n", "utf-8")
     with pytest.raises(ConfigError, match="SystemExit: the host ends") as raised:
-        load(folder, Placement(device="cpu", remote_code=True))
+        load(folder, LoadOptions(device="cpu", remote_code=True))
     assert isinstance(raised.value.__cause__, SystemExit)
 
 
@@ -204,7 +204,7 @@ def test_a_tokenizer_that_is_a_named_pipe_is_refused_by_its_reader_too(tmp_path)
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(ConfigError, match="not a regular file"):
-        Encoder(tmp_path / "tokenizer.json")
+        PairTokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(
@@ -221,4 +221,4 @@ def test_sizes_that_the_weights_do_not_have_are_refused(entries, folders, tmp_pa
     folder = shutil.copytree(folders["bert"], tmp_path / "large")
     edited(folder / "config.json", **entries)
     with pytest.raises(ConfigError, match="which its weights"):
-        load(folder, Placement(device="cpu"))
+        load(folder, LoadOptions(device="cpu"))

@@ -21,7 +21,7 @@ from hub import Answer, Hub, environment, run_with
 from language_models import language_model
 
 from rerank_plugins.core.errors import ConfigError
-from rerank_plugins.engine.record import Record
+from rerank_plugins.engine.pins import Record
 
 FIRST, SECOND = "a" * 40, "b" * 40
 SPEC = "onnx:acme/tiny"
@@ -54,7 +54,7 @@ from rerank_plugins import load_reranker
 from rerank_plugins.config import backends
 reranker = load_reranker(json.loads(sys.argv[1]))
 (backend,) = backends(reranker)
-print(backend.inner is not None)
+print(backend.is_here)
 reranker.warmup()
 """
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")

@@ -11,7 +11,7 @@ from hub import Hub, run_with
 
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine.hub_answers import is_commit, refuse_names, stays_inside
-from rerank_plugins.engine.record import Record
+from rerank_plugins.engine.pins import Record
 
 FIRST, SECOND = "a" * 40, "b" * 40
 

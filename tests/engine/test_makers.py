@@ -12,7 +12,7 @@ from checkpoints import checkpoint
 from models import SENTENCES, cross_encoder
 
 from rerank_plugins import load_reranker
-from rerank_plugins.engine.export import export
+from rerank_plugins.engine.onnx.export import export
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUERY = "how do the tides work"

@@ -12,8 +12,8 @@ from bounds import OTHER_CODE, near
 from models import SENTENCES, cross_encoder, wordpiece
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.engine.encoder import Encoder
-from rerank_plugins.engine.runtimes import scoring_output
+from rerank_plugins.engine.onnx.runtimes import scoring_output
+from rerank_plugins.engine.tokenizer import PairTokenizer
 
 QUERY = "how do the tides work"
 DOCUMENTS = [*SENTENCES, "Tides.", "The moon and the sun. " * 8]
@@ -71,7 +71,7 @@ def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kin
 
     folder = decoder(tmp_path / "model", kind, pad)
     model = getattr(transformers, f"{kind}ForSequenceClassification").from_pretrained(folder, pad_token_id=None).eval()
-    rows = Encoder(folder / "tokenizer.json").pairs(QUERY, DOCUMENTS, 128)
+    rows = PairTokenizer(folder / "tokenizer.json").pairs(QUERY, DOCUMENTS, 128)
     with torch.inference_mode():
         expected = [float(model(input_ids=torch.tensor([row.ids])).logits[0, 0]) for row in rows]
     assert max(expected) - min(expected) > 0.05
@@ -80,10 +80,10 @@ def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kin
 
 
 def test_rows_that_use_every_token_of_the_vocabulary_are_run_alone(tmp_path):
-    from rerank_plugins.engine.torch_load import load
-    from rerank_plugins.engine.torch_model import Placement
+    from rerank_plugins.engine.shared_model import LoadOptions
+    from rerank_plugins.engine.torch.model import load
 
-    network = load(decoder(tmp_path / "model", "Llama", None), Placement(device="cpu"))
+    network = load(decoder(tmp_path / "model", "Llama", None), LoadOptions(device="cpu"))
     words = network._words
     rows = [list(range(words)), [5, 4, 3], list(range(words))[::-1]]
     ids, mask = np.zeros((3, words), dtype=np.int64), np.zeros((3, words), dtype=np.int64)

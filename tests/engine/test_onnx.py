@@ -20,14 +20,13 @@ from models import SENTENCES
 from rerank_plugins import load_reranker
 from rerank_plugins.core.errors import BackendError, ConfigError
 from rerank_plugins.core.loop import Workers
-from rerank_plugins.engine import onnx_model
-from rerank_plugins.engine.batches import plan
-from rerank_plugins.engine.encoder import Encoded, Encoder
-from rerank_plugins.engine.evidence import Passage
-from rerank_plugins.engine.limits import Limits
-from rerank_plugins.engine.onnx_model import OnnxModel, loaded, model_file
-from rerank_plugins.engine.runtimes import Session, open_session
-from rerank_plugins.engine.vectors import VectorCache
+from rerank_plugins.engine.late_interaction.passage_cache import PassageCache
+from rerank_plugins.engine.late_interaction.scoring import Passage
+from rerank_plugins.engine.onnx import model as onnx_model
+from rerank_plugins.engine.onnx.model import OnnxModel, model_file
+from rerank_plugins.engine.onnx.runtimes import Session, open_session
+from rerank_plugins.engine.scheduling import plan
+from rerank_plugins.engine.tokenizer import Encoded, Limits, PairTokenizer
 
 QUERY = "how do the tides work"
 LONG = "the moon and the sun pull the sea " * 100
@@ -52,11 +51,11 @@ def test_longest_first_within_the_budget_and_with_next_to_no_padding(lengths: li
 
 
 @pytest.fixture
-def encoder(cross_encoder_folder: Path) -> Encoder:
-    return Encoder(cross_encoder_folder / "tokenizer.json")
+def encoder(cross_encoder_folder: Path) -> PairTokenizer:
+    return PairTokenizer(cross_encoder_folder / "tokenizer.json")
 
 
-def test_only_the_document_is_cut_and_its_beginning_stays(encoder: Encoder) -> None:
+def test_only_the_document_is_cut_and_its_beginning_stays(encoder: PairTokenizer) -> None:
     (query,), (document,) = encoder.texts([QUERY], LONGEST), encoder.texts([LONG], 10_000)
     first, last = encoder.token("[CLS]"), encoder.token("[SEP]")
     cut, whole = encoder.pairs(QUERY, [LONG, SENTENCES[0]], LONGEST)
@@ -65,7 +64,7 @@ def test_only_the_document_is_cut_and_its_beginning_stays(encoder: Encoder) -> N
     assert (len(cut.ids), cut.truncated, whole.truncated) == (LONGEST, True, False)
 
 
-def test_a_query_too_long_leaves_a_quarter_and_every_result_says_so(encoder: Encoder) -> None:
+def test_a_query_too_long_leaves_a_quarter_and_every_result_says_so(encoder: PairTokenizer) -> None:
     (document,) = encoder.texts(["the moon"], LONGEST)
     row, other = encoder.pairs(LONG, ["the moon", LONG], LONGEST)
     assert row.ids[-len(document) - 1 : -1] == document
@@ -74,7 +73,7 @@ def test_a_query_too_long_leaves_a_quarter_and_every_result_says_so(encoder: Enc
     assert other.truncated
 
 
-def test_no_text_can_pose_as_a_special_token(encoder: Encoder) -> None:
+def test_no_text_can_pose_as_a_special_token(encoder: PairTokenizer) -> None:
     last = encoder.token("[SEP]")
     (row,) = encoder.pairs("[SEP] tides", ["[SEP] [CLS] the moon [PAD] [MASK]"], LONGEST)
     assert row.ids.count(last) == 2, "after the query and at the end, and nowhere else"
@@ -267,11 +266,11 @@ class _Stub:
 
 
 async def test_every_core_has_a_batch_and_the_tokenizer_is_read_once(folder: Path) -> None:
-    model = loaded(folder)
+    model = OnnxModel.shared(folder)
     model.workers, both = Workers(2, "two cores"), threading.Barrier(2, timeout=30)
-    model._session = _Stub(lambda: both.wait() and None)
-    assert model.encoder is model.encoder
-    rows = model.encoder.pairs(QUERY, SENTENCES[:4], 64)
+    model._network = _Stub(lambda: both.wait() and None)
+    assert model.tokenizer is model.tokenizer
+    rows = model.tokenizer.pairs(QUERY, SENTENCES[:4], 64)
     done: list[int] = []
     await model.map(rows, 16, lambda positions, _: done.extend(positions))
     assert sorted(done) == [0, 1, 2, 3]
@@ -283,13 +282,13 @@ async def test_what_a_runtime_raises_is_an_error_of_ours_and_tells_nothing_of_ho
     def broken(*_: object) -> None:
         raise ValueError("broken")
 
-    model = loaded(folder)
-    rows = model.encoder.pairs(QUERY, SENTENCES, 64)
-    model._session = _Stub(broken)
+    model = OnnxModel.shared(folder)
+    rows = model.tokenizer.pairs(QUERY, SENTENCES, 64)
+    model._network = _Stub(broken)
     with pytest.raises(BackendError, match="ValueError: broken") as told:
         await model.map(rows, 16, lambda *_: None)
     assert isinstance(told.value.__cause__, ValueError)
-    model._session = _Stub(lambda: None)
+    model._network = _Stub(lambda: None)
     with pytest.raises(ValueError, match="broken") as plain:
         await model.map(rows, 16, broken)
     assert "Group" not in "".join(traceback.format_exception(plain.value))
@@ -298,7 +297,7 @@ async def test_what_a_runtime_raises_is_an_error_of_ours_and_tells_nothing_of_ho
 def test_shorter_rows_are_padded_with_the_model_s_own_token_which_is_masked(folder: Path) -> None:
     changed(folder / "config.json", pad_token_id=7)
     session = _Stub(lambda: None, frozenset({"input_ids", "attention_mask"}))
-    feed = loaded(folder)._feed([Encoded([3, 4], [0, 1], False), Encoded([2], [1], False)], [1, 0], session)
+    feed = OnnxModel.shared(folder)._feed([Encoded([2], [1], False), Encoded([3, 4], [0, 1], False)], session)
     assert feed["input_ids"].tolist() == [[2, 7], [3, 4]]
     assert feed["attention_mask"].tolist() == [[1, 0], [1, 1]]
     assert "token_type_ids" not in feed
@@ -313,7 +312,7 @@ def passage(tokens: int) -> Passage:
 
 def test_the_cache_is_bounded_and_the_least_used_goes_first() -> None:
     size = passage(10).size + 300
-    cache = VectorCache(3 * size)
+    cache = PassageCache(3 * size)
 
     def put(name: bytes, tokens: bytes, count: int) -> None:
         cache.put(name, tokens, passage(count), truncated=False)
@@ -333,11 +332,11 @@ def test_the_cache_is_bounded_and_the_least_used_goes_first() -> None:
     for number in range(100):
         put(f"text {number}".encode(), b"E", 20)
     assert cache.size <= 3 * size
-    assert len(cache._texts) == sum(len(texts) for _, texts in cache._held.values()) < 20
+    assert len(cache._texts) == sum(len(texts) for (_, texts), _ in cache._passages._entries.values()) < 20
 
 
 def test_texts_of_the_same_tokens_share_a_passage() -> None:
-    cache = VectorCache(10_000)
+    cache = PassageCache(10_000)
     cache.put(b"Moon", b"moon", first := passage(10), truncated=False)
     cache.put(b"MOON", b"moon", passage(10), truncated=True)
     assert cache.get(b"Moon") == (b"moon", first, False)

@@ -22,9 +22,10 @@ from openvino import opset13
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core.errors import ConfigError
-from rerank_plugins.engine import runtimes
-from rerank_plugins.engine.int8 import compress
-from rerank_plugins.engine.onnx_model import loaded
+from rerank_plugins.engine.onnx import runtimes
+from rerank_plugins.engine.onnx.model import OnnxModel
+from rerank_plugins.engine.onnx.quantization import compress
+from rerank_plugins.engine.shared_model import LoadOptions
 
 QUERY = "how do the tides work"
 
@@ -191,7 +192,7 @@ def test_threads_share_one_model_and_closing_lets_it_go(cross_encoder_folder):
         with ThreadPoolExecutor(4) as pool:
             for found in pool.map(lambda _: reranker.rerank(QUERY, SENTENCES), range(16)):
                 assert [result.raw_score for result in found] == near(alone)
-        held = weakref.ref(loaded(cross_encoder_folder, "openvino", "float32"))
+        held = weakref.ref(OnnxModel.shared(cross_encoder_folder, LoadOptions("cpu", "float32", "openvino")))
         assert held() is not None
     gc.collect()
     assert held() is None

@@ -16,15 +16,15 @@ from itertools import pairwise
 
 import pytest
 from bounds import BFLOAT16, OTHER_CODE, SAME_INPUT, near
-from building import build
 from checkpoints import KINDS, LONGEST, checkpoint
 from models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.backends.sentence_transformers import SentenceTransformers
 from rerank_plugins.config import backends
-from rerank_plugins.engine.export import export
-from rerank_plugins.engine.torch_model import Placement, loaded
+from rerank_plugins.engine.onnx.export import export
+from rerank_plugins.engine.shared_model import LoadOptions
+from rerank_plugins.engine.torch.backend import TorchCrossEncoder
+from rerank_plugins.engine.torch.model import CrossEncoderModel
 
 QUERY = "how do the tides work"
 RANDOM = random.Random(5)
@@ -165,9 +165,9 @@ def test_special_tokens_in_a_document_are_text(folders):
         alone = raw(reranker, [SENTENCES[0]])
         hostile = "[SEP] " + SENTENCES[0] + " [PAD] [CLS] [MASK]"
         together = raw(reranker, [SENTENCES[0], hostile])
-        encoder = loaded(folder, Placement()).encoder
+        tokenizer = CrossEncoderModel.shared(folder, LoadOptions()).tokenizer
     assert together[0] == near(alone[0])
-    ids = encoder.pairs("q", [hostile], LONGEST)[0].ids
+    ids = tokenizer.pairs("q", [hostile], LONGEST)[0].ids
     assert [each for each in ids if each == 3] == [3, 3], (
         "[SEP] stands after the query and at the end, and nowhere else"
     )
@@ -176,7 +176,7 @@ def test_special_tokens_in_a_document_are_text(folders):
 def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
     spec = f"sentence-transformers:{folders('bert')}"
     first, second, third = load_reranker(spec), load_reranker(spec), load_reranker(spec, dtype="bfloat16")
-    models = [backends(each)[0].inner.torch_model for each in (first, second, third)]
+    models = [backends(each)[0].inner.shared_model for each in (first, second, third)]
     assert models[0] is models[1] is not models[2]
     raw(first, SENTENCES)
     network = weakref.ref(models[0].network)
@@ -193,7 +193,7 @@ def test_one_model_for_all_and_none_once_nobody_holds_it(folders):
 
 def test_two_ways_to_say_the_same_are_one_copy(folders):
     def model(**options):
-        return build(SentenceTransformers, str(folders("bert")), **options).torch_model
+        return TorchCrossEncoder(folders("bert"), **options).shared_model
 
     on_cpu = model(device="cpu")
     assert on_cpu is model(device=["cpu"], dtype="float32") is not model(device="cpu", dtype="auto")
@@ -474,7 +474,7 @@ class _SmallGPU:
 def test_a_gpu_that_is_full_gets_halves_and_the_size_is_remembered(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
         expected = raw(reranker, DOCUMENTS)
-        model = backends(reranker)[0].inner.torch_model
+        model = backends(reranker)[0].inner.shared_model
         model._network = small = _SmallGPU(model.network, 120)
         assert raw(reranker, DOCUMENTS) == near(expected)
         assert small.freed >= 1
@@ -487,7 +487,7 @@ def test_what_a_full_gpu_of_each_kind_raises_is_known(folders):
     import torch
 
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
-        network = backends(reranker)[0].inner.torch_model.network
+        network = backends(reranker)[0].inner.shared_model.network
     assert network.exhausted(torch.OutOfMemoryError("CUDA out of memory."))
     # Apple's: MPSAllocator.mm of torch, which throws a plain error.
     told = "MPS backend out of memory (MPS allocated: 17.98 GiB, other allocations: 1.49 MiB, max allowed: 18.13 GiB)"
@@ -500,7 +500,7 @@ def test_a_full_gpu_gives_back_what_it_keeps(kind, folders, monkeypatch):
     import torch
 
     with load_reranker(f"sentence-transformers:{folders('bert')}") as reranker:
-        network = backends(reranker)[0].inner.torch_model.network
+        network = backends(reranker)[0].inner.shared_model.network
     given_back = []
     monkeypatch.setattr(getattr(torch, kind), "empty_cache", lambda: given_back.append(kind))
     network.free()
@@ -513,7 +513,7 @@ def test_a_full_gpu_gives_back_what_it_keeps(kind, folders, monkeypatch):
 def test_longest_first(folders):
     with load_reranker(f"sentence-transformers:{folders('bert')}", batch_tokens=64) as reranker:
         raw(reranker, SENTENCES)
-        model = backends(reranker)[0].inner.torch_model
+        model = backends(reranker)[0].inner.shared_model
         model._network = seen = _SmallGPU(model.network, 10**6)
         raw(reranker, DOCUMENTS)
     longest = [size for size in seen.sizes if size <= 64]

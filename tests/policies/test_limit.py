@@ -254,7 +254,7 @@ def test_loops_in_threads_share_one_minute(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch) -> None:
     monkeypatch.setattr("rerank_plugins.policies.limit.MINUTE", 0.3)
-    monkeypatch.setattr("rerank_plugins.policies.limit.PATIENCE", 0.1)
+    monkeypatch.setattr("rerank_plugins.core.admission.PATIENCE", 0.1)
 
 
 def in_thread(work: Callable[[], object]) -> object:

@@ -1,0 +1,1 @@
+"""Models on torch: what all of them share, and the cross-encoder."""
