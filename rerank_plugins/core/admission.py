@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -47,16 +48,16 @@ class Waiter(Caller):
     def __init__(self) -> None:
         """Belong to the running event loop."""
         super().__init__()
-        self._signal: asyncio.Future[None] | None = None
+        self._signal: asyncio.Future[bool] | None = None
         self._woken_at: float | None = None
 
     def listen(self) -> None:
         """Begin to wait: a `wake` from now on ends the next `wait`."""
-        self._woken_at = None
         self._signal = asyncio.get_running_loop().create_future()
 
     def stop(self) -> None:
         """Wait no longer."""
+        self._woken_at = None
         self._signal = None  # which holds the event loop
 
     def wake(self) -> None:
@@ -64,28 +65,31 @@ class Waiter(Caller):
         if self._woken_at is None:
             self._woken_at = now()
         loop, signal = self._loop(), self._signal
-        if loop is not None and signal is not None:
+        if loop is None or signal is None:
+            return
+        if loop is asyncio._get_running_loop():
+            _resolve(signal, True)
+        else:
             with contextlib.suppress(RuntimeError):  # closed in the meantime
-                loop.call_soon_threadsafe(_resolve, signal)
+                loop.call_soon_threadsafe(_resolve, signal, True)
 
     async def wait(self, seconds: float) -> bool:
         """Wait to be woken since `listen`, for some seconds at most; return whether it was."""
         assert self._signal is not None
+        timer = asyncio.get_running_loop().call_later(seconds, _resolve, self._signal, False)
         try:
-            async with asyncio.timeout(seconds):
-                await self._signal
-        except TimeoutError:
-            return False
-        return True
+            return await self._signal
+        finally:
+            timer.cancel()
 
     def absent(self, moment: float) -> bool:
         """Tell whether its event loop is gone, or held up: by a sync call that itself waits in this queue, perhaps."""
         return self.gone or (self._woken_at is not None and moment - self._woken_at >= PATIENCE)
 
 
-def _resolve(signal: asyncio.Future[None]) -> None:
+def _resolve(signal: asyncio.Future[bool], woken: bool) -> None:
     if not signal.done():
-        signal.set_result(None)
+        signal.set_result(woken)
 
 
 class FairQueue(ABC, Generic[W]):
@@ -93,8 +97,9 @@ class FairQueue(ABC, Generic[W]):
 
     def __init__(self) -> None:
         """Begin empty."""
-        # Guards all attributes, here and in subclasses. `leave` never waits for it: the collector ends calls that their event loop forgot,
-        # on any thread at any moment, and so on the one that holds the lock. Whoever holds it settles `_left` before and after.
+        # Guards all attributes, here and in subclasses. `leave` never waits for it: the collector ends calls that their event
+        # loop forgot, on any thread at any moment, and so on the one that holds the lock. Whoever holds it settles `_left`
+        # before and after.
         self._lock = threading.Lock()
         self._left: deque[tuple[W, Any]] = deque()
         self.waiting: dict[W, None] = {}
@@ -102,41 +107,34 @@ class FairQueue(ABC, Generic[W]):
 
     @abstractmethod
     def opens(self, waiter: W) -> float | None:
-        """Return in how many seconds `waiter` may go in if it is the first; `None` is now, 0 when somebody leaves. With the lock held."""
+        """Return in how many seconds `waiter` may go in if it is the first: `None` is now, 0 when another one leaves.
 
-    def refuse(self, waiter: W, ahead: Sequence[W]) -> None:
-        """Raise if there is no use in waiting behind those `ahead`. With the lock held."""
+        Called with the lock held, as all methods that a subclass has.
+        """
+
+    def refuse(self, waiter: W) -> None:
+        """Raise if it is of no use for `waiter` to wait."""
 
     def entered(self, waiter: W) -> None:
-        """Count one that was let in. With the lock held."""
+        """Count one that is let in."""
 
     def left(self, waiter: W, outcome: Any) -> None:
-        """Count one that was let in and has left; `outcome` is None if its event loop is gone. With the lock held."""
+        """Count one that was let in and has left; `outcome` is None if its event loop is gone."""
 
     async def enter(self, waiter: W) -> None:
         """Wait for a turn; the wait can be cancelled at any time (a deadline)."""
         try:
-            with self.locked():
-                self.waiting[waiter] = None
-            while True:
-                with self.locked():
-                    waiter.listen()
-                    self.forget_gone()
-                    ahead = self._ahead(waiter)
-                    opens = self.opens(waiter)
-                    if not ahead and opens is None:
-                        del self.waiting[waiter]
-                        self.inside[waiter] = None
-                        waiter.stop()
-                        self.entered(waiter)
-                        self._wake_first()
-                        return
-                    self.refuse(waiter, ahead)
-                # The first knows when its time comes, or is woken when somebody leaves. The others are woken when they are
+            ahead = len(self.waiting)
+            while (opens := self._look(waiter)) is not None:
+                # The first knows when its time comes, or is woken when another one leaves. The others are woken when they are
                 # first; until then they look, the next ones more often, whether it comes.
-                woken = await waiter.wait((opens or 0.0) + PATIENCE * len(ahead) or PATIENCE)
-                if ahead and not woken:
-                    with self.locked():
+                woken = await waiter.wait(opens + PATIENCE * ahead or PATIENCE)
+                if woken:
+                    ahead = 0
+                    continue
+                with self.locked():
+                    ahead = len(self.ahead(waiter))
+                    if ahead:
                         self._wake_first()
         except BaseException:
             self.leave(waiter)
@@ -150,13 +148,16 @@ class FairQueue(ABC, Generic[W]):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock; whoever left until then, or meanwhile, is out."""
-        self._lock.acquire()
-        try:
+        with self._lock:
             self._settle()
             yield
-        finally:
-            self._lock.release()
-            self._settle_if_free()
+        self._settle_if_free()
+
+    def ahead(self, waiter: W) -> list[W]:
+        """Return who is before `waiter`, but for those that are absent. With the lock held."""
+        moment = now()
+        before = itertools.takewhile(lambda other: other is not waiter, self.waiting)
+        return [other for other in before if not other.absent(moment)]
 
     def forget_gone(self) -> None:
         """Take out calls whose event loop is gone. With the lock held."""
@@ -166,6 +167,30 @@ class FairQueue(ABC, Generic[W]):
             del self.inside[waiter]
             self.left(waiter, None)
 
+    def _look(self, waiter: W) -> float | None:
+        """Let it in and return `None` if it is its turn, else let it listen and return when that may be for the first."""
+        try:
+            with self._lock:
+                self._settle()
+                waiter.stop()
+                self.waiting[waiter] = None  # where it was, if it was there
+                first = self._first() is waiter
+                opens = self.opens(waiter)
+                if opens is not None:
+                    self.forget_gone()
+                    opens = self.opens(waiter)
+                if not first or opens is not None:
+                    self.refuse(waiter)
+                    waiter.listen()
+                    return opens or 0.0
+                del self.waiting[waiter]
+                self.inside[waiter] = None
+                self.entered(waiter)
+                self._wake_first()
+                return None
+        finally:
+            self._settle_if_free()
+
     def _settle_if_free(self) -> None:
         while self._left and self._lock.acquire(blocking=False):
             try:
@@ -174,7 +199,8 @@ class FairQueue(ABC, Generic[W]):
                 self._lock.release()
 
     def _settle(self) -> None:
-        settled = False
+        if not self._left:
+            return
         while self._left:
             waiter, outcome = self._left.popleft()
             self.waiting.pop(waiter, None)
@@ -182,23 +208,22 @@ class FairQueue(ABC, Generic[W]):
                 del self.inside[waiter]
                 self.left(waiter, outcome)
             waiter.stop()
-            settled = True
-        if settled:
-            self._wake_first()
+        self._wake_first()
 
-    def _ahead(self, waiter: W) -> list[W]:
-        moment, ahead = now(), []
-        for other in self.waiting:
-            if other is waiter:
+    def _first(self) -> W | None:
+        moment, first, gone = now(), None, []
+        for waiter in self.waiting:
+            if waiter.gone:
+                gone.append(waiter)
+            elif not waiter.absent(moment):
+                first = waiter
                 break
-            if not other.absent(moment):
-                ahead.append(other)
-        return ahead
+        for waiter in gone:
+            del self.waiting[waiter]
+        return first
 
     def _wake_first(self) -> None:
-        moment = now()
-        first = next((waiter for waiter in self.waiting if not waiter.absent(moment)), None)
-        if first is not None:
+        if self.waiting and (first := self._first()) is not None:
             first.wake()
 
 

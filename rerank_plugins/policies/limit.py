@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
 from pydantic import ConfigDict, model_validator
@@ -83,7 +83,7 @@ class _Window(FairQueue[_Ticket]):
         self.forget_old()
         return self._earliest(waiter, 0, 0, now())
 
-    def refuse(self, waiter: _Ticket, ahead: Sequence[_Ticket]) -> None:
+    def refuse(self, waiter: _Ticket) -> None:
         """Raise where waiting is of no use.
 
         Raises:
@@ -99,8 +99,11 @@ class _Window(FairQueue[_Ticket]):
                 retry_after=quiet,
             )
         left = seconds_left()
+        if left is None:
+            return
+        ahead = self.ahead(waiter)
         wait = self._earliest(waiter, len(ahead), sum(ticket.tokens for ticket in ahead), moment) or 0.0
-        if left is not None and wait >= left:
+        if wait >= left:
             raise DeadlineExceeded(
                 f"The spec's limit has no room for another request for {wait:.3g} s, and the deadline leaves "
                 f"{max(left, 0.0):.3g} s. Raise `limit` or `deadline`, or name a `fallback`."

@@ -202,6 +202,12 @@ class _Late:
             self._late.pop()()
         self._inner.release()
 
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
 
 async def test_who_leaves_when_the_lock_is_about_to_be_released_is_not_lost(monkeypatch):
     monkeypatch.setattr("rerank_plugins.core.admission.PATIENCE", 60.0)
