@@ -31,9 +31,8 @@ def plan(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Return batches of positions, longest texts first, each at most `batch_tokens` once padded to its longest.
 
     Longest first, because the last batch decides when the call ends, and a short one ends sooner. A text longer than
-    `batch_tokens` goes alone. Texts of much different lengths never share a batch: padding is computed like text
-    (in
-    sentence-transformers' batches of 32, times 1.28 at 100 documents and 2.07 at 30).
+    `batch_tokens` goes alone. Texts of much different lengths never share a batch: padding is computed like text (in batches of 32,
+    as sentence-transformers makes them, it takes 1.28 times as long at 100 documents and 2.07 times at 30).
     """
     order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
     batches: list[list[int]] = []
@@ -55,13 +54,13 @@ def packs(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     A text longer than `batch_tokens` goes alone.
     """
     batches: list[list[int]] = []
-    room = 0
+    left = 0
     for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
-        if not batches or lengths[position] > room:
+        if not batches or lengths[position] > left:
             batches.append([])
-            room = batch_tokens
+            left = batch_tokens
         batches[-1].append(position)
-        room -= lengths[position]
+        left -= lengths[position]
     return batches
 
 
@@ -71,10 +70,10 @@ async def run_batches(batches: Iterable[B], lanes: Iterable[Callable[[B], Awaita
     A lane has one batch at a time, so a cancelled call leaves nothing behind but those. The first error ends the call
     and is raised as it is.
     """
-    left = iter(batches)
+    queue = iter(batches)
 
     async def run(lane: Callable[[B], Awaitable[None]]) -> None:
-        for batch in left:
+        for batch in queue:
             await lane(batch)
 
     await together(run(lane) for lane in lanes)
@@ -88,7 +87,7 @@ class Call(Caller):
     """The rows of one call, longest first: they wait until a batch takes them, on whichever device."""
 
     def __init__(
-        self, rows: Sequence[Encoded], batch_tokens: int | None, each: Callable[[list[int], np.ndarray], None]
+        self, rows: Sequence[Encoded], batch_tokens: int | None, keep: Callable[[list[int], np.ndarray], None]
     ) -> None:
         """Take the rows, and what is to be called with positions and output after every batch."""
         super().__init__()
@@ -97,7 +96,7 @@ class Call(Caller):
         """Done when every row is answered, or at the first error, which is its result: a future does not raise every error, and
         this one may be that of other calls too."""
         self.done.set_running_or_notify_cancel()
-        self._each = each
+        self._keep = keep
         self._lock = threading.Lock()  # several devices take and answer at the same time
         self._waiting = sorted(range(len(rows)), key=lambda position: -len(rows[position].ids))
         self._open = len(rows)
@@ -115,11 +114,11 @@ class Call(Caller):
         """Whether nobody waits for its rows any more."""
         return self._left or not self._open or self.gone
 
-    def take(self, most: int, beside: int = 0, longest: int | None = None) -> list[int]:
-        """Take the longest waiting rows that fit into a batch of `most` tokens, padding included; at least one into an empty one.
+    def take(self, batch_tokens: int, beside: int = 0, longest: int | None = None) -> list[int]:
+        """Take the longest waiting rows that fit into a batch, padding included; at least one into an empty one.
 
         Args:
-            most: What the batch may have.
+            batch_tokens: Tokens that the batch may have.
             beside: How many rows of others it has already.
             longest: The tokens of its longest row, which is padded to; rows that are longer, or much shorter, stay.
         """
@@ -134,15 +133,15 @@ class Call(Caller):
 
             first = bisect_left(self._waiting, -longest, key=shortness)
             last = bisect_right(self._waiting, -longest * (1.0 - MOST_PADDING), key=shortness)
-            room = max(most // longest, 1) - beside
-            taken = self._waiting[first : min(last, first + room)]
+            size = max(batch_tokens // longest, 1) - beside
+            taken = self._waiting[first : min(last, first + size)]
             del self._waiting[first : first + len(taken)]
             return taken
 
     def answer(self, positions: list[int], output: np.ndarray) -> None:
         """Hand on what a batch gave for some rows."""
         try:
-            self._each(positions, output)
+            self._keep(positions, output)
         except BaseException as error:
             self.fail(error)
             return
@@ -167,18 +166,18 @@ class Call(Caller):
         self._left = True
 
 
-def batch(call: Call, others: Iterable[Call], most: int) -> list[Row]:
-    """Return a batch of at most `most` tokens: the longest rows of the call whose turn it is, then of others what is as long.
+def batch(call: Call, others: Iterable[Call], batch_tokens: int) -> list[Row]:
+    """Return a batch of at most `batch_tokens` tokens: the longest rows of the call whose turn it is, then of others what is as long.
 
     The others come in the order in which they came. None is kept waiting by that: each has turns of its own.
     """
-    found = [(call, position) for position in call.take(most)]
-    if found:
-        longest = len(call.rows[found[0][1]].ids)
+    rows = [(call, position) for position in call.take(batch_tokens)]
+    if rows:
+        longest = len(call.rows[rows[0][1]].ids)
         for other in others:
             if other.batch_tokens == call.batch_tokens:
-                found += [(other, position) for position in other.take(most, len(found), longest)]
-    return found
+                rows += [(other, position) for position in other.take(batch_tokens, len(rows), longest)]
+    return rows
 
 
 def answer(rows: Sequence[Row], output: np.ndarray) -> None:

@@ -36,7 +36,7 @@ class Limits:
 
     max_tokens: int
     pad: int
-    most: int | None = None
+    positions: int | None = None
     """What no option can go above, where the positions are a table."""
     prompt: str = ""
     """What its maker sets before every query."""
@@ -50,14 +50,14 @@ class Limits:
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int) and config.get("model_type") in ROBERTA:
             positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
-        told = its_transformer.get("max_seq_length") or tokenizer.get("model_max_length")
-        told = int(told) if isinstance(told, int | float) and 0 < told < 10**6 else None
-        sizes = [size for size in (positions, told) if isinstance(size, int)]
+        length = its_transformer.get("max_seq_length") or tokenizer.get("model_max_length")
+        length = int(length) if isinstance(length, int | float) and 0 < length < 10**6 else None
+        sizes = [size for size in (positions, length) if isinstance(size, int)]
         if len(set(sizes)) > 1:
             _log.warning(
                 "%s: its tokenizer says at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
                 folder,
-                told,
+                length,
                 positions,
                 min(sizes),
             )
@@ -65,25 +65,26 @@ class Limits:
             config.get("model_type") in POSITION_TABLE
             and config.get("position_embedding_type", "absolute") == "absolute"
         )
-        most = positions if isinstance(positions, int) and table else None
         prompts = theirs.get("prompts")
         prompt = prompts.get(theirs.get("default_prompt_name")) if isinstance(prompts, dict) else None
         return cls(
             min(sizes, default=512),
             pad if isinstance(pad, int) and pad >= 0 else 0,
-            most,
+            positions if isinstance(positions, int) and table else None,
             prompt if isinstance(prompt, str) else "",
         )
 
-    def longest(self, asked: int | None) -> int:
-        """Return the most tokens of an input: as asked, else what the folder says.
+    def longest(self, max_tokens: int | None) -> int:
+        """Return the tokens that an input has at most: the option, else what the folder says.
 
         Raises:
-            ConfigError: More is asked than the model has positions for.
+            ConfigError: The model has fewer positions.
         """
-        if asked is not None and self.most is not None and asked > self.most:
-            raise ConfigError(f"max_tokens {asked} is more than the model has positions for: take {self.most} at most.")
-        return asked or self.max_tokens
+        if max_tokens is not None and self.positions is not None and max_tokens > self.positions:
+            raise ConfigError(
+                f"max_tokens {max_tokens} is more than the model has positions for: take {self.positions} at most."
+            )
+        return max_tokens or self.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class _Offsets(Sequence[tuple[int, int]]):
 
 
 class PairTokenizer:
-    """A `tokenizer.json`, set once and never changed after: safe under threads (peers.md B5)."""
+    """A `tokenizer.json`, set once and never changed after: safe under threads."""
 
     def __init__(self, path: Path, marks: Sequence[str] = ()) -> None:
         """Read the file.
@@ -170,8 +171,8 @@ class PairTokenizer:
         if not path.exists():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         self.path = path
-        told = json_of(path.with_name("tokenizer_config.json"))
-        takes = told.get("model_input_names")
+        settings = json_of(path.with_name("tokenizer_config.json"))
+        takes = settings.get("model_input_names")
         self._typed = not isinstance(takes, list) or "token_type_ids" in takes
         try:
             file = read_text(path, MOST_TOKENIZER)
@@ -190,32 +191,33 @@ class PairTokenizer:
             BaseException
         ) as error:  # tokenizers raises bare Exception for everything, and Rust's panics are not even that
             raise ConfigError(f"{path} cannot be read as a tokenizer ({clause(error)}): fetch it again.") from error
-        self._warn_of_case(told)
+        self._warn_of_case(settings)
 
-    def _warn_of_case(self, told: Mapping[str, Any]) -> None:
+    def _warn_of_case(self, settings: Mapping[str, Any]) -> None:
         """Warn where the two files of a tokenizer of BERT's disagree on lower case.
 
         This one is followed, as flashrank and fastembed do; transformers follows `tokenizer_config.json` (5.24), but for
         a tokenizer of no class of its own.
         """
-        lower, asked = getattr(self._tokenizer.normalizer, "lowercase", None), told.get("do_lower_case")
-        classless = told.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        if isinstance(lower, bool) and isinstance(asked, bool) and lower != asked and not classless:
+        does, says = getattr(self._tokenizer.normalizer, "lowercase", None), settings.get("do_lower_case")
+        classless = settings.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        if isinstance(does, bool) and isinstance(says, bool) and does != says and not classless:
             _log.warning(
                 "%s sets text in lower case: %s. tokenizer_config.json beside it says %s, which transformers follows: scores "
                 "differ from its. Make both say what the model was trained with.",
                 self.path,
-                *("yes" if each else "no" for each in (lower, asked)),
+                *("yes" if lower else "no" for lower in (does, says)),
             )
 
     def _named(self) -> dict[str, int]:
         """Return the ids of all special tokens: those called so, and those that the tokenizer sets around texts."""
         tokenizer = self._tokenizer
-        found = {each.content: token for token, each in tokenizer.get_added_tokens_decoder().items() if each.special}
+        added = tokenizer.get_added_tokens_decoder().items()
+        ids = {token.content: number for number, token in added if token.special}
         for token, _ in (pair for template in (self._single, self._pair) for run in template.runs for pair in run):
-            found.setdefault(tokenizer.id_to_token(token) or "", token)
-        found.pop("", None)
-        return found
+            ids.setdefault(tokenizer.id_to_token(token) or "", token)
+        ids.pop("", None)
+        return ids
 
     def _learn(self, *texts: str) -> _Template:
         """Read off one encoding where the tokenizer puts its special tokens."""
@@ -256,16 +258,16 @@ class PairTokenizer:
         spans: list[tuple[int, int]] = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].offsets
         return spans
 
-    def beginning(self, text: str, most: int) -> tuple[str, int, bool]:
-        """Return `text` cut to `most` tokens, how many tokens are left of it, and whether it was cut."""
-        size = most * _CHARACTERS_PER_TOKEN + 1_000
+    def beginning(self, text: str, max_tokens: int) -> tuple[str, int, bool]:
+        """Return `text` cut to `max_tokens` tokens, how many tokens are left of it, and whether it was cut."""
+        size = max_tokens * _CHARACTERS_PER_TOKEN + 1_000
         offsets = self.offsets(text[:size])
-        while size < len(text) and len(offsets) < most + _MARGIN:  # long runs of blanks, say
+        while size < len(text) and len(offsets) < max_tokens + _MARGIN:  # long runs of blanks, say
             size *= 4
             offsets = self.offsets(text[:size])
-        if len(offsets) <= most:
+        if len(offsets) <= max_tokens:
             return text, len(offsets), False
-        return text[: offsets[most - 1][1]], most, True
+        return text[: offsets[max_tokens - 1][1]], max_tokens, True
 
     def token(self, name: str) -> int:
         """Return the id of a token of the vocabulary.
@@ -273,17 +275,17 @@ class PairTokenizer:
         Raises:
             ConfigError: There is no such token.
         """
-        found = self._special.get(name, self._tokenizer.token_to_id(name))
-        if found is None:
+        token = self._special.get(name, self._tokenizer.token_to_id(name))
+        if token is None:
             raise ConfigError(
                 f"{self.path} has no token {name!r}, so this is another family's model: name that family."
             )
-        return int(found)
+        return int(token)
 
     def singles(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
         """Return each text alone, cut to `max_tokens` with its special tokens."""
-        room = max_tokens - self._single.size
-        return [_assembled(self._single, (ids[:room],), truncated=len(ids) > room) for ids in self.texts(texts, room)]
+        size = max_tokens - self._single.size
+        return [_assembled(self._single, (ids[:size],), truncated=len(ids) > size) for ids in self.texts(texts, size)]
 
     def pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Encoded]:
         """Return the query joined with each document; the document is cut so that all is within `max_tokens`.
@@ -291,24 +293,24 @@ class PairTokenizer:
         The query has three quarters of `max_tokens` at most (as in FlagEmbedding 1.4.2): past that it is cut too, and
         every result says so.
         """
-        room = max_tokens - self._pair.size
-        most = min(max_tokens * 3 // 4, room * 7 // 8)  # a window of a few tokens keeps one for the document
-        (asked,) = self.texts([query], most)
-        cut_query, asked = len(asked) > most, asked[:most]
-        left = room - len(asked)
+        both = max_tokens - self._pair.size
+        query_tokens = min(max_tokens * 3 // 4, both * 7 // 8)  # a window of a few tokens keeps one for the document
+        (query_ids,) = self.texts([query], query_tokens)
+        cut_query, query_ids = len(query_ids) > query_tokens, query_ids[:query_tokens]
+        left = both - len(query_ids)
         return [
-            _assembled(self._pair, (asked, ids[:left]), truncated=cut_query or len(ids) > left)
+            _assembled(self._pair, (query_ids, ids[:left]), truncated=cut_query or len(ids) > left)
             for ids in self.texts(documents, left)
         ]
 
-    def texts(self, texts: Sequence[str], room: int) -> list[list[int]]:
-        """Return the ids of each text, no special tokens; of a very long one only its beginning that fills `room` and more."""
-        size = room * _CHARACTERS_PER_TOKEN + 1_000
+    def texts(self, texts: Sequence[str], tokens: int) -> list[list[int]]:
+        """Return the ids of each text, no special tokens; of a very long one only its beginning of `tokens` and more."""
+        size = tokens * _CHARACTERS_PER_TOKEN + 1_000
         encoded = self._batch([text[:size] for text in texts])
         while again := [
             position
             for position, text in enumerate(texts)
-            if len(text) > size and len(encoded[position]) < room + _MARGIN
+            if len(text) > size and len(encoded[position]) < tokens + _MARGIN
         ]:  # beginnings that gave too few tokens: long runs of blanks, say
             size *= 4
             for position, ids in zip(again, self._batch([texts[position][:size] for position in again]), strict=True):
@@ -319,7 +321,7 @@ class PairTokenizer:
         encoded: list[list[int]] = []
         for group in _grouped(texts):
             check_cancelled()
-            encoded += (each.ids for each in self._tokenizer.encode_batch_fast(group, add_special_tokens=False))
+            encoded += (row.ids for row in self._tokenizer.encode_batch_fast(group, add_special_tokens=False))
         return encoded
 
 

@@ -114,10 +114,10 @@ class CausalModel(TorchModel[CausalNetwork, Prompts]):
         network: CausalNetwork,
         tails: Sequence[Sequence[int]],
         shared: KeysAndValues | None,
-        each: Callable[[list[int], list[float]], None],
+        keep: Callable[[list[int], list[float]], None],
         positions: list[int],
     ) -> None:
-        """Run one batch on the worker, or its parts; call `each(positions, logits)` after each."""
+        """Run one batch on the worker, or its parts; call `keep(positions, logits)` after each."""
         texts, half = [tails[position] for position in positions], len(positions) // 2
         try:
             logits = self.attempt(
@@ -126,21 +126,21 @@ class CausalModel(TorchModel[CausalNetwork, Prompts]):
         except Exception as error:
             raise failed(str(self.folder), error) from error
         if logits is not None:
-            each(positions, logits)
+            keep(positions, logits)
             return
         for part in (positions[:half], positions[half:]):
-            self.run(network, tails, shared, each, part)
+            self.run(network, tails, shared, keep, part)
 
 
 async def map_prompts(
     models: Sequence[CausalModel],
     rows: Sequence[Prompt],
     batch_tokens: int | None,
-    each: Callable[[list[int], list[float]], None],
+    keep: Callable[[list[int], list[float]], None],
 ) -> None:
-    """Run every prompt through a model that has one copy or several; call `each(positions, logits)` after every batch.
+    """Run every prompt through a model that has one copy or several; call `keep(positions, logits)` after every batch.
 
-    What all prompts begin with is computed once a copy, and is not counted in `batch_tokens`. `each` runs on the
+    What all prompts begin with is computed once a copy, and is not counted in `batch_tokens`. `keep` runs on the
     workers: of several copies, at the same time.
     """
     networks = await asyncio.gather(*(model.ready() for model in models))
@@ -151,7 +151,7 @@ async def map_prompts(
     tails = [row[same:] for row in ids]
     limit = min(model.batch_limit(network, batch_tokens) for model, network in copies)
     lanes = [
-        partial(model.workers.run, model.run, network, tails, shared, each)
+        partial(model.workers.run, model.run, network, tails, shared, keep)
         for (model, network), shared in zip(copies, begun, strict=True)
     ]
     await run_batches(packs([len(tail) for tail in tails], limit), lanes)

@@ -37,7 +37,7 @@ class Prompts:
         self.template = template
         self.tokenizer = PairTokenizer(path, (*template.marks, *OTHER_MARKS))
         self._marks = {mark: self.tokenizer.token(mark) for mark in template.marks}
-        self.answers = [self.tokenizer.token(each) for each in (template.yes, template.no) if each is not None]
+        self.answers = [self.tokenizer.token(word) for word in (template.yes, template.no) if word is not None]
 
     def build(
         self, query: str, documents: Sequence[str], instruction: str | None, max_tokens: int, context: int
@@ -62,23 +62,23 @@ class Prompts:
         filled = {"query": "", "instruction": instruction or template.instruction or "", "document": ""}
         left = context - sum(len(self._part(part, filled)) for part in parts)
         if left < 4 * _LEAST:  # three quarters of it may go to the query
-            told = "shorten the instruction" if instruction else "it is too small a model for this"
+            advice = "shorten the instruction" if instruction else "it is too small a model for this"
             raise InputError(
                 f"The prompt takes {context - left} of the {context} tokens that the model reads, which leaves no room for a "
-                f"document: {told}."
+                f"document: {advice}."
             )
-        filled["query"], asked, cut = self.tokenizer.beginning(query, min(max_tokens, left) * 3 // 4)
+        filled["query"], query_tokens, cut = self.tokenizer.beginning(query, min(max_tokens, left) * 3 // 4)
         at = next(place for place, part in enumerate(parts) if part.endswith("{document}"))
         lead = parts[at].format(**filled)
         fixed = [self._part(part, filled) for part in parts]
         size = sum(map(len, fixed))
-        most = len(fixed[at]) + min(max_tokens - asked, context - size)
+        longest = len(fixed[at]) + min(max_tokens - query_tokens, context - size)
         before = list(chain.from_iterable(fixed[:at]))
         after = list(chain.from_iterable(fixed[at + 1 :]))
         # The document is tokenized together with what stands right before it, as its maker does: words join there.
         return [
-            Prompt([*before, *ids[:most], *after], truncated=cut or len(ids) > most)
-            for ids in self.tokenizer.texts([lead + document for document in documents], most)
+            Prompt([*before, *ids[:longest], *after], truncated=cut or len(ids) > longest)
+            for ids in self.tokenizer.texts([lead + document for document in documents], longest)
         ]
 
     def _part(self, part: str, filled: dict[str, str]) -> list[int]:

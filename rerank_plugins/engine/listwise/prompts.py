@@ -60,23 +60,23 @@ class ListPrompts:
         self.tokenizer = PairTokenizer(path, (*_MARKS, *OTHER_MARKS))
         self._marks = {mark: self.tokenizer.token(mark) for mark in _MARKS}
 
-    def fitted(self, text: str, most: int) -> Passage:
-        """Return a text without the embeddings' marks (the maker takes them out) and cut to `most` tokens."""
-        return Passage(*self.tokenizer.beginning(text.replace(QUERY, "").replace(PASSAGE, ""), most))
+    def fitted(self, text: str, max_tokens: int) -> Passage:
+        """Return a text without the embeddings' marks (the maker takes them out) and cut to `max_tokens` tokens."""
+        return Passage(*self.tokenizer.beginning(text.replace(QUERY, "").replace(PASSAGE, ""), max_tokens))
 
     def block(self, query: str, passages: Sequence[str], instruction: str | None) -> Block:
         """Return the prompt of one block."""
-        asked = (
+        task = (
             f"user\nI will provide you with {len(passages)} passages, each indicated by a numerical identifier. "
             f"Rank the passages based on their relevance to query: {query}\n"
         )
         if instruction is not None:
-            asked += f"<instruct>\n{instruction}\n</instruct>\n"
+            task += f"<instruct>\n{instruction}\n</instruct>\n"
         begun = [f'<passage id="{number}">\n{passage}' for number, passage in enumerate(passages)]
         begun.append(f"<query>\n{query}")
-        # Marks and texts take turns, so a mark is told by its place, never by what a text holds.
-        runs = [("<|im_start|>", _SYSTEM), ("<|im_end|>", "\n"), ("<|im_start|>", asked + begun[0])]
-        runs += [(PASSAGE, f"\n</passage>\n{each}") for each in begun[1:]]
+        # Marks and texts take turns, so a mark is known by its place, never by what a text holds.
+        runs = [("<|im_start|>", _SYSTEM), ("<|im_end|>", "\n"), ("<|im_start|>", task + begun[0])]
+        runs += [(PASSAGE, f"\n</passage>\n{text}") for text in begun[1:]]
         runs += [(QUERY, "\n</query>"), ("<|im_end|>", "\n"), ("<|im_start|>", "assistant\n")]
         runs += [("<think>", "\n\n"), ("</think>", "\n\n")]
         encoded = self.tokenizer.texts([text for _, text in runs], max(len(text) for _, text in runs))
@@ -88,21 +88,21 @@ class ListPrompts:
         return Block(ids, at[PASSAGE], at[QUERY][0])
 
 
-def blocks(lengths: Sequence[int], room: int, longest: int) -> list[range]:
+def blocks(lengths: Sequence[int], block_tokens: int, longest: int) -> list[range]:
     """Return consecutive passages that are read together, as the maker's `rerank` does.
 
     Args:
         lengths: Tokens of each passage.
-        room: Tokens of a block beside the query's.
+        block_tokens: Tokens of a block beside the query's.
         longest: Tokens of the longest passage that there can be: a block is closed when another such might not fit.
     """
-    found: list[range] = []
-    first, left = 0, room
+    parts: list[range] = []
+    first, left = 0, block_tokens
     for place, length in enumerate(lengths):
         left -= length
         if place + 1 - first >= MOST_PASSAGES or left <= longest:
-            found.append(range(first, place + 1))
-            first, left = place + 1, room
+            parts.append(range(first, place + 1))
+            first, left = place + 1, block_tokens
     if first < len(lengths):
-        found.append(range(first, len(lengths)))
-    return found
+        parts.append(range(first, len(lengths)))
+    return parts

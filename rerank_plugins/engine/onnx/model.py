@@ -99,9 +99,9 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
         return [self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*"))]
 
     async def map(
-        self, rows: Sequence[Encoded], batch_tokens: int, each: Callable[[list[int], np.ndarray], None]
+        self, rows: Sequence[Encoded], batch_tokens: int, keep: Callable[[list[int], np.ndarray], None]
     ) -> None:
-        """Run every row through the model; call `each(positions, output)` on a worker thread after every batch.
+        """Run every row through the model; call `keep(positions, output)` on a worker thread after every batch.
 
         Two batches a core are in the queue at any time, so a cancelled call leaves nothing behind but those, and
         concurrent calls take turns batch by batch. Where a row's output would depend on the rows beside it, each goes alone.
@@ -118,7 +118,7 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
                     output = session.run(self._feed([rows[position] for position in fill], session))
                 except Exception as error:  # the runtimes' errors share no base class
                     raise failed(str(self.file), error) from error
-                each(part, output[: len(part)])
+                keep(part, output[: len(part)])
 
         lane = partial(self.workers.run, run)
         await run_batches(plan([len(row.ids) for row in rows], budget), [lane] * (2 * self.workers.threads))

@@ -142,13 +142,13 @@ async def map_rows(
     models: Sequence[CrossEncoderModel],
     rows: Sequence[Encoded],
     batch_tokens: int | None,
-    each: Callable[[list[int], np.ndarray], None],
+    keep: Callable[[list[int], np.ndarray], None],
 ) -> None:
-    """Run every row through a model that has one copy or several; call `each(positions, output)` after every batch.
+    """Run every row through a model that has one copy or several; call `keep(positions, output)` after every batch.
 
-    A batch's tokens count its padding. `each` runs on the workers: of several copies, at the same time.
+    A batch's tokens count its padding. `keep` runs on the workers: of several copies, at the same time.
     """
-    call = Call(rows, batch_tokens, each)
+    call = Call(rows, batch_tokens, keep)
     try:
         for model in models:  # before anything is awaited: whose turn is before ours may take rows along
             model.calls[call] = None
