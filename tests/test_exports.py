@@ -17,7 +17,7 @@ MODULES = sorted(
     for file in ROOT.rglob("*.py")
     if file.name != "__main__.py"
 )
-PAGES = {f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "scale", "testing")}
+PAGES = {f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "serving", "testing")}
 """Packages that only hold modules: nothing is imported from them themselves."""
 PROMISED = {
     "rerank_plugins": {"load_reranker", "Reranker", "RerankResponse", "RerankResult", "Usage", "RerankError"},
