@@ -94,7 +94,6 @@ class Options(BaseModel):
 
 
 M = TypeVar("M", bound=Options)
-L = TypeVar("L", bound="LocalOptions")
 LEAST_TOKENS = 16
 
 
@@ -336,12 +335,6 @@ class LocalOptions(Options):
     def engine(self) -> dict[str, Any]:
         """Return how the model is run, as keyword arguments of an engine's backend."""
         return {name: getattr(self, name) for name in ("max_tokens", "batch_tokens", "device", "runtime", "dtype")}
-
-    def converted(self, model: type[L], **values: Any) -> L:
-        """Return what `model` shares with these options, and `values` of its own; nothing is checked again."""
-        own = type(self).model_fields
-        shared = {name: getattr(self, name) for name in model.model_fields if name in own}
-        return model.model_construct(**(shared | values))
 
 
 class TorchOptions(LocalOptions):

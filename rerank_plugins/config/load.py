@@ -6,13 +6,13 @@ What parses and builds is imported at the first spec: until then, pydantic is no
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..core.errors import ConfigError
 from ..core.fork import Lock
+from ..core.lru import LRU
 from .sources import Profiles, canonical, parse, profiles, spelled_out
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ def load_reranker(
         return _build(spelled_out({**parse(spec, named, explicit=config is not None), **options}, named))
 
 
-_table: OrderedDict[str, Reranker] = OrderedDict()
+_table: LRU[str, Reranker] = LRU(64)
 _table_lock = Lock()
-_TABLE_SIZE = 64
 
 
 def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[str] | None = None) -> Reranker:
@@ -73,13 +72,7 @@ def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[st
         settings = spelled_out(parse(spec, named, explicit=config is not None), named)
         name = canonical(settings)
         with _table_lock:
-            found = _table.get(name)
-            if found is None:
-                found = _table[name] = _build(settings)
-                if len(_table) > _TABLE_SIZE:
-                    _table.popitem(last=False)
-            _table.move_to_end(name)
-            return found
+            return _table.get_or_make(name, lambda: _build(settings))
 
 
 def _build(settings: Mapping[str, Any]) -> Reranker:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cohere
 import httpx
 import psutil
 import pytest
+from local_server import served
 from scripted import HANG, Scripted
-from serving import served
+from virtual_time import virtually
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, TransientError
 from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
+from rerank_plugins.core.text import is_blank
 from rerank_plugins.reranker import Reranker
-from rerank_plugins.scale.limits import Limits
-from rerank_plugins.scale.server import Patient
+from rerank_plugins.serving.connections import Connections
+from rerank_plugins.serving.limits import Limits
 
 KEY = "serve-key-0123456789"
 QUERY = "where does the cat sleep"
@@ -441,15 +443,26 @@ def test_an_answer_that_nobody_reads_is_dropped():
 )
 def test_who_reads_slowly_but_surely_gets_all_of_it(left, dropped):
     """What is left to be read at each look of the clock."""
-    sizes, clock, ends = iter(left), [], []
-    patient = Patient.__new__(Patient)
-    patient.config = SimpleNamespace(patience=0.3)
-    patient.loop = SimpleNamespace(call_later=lambda _, look, *before: clock.append((look, before)))
-    patient.transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes), abort=lambda: ends.append(True))
-    patient._watch_reader()
-    while clock:
-        look, before = clock.pop()
-        look(*before)
+    sizes, ends = iter(left), []
+
+    class Buffer(asyncio.Transport):
+        def get_write_buffer_size(self) -> int:
+            return next(sizes)
+
+        def abort(self) -> None:
+            ends.append(True)
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def play() -> None:
+        connection = Connections(lambda **_: asyncio.Protocol(), patience=0.3, maximum=2)(app_state={})
+        connection.connection_made(Buffer())
+        connection.begin_request()
+        connection.end_request()
+        await asyncio.sleep(0.3 * len(left))
+
+    assert virtually(play)[0] is None
     assert bool(ends) is dropped
 
 
@@ -466,6 +479,20 @@ def test_a_body_of_which_no_length_is_told_is_cut_too(client):
     answer = client.post("/v2/rerank", content=(b"x" * 1_000 for _ in range(200)), headers=JSON)
     assert answer.status_code == 413
     assert "0.1 MB" in told(answer)
+
+
+def test_the_limit_of_every_list_is_described(client):
+    answer = post(client, documents=[{"a": "cat"}], rank_fields=["a"] * (LIMITS.max_documents + 1))
+    assert answer.status_code == 413
+    body = client.get("/openapi.json").json()["components"]["schemas"]["CohereBody"]["properties"]
+    assert body["rank_fields"]["anyOf"][0]["maxItems"] == body["documents"]["maxItems"] == LIMITS.max_documents
+
+
+def test_the_described_pattern_of_a_query_is_the_rerankers_rule(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    pattern = re.compile(schemas["CohereBody"]["properties"]["query"]["pattern"])
+    characters = [chr(each) for each in range(0x10000) if not 0xD800 <= each < 0xE000]
+    assert [each for each in characters if bool(pattern.search(each)) is is_blank(each)] == []
 
 
 def test_an_endless_body_is_cut(url):

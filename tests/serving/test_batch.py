@@ -15,7 +15,7 @@ import pytest
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.cli import main
-from rerank_plugins.scale.batch import Done, Job, in_one_process, run
+from rerank_plugins.serving.batch import Done, Job, in_one_process, run
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
 
@@ -77,6 +77,20 @@ def test_parquet(parquet, tmp_path, capsys):
     check(found, top_n=4)
     assert pq.read_schema(tmp_path / "out" / "part-00000-00000.parquet").field("when").type == pa.timestamp("us", "UTC")
     assert capsys.readouterr().out.startswith("7 rows reranked into")
+
+
+def test_progress_is_shown_to_a_person_only(parquet, tmp_path, monkeypatch, capsys):
+    assert batch(parquet, tmp_path / "out") == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "out" / "_done" / "00000-00003.json").unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert batch(parquet, tmp_path / "out") == 0
+    shown = capsys.readouterr().err.split("\r")
+    first, last = shown[1], shown[-1]
+    assert "3/4" in first
+    assert "4/4" in last
+    assert "7 rows, 0 set aside, " in last
+    assert last.endswith(" rows/s]\n")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
