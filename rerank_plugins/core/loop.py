@@ -84,6 +84,8 @@ class _Background:
         if self.loop is None or self.thread is None or not self.thread.is_alive():
             return
         loop, thread, self.loop = self.loop, self.thread, None
+        # Work that goes on alone (a model that loads) may be cut anywhere now, and asyncio would print what it thinks of that.
+        loop.set_exception_handler(lambda *_: None)
         with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
             asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result(timeout=1.0)
         loop.call_soon_threadsafe(loop.stop)

@@ -32,7 +32,7 @@ class Loading(Wrapper):
         """Wrap a local backend whose `awarmup` loads all that its `ascore` needs."""
         super().__init__(inner)
         self._loaded = False
-        self._future: Future[None] | None = None
+        self._future: Future[bool] | None = None
         # Guards the start alone, so that two threads do not both start it. `_ended` runs without it.
         self._lock = Lock()
         forgets_after_fork(self)
@@ -54,7 +54,7 @@ class Loading(Wrapper):
         loop = asyncio.get_running_loop()
         ready = loop.create_future()
 
-        def tell(_: Future[None]) -> None:
+        def tell(_: Future[bool]) -> None:
             with contextlib.suppress(RuntimeError):  # the caller's loop was closed
                 loop.call_soon_threadsafe(ready.cancel)  # a future that is done does not mind
 
@@ -76,11 +76,11 @@ class Loading(Wrapper):
             "`deadline`."
         )
 
-    def _start(self) -> Future[None]:
+    def _start(self) -> Future[bool]:
         with self._lock:
             future = self._future
             if future is None:
-                future = self._future = in_background(self.inner.awarmup())
+                future = self._future = in_background(self._load())
                 started = True
             else:
                 started = False
@@ -88,8 +88,19 @@ class Loading(Wrapper):
             future.add_done_callback(self._ended)
         return future
 
-    def _ended(self, future: Future[None]) -> None:
-        self._loaded = not future.cancelled() and future.exception() is None
+    async def _load(self) -> bool:
+        """Load the model and return whether that worked.
+
+        An error is returned as False: a task that ends with one while the interpreter ends prints a traceback.
+        """
+        try:
+            await self.inner.awarmup()
+        except Exception:
+            return False
+        return True
+
+    def _ended(self, future: Future[bool]) -> None:
+        self._loaded = not future.cancelled() and future.exception() is None and future.result()
         self._future = None
 
     async def awarmup(self) -> None:
