@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "object_stora
 
 from s3_server import KEYS, S3Server
 
-from rerank_plugins.scale.batch import Done, Job, in_one_process, run
+from rerank_plugins.serving.batch import Done, Job, in_one_process, run
 
 CANDIDATES = 50
 WORDS = [
@@ -97,7 +97,7 @@ def same(files: pafs.FileSystem, one: str, other: str, count: int) -> bool:
 
 def measure(files: pafs.FileSystem, reranker: str, count: int) -> bool:
     """Run all four ways over `count` rows and print a line for each."""
-    from rerank_plugins.scale.ray_data import on_ray
+    from rerank_plugins.serving.ray_data import on_ray
 
     pq.write_table(questions(count), f"bench/{reranker}/in.parquet", filesystem=files)
     parts = 40

@@ -62,7 +62,7 @@ class OnRay:
         import ray
         from ray import serve
 
-        from rerank_plugins.scale.ray_serve import app
+        from rerank_plugins.serving.ray_serve import app
 
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         serve.start(http_options={"host": "127.0.0.1", "port": 18_423})

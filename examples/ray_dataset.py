@@ -10,7 +10,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 
-from rerank_plugins.scale.ray_data import rerank
+from rerank_plugins.serving.ray_data import rerank
 
 rows = [
     {"query": f"what has {number} to do with it", "documents": [f"{other} is a number" for other in range(20)]}

@@ -62,7 +62,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
     "llama_index": {"adapting", "config", "core", "documents", "reranker"},
     "lancedb": {"adapting", "core", "documents", "reranker"},
     "evaluation": {"config", "core", "reranker", "rows"},
-    "scale": {"__init__", "config", "core", "documents", "reranker", "rows"},  # the version
+    "serving": {"__init__", "config", "core", "documents", "reranker", "rows"},  # the version
     "cli": {
         "__init__",
         "calibration",
@@ -72,7 +72,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
         "evaluation",
         "reranker",
         "rows",
-        "scale",
+        "serving",
     },
     "testing": {"config", "core", "reranker"},
     "__init__": {"config", "core", "reranker"},
@@ -81,7 +81,7 @@ MAY_LOOK_AT: dict[str, set[str]] = {
 SEES_EVERYTHING_OF_OTHERS = {"cohere_aws", "recipes"}
 """The data that `families` makes backends of; and the part of one backend in a file of its own."""
 ADAPTERS = ("_langchain_candidates", "adapting", "lancedb", "langchain", "llama_index")
-THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "scale", "testing"}
+THIRD_PARTY_AT_THE_TOP = {*ADAPTERS, "serving", "testing"}
 """Rooms that nobody enters without the package they need: all others import such packages inside functions."""
 DECLARES_OPTIONS = {"backends", "config", "option_errors", "options", "policies"}
 """Rooms that are entered when a spec is parsed: their options are pydantic models."""

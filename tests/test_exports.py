@@ -19,7 +19,7 @@ MODULES = sorted(
 )
 ENGINES = ("causal_lm", "late_interaction", "listwise", "onnx", "torch")
 PAGES = {
-    *(f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "scale", "testing")),
+    *(f"rerank_plugins.{name}" for name in ("backends", "calibration", "engine", "policies", "serving", "testing")),
     *(f"rerank_plugins.engine.{name}" for name in ENGINES),
 }
 """Packages that only hold modules: nothing is imported from them themselves."""

@@ -20,7 +20,7 @@ import pytest
 import rerank_plugins
 
 ROOT = Path(rerank_plugins.__file__).parent
-FOLDERS = ("backends", "scale")
+FOLDERS = ("backends", "serving")
 FILES = [ROOT / "transport.py", *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")))]
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in FILES}
 BY_STRING = {"getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller"}
@@ -106,7 +106,8 @@ def foreign_bases(node: ast.ClassDef, tree: ast.AST) -> Iterator[type]:
             value = importlib.import_module(module)
             for part in [name, *path[1:]] if name else path[1:]:
                 value = getattr(value, part)
-            yield from (each for each in inspect.getmro(value) if is_foreign(each.__module__))  # type: ignore[arg-type]
+            if inspect.isclass(value):  # `TypedDict` is none
+                yield from (each for each in inspect.getmro(value) if is_foreign(each.__module__))
 
 
 def private_names_of(kind: type) -> set[str]:

@@ -67,8 +67,8 @@ ELSEWHERE = {
     "compare": "test_the_comparison_prints_what_it_says",
     "calibrate": "calibration/test_command.py",
     "fetch": "engine/test_hub.py",
-    "serve": "scale/test_serve_process.py",
-    "batch": "scale/test_serve_process.py",
+    "serve": "serving/test_serve_process.py",
+    "batch": "serving/test_serve_process.py",
 }
 """Subcommands whose line here needs files, a hub or a process of its own, and who runs it."""
 

@@ -29,7 +29,7 @@ from rerank_plugins.core.redaction import MASK, holds, one_line, redact
 from rerank_plugins.evaluation import Candidate, Dataset, Question, compare
 from rerank_plugins.evaluation.report import html
 from rerank_plugins.langchain import RerankCompressor
-from rerank_plugins.scale.app import application
+from rerank_plugins.serving.app import application
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import HTML, JSON, CutJSON, Reset, Status, Step
 from rerank_plugins.testing.server import VendorServer

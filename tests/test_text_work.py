@@ -28,7 +28,7 @@ from rerank_plugins.policies.limit import Limit
 from rerank_plugins.policies.memory import MemoryStore
 from rerank_plugins.policies.split import Split
 from rerank_plugins.policies.truncate import Truncate
-from rerank_plugins.scale.cut import Cutter
+from rerank_plugins.serving.cut import Cutter
 
 LONG = "the moon and the tides " * 1_000
 CAPABILITIES = Capabilities(max_tokens=512, max_total_tokens=2_000, max_bytes=20_000)

@@ -12,7 +12,7 @@ from .command import FAILED, NAME, SPEC, Command, integer_from, number_from, spe
 from .terminal import say
 
 if TYPE_CHECKING:
-    from ..scale.batch import Done
+    from ..serving.batch import Done
 
 __all__ = ["COMMAND"]
 
@@ -44,8 +44,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..scale.batch import Job, in_one_process, run
-    from ..scale.rows import Columns
+    from ..serving.batch import Job, in_one_process, run
+    from ..serving.rows import Columns
 
     jsonl = arguments.input.lower().endswith((".jsonl", ".ndjson"))
     job = Job(
@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     way = in_one_process
     if arguments.ray:
-        from ..scale.ray_data import on_ray
+        from ..serving.ray_data import on_ray
 
         way = functools.partial(on_ray, actors=arguments.actors, num_cpus=arguments.cpus_per_actor)
     shown = _Progress()

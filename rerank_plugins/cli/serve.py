@@ -44,8 +44,8 @@ _LIMITS = ("max_documents", "max_body_mb", "max_queue", "body_timeout", "request
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..scale.limits import Limits
-    from ..scale.server import Served, run
+    from ..serving.limits import Limits
+    from ..serving.server import Served, run
 
     options = {name: getattr(arguments, name) for name in _LIMITS}
     if arguments.api_key is not None and not arguments.api_key.startswith("env:"):

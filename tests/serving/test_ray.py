@@ -23,7 +23,7 @@ ray = pytest.importorskip("ray")
 from rerank_plugins import load_reranker  # noqa: E402
 from rerank_plugins.cli import main  # noqa: E402
 from rerank_plugins.core import ConfigError  # noqa: E402
-from rerank_plugins.scale.ray_data import RerankStage, rerank  # noqa: E402
+from rerank_plugins.serving.ray_data import RerankStage, rerank  # noqa: E402
 from rerank_plugins.testing.cohere_like import CohereLike  # noqa: E402
 from rerank_plugins.testing.script import Status  # noqa: E402
 
@@ -164,7 +164,7 @@ def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, caps
     ],
 )
 def test_wrong_arguments_of_a_deployment(args, words):
-    from rerank_plugins.scale.ray_serve import app
+    from rerank_plugins.serving.ray_serve import app
 
     with pytest.raises(ConfigError, match=words):
         app(args)
@@ -173,7 +173,7 @@ def test_wrong_arguments_of_a_deployment(args, words):
 def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_sends_again(cluster):
     from ray import serve
 
-    from rerank_plugins.scale.ray_serve import app
+    from rerank_plugins.serving.ray_serve import app
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -13,15 +13,15 @@ import cohere
 import httpx
 import psutil
 import pytest
+from local_server import served
 from scripted import HANG, Scripted
-from serving import served
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, TransientError
 from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
 from rerank_plugins.reranker import Reranker
-from rerank_plugins.scale.limits import Limits
-from rerank_plugins.scale.server import Patient
+from rerank_plugins.serving.limits import Limits
+from rerank_plugins.serving.server import Patient
 
 KEY = "serve-key-0123456789"
 QUERY = "where does the cat sleep"

@@ -10,9 +10,9 @@ from typing import Any
 
 import uvicorn
 
-from rerank_plugins.scale.app import application
-from rerank_plugins.scale.limits import Limits
-from rerank_plugins.scale.server import Settings
+from rerank_plugins.serving.app import application
+from rerank_plugins.serving.limits import Limits
+from rerank_plugins.serving.server import Settings
 
 
 @contextlib.contextmanager

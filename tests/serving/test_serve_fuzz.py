@@ -6,8 +6,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from rerank_plugins.scale.app import application
-from rerank_plugins.scale.limits import Limits
+from rerank_plugins.serving.app import application
+from rerank_plugins.serving.limits import Limits
 
 KEY = "fuzz-key-0123456789"
 APP = application("lexical", api_key=KEY, limits=Limits(max_documents=20, max_body_mb=0.05))

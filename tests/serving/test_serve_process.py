@@ -108,7 +108,7 @@ def test_what_a_killed_worker_had_inside_is_not_counted_for_ever():
 
 
 def test_a_second_server_does_not_share_the_port_of_the_first(capsys, monkeypatch):
-    monkeypatch.setattr("rerank_plugins.scale.server._Workers", lambda *_: pytest.fail("it serves"))
+    monkeypatch.setattr("rerank_plugins.serving.server._Workers", lambda *_: pytest.fail("it serves"))
     with socket.socket() as first:
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         first.bind(("127.0.0.1", 0))
@@ -166,6 +166,6 @@ def test_the_documented_batch_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_who_serves_everybody_is_told(monkeypatch, capsys):
-    monkeypatch.setattr("rerank_plugins.scale.server.run", lambda *_, **__: None)
+    monkeypatch.setattr("rerank_plugins.serving.server.run", lambda *_, **__: None)
     assert main(["serve", "lexical", "--host", "0.0.0.0"]) == 0
     assert "no --api-key" in capsys.readouterr().err

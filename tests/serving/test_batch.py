@@ -15,7 +15,7 @@ import pytest
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.cli import main
-from rerank_plugins.scale.batch import Done, Job, in_one_process, run
+from rerank_plugins.serving.batch import Done, Job, in_one_process, run
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
 

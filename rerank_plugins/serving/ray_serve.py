@@ -1,6 +1,6 @@
 """The server's application as a Ray Serve deployment.
 
-    serve run rerank_plugins.scale.ray_serve:app reranker=embedded replicas=2
+    serve run rerank_plugins.serving.ray_serve:app reranker=embedded replicas=2
 
 Arguments are `name=value`; in a config file for `serve deploy`, the same names under `args`.
 """
@@ -19,7 +19,7 @@ from .server import Served
 try:
     from ray import serve
 except ModuleNotFoundError as error:
-    raise MissingExtra("rerank_plugins.scale.ray_serve", extra="ray", package="ray") from error
+    raise MissingExtra("rerank_plugins.serving.ray_serve", extra="ray", package="ray") from error
 
 __all__ = ["app"]
 

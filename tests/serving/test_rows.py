@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rerank_plugins import load_reranker
-from rerank_plugins.scale.rows import Bad, Columns, rerank_rows
+from rerank_plugins.serving.rows import Bad, Columns, rerank_rows
 
 TEXTS = ["bees", "the moon"]
 

@@ -7,11 +7,11 @@ import shutil
 
 import httpx
 import pytest
-from serving import served
+from local_server import served
 
 from rerank_plugins import load_reranker
-from rerank_plugins.scale.limits import Limits
-from rerank_plugins.scale.names import public_label, without_addresses
+from rerank_plugins.serving.limits import Limits
+from rerank_plugins.serving.names import public_label, without_addresses
 
 BODY = {"query": "cat", "documents": ["a cat", "a dog"]}
 GETS = ["/healthz", "/health", "/info", "/v1/models", "/metrics", "/openapi.json", "/docs"]

@@ -25,7 +25,7 @@ try:
     import ray
     from ray.data import ActorPoolStrategy, Dataset
 except ModuleNotFoundError as error:
-    raise MissingExtra("rerank_plugins.scale.ray_data", extra="ray", package="ray") from error
+    raise MissingExtra("rerank_plugins.serving.ray_data", extra="ray", package="ray") from error
 
 __all__ = ["RerankStage", "on_ray", "rerank"]
 

@@ -16,15 +16,15 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_server import served
 from scripted import HANG, Scripted
-from serving import served
 from test_serve_process import process
 
 from rerank_plugins.cli import main
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.reranker import Reranker
-from rerank_plugins.scale.limits import InFlight, Limits, Refusal
-from rerank_plugins.scale.sending import encoded
+from rerank_plugins.serving.limits import InFlight, Limits, Refusal
+from rerank_plugins.serving.sending import encoded
 
 JSON = {"content-type": "application/json"}
 
@@ -153,7 +153,7 @@ def large(size: int) -> bytes:
 
 def test_a_call_is_cancelled_while_its_documents_are_cut(monkeypatch):
     """Whatever a request waits for: when its client goes, its place is free."""
-    from rerank_plugins.scale.cut import Cutter
+    from rerank_plugins.serving.cut import Cutter
 
     async def stuck(self, documents, most):
         begun.set()
