@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 from ..core.errors import MissingExtra
 from ..reranker import RerankResponse
@@ -14,7 +16,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="prometheus-client") from error
 
-__all__ = ["Metrics", "gone"]
+__all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -24,6 +26,10 @@ class Metrics:
 
     def __init__(self) -> None:
         """Begin at nothing."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self._workers = None if folder is None else Path(folder)
+        if self._workers is not None:
+            (self._workers / f"worker-{os.getpid()}").touch()
         self.registry = own = CollectorRegistry()
         self.requests = Counter("rerank_requests", "Requests by status", ["status"], registry=own)
         self.seconds = Histogram("rerank_seconds", "Seconds of a rerank call", registry=own, buckets=_SECONDS)
@@ -50,13 +56,26 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return them in Prometheus's text format; of several worker processes their sum."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if self._workers is None:
             return generate_latest(self.registry)
+        if (
+            os.name == "posix"
+        ):  # elsewhere `os.kill` ends a process whatever the signal, and workers cannot share a port
+            _forget_dead(self._workers)
         everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(everybody, str(self._workers))  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
 
 
-def gone(process: int) -> None:
-    """Forget the calls that a worker process had inside when it ended; what it counted stays."""
-    mark_process_dead(process)  # type: ignore[no-untyped-call]
+def _forget_dead(workers: Path) -> None:
+    """Forget the calls that a worker process had inside when it was killed; what it counted stays."""
+    for mark in workers.glob("worker-*"):
+        process = int(mark.name.removeprefix("worker-"))
+        try:
+            os.kill(process, 0)  # sends nothing
+        except ProcessLookupError:
+            with contextlib.suppress(FileNotFoundError):  # another worker does the same at this moment
+                mark_process_dead(process, str(workers))  # type: ignore[no-untyped-call]
+            mark.unlink(missing_ok=True)
+        except PermissionError:
+            continue  # it is there

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
 from ..reranker import Reranker
-from .app import application, refused
+from .app import application
+from .connections import Connections, Watched
 from .limits import Limits
-from .metrics import gone
-from .sending import DROP
 
 try:
-    import h11
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.protocols.http.h11_impl import H11Protocol
     from uvicorn.supervisors import Multiprocess
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="uvicorn") from error
@@ -58,10 +53,10 @@ class Settings(uvicorn.Config):
         """Serve `app` within `limits`; `options` are uvicorn's."""
         self.patience = limits.body_timeout
         # Connections that only wait are no calls, and are not without limit either.
-        self.most_connections = limits.max_queue * 4 + 64
+        self.max_connections = limits.max_queue * 4 + 64
         super().__init__(
             app,
-            http=Patient,
+            http="h11",
             ws="none",
             access_log=False,
             server_header=False,
@@ -69,6 +64,14 @@ class Settings(uvicorn.Config):
             timeout_graceful_shutdown=max(1, round(grace)),
             **options,
         )
+
+    def load(self) -> None:
+        """Load the application, and put our limits before uvicorn's protocol and around the application."""
+        super().load()
+        self.http_protocol_class = Connections(  # type: ignore[assignment]  # uvicorn only calls it
+            self.http_protocol_class, patience=self.patience, maximum=self.max_connections
+        )
+        self.loaded_app = Watched(self.loaded_app)
 
 
 def run(
@@ -96,34 +99,34 @@ def run(
             told(address)
             uvicorn.Server(settings).run(sockets=[bound])
             return
-        with tempfile.TemporaryDirectory(prefix="rerank-plugins-metrics-") as folder, _variable(_MULTIPROCESS, folder):
-            supervisor = _Workers(settings, bound, lambda: told(address))
+        folder = tempfile.TemporaryDirectory(prefix="rerank-plugins-metrics-")
+        with folder as path, _variable(_MULTIPROCESS, path), _when_listening(bound, lambda: told(address)):
+            supervisor = Multiprocess(settings, sockets=[bound])
             supervisor.run()
-            if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes):
-                raise SystemExit(1)  # a worker's log says why
+        if any(
+            (process.exitcode or 0) > 0 for process in supervisor.processes
+        ):  # one that a signal ended has less than 0
+            raise SystemExit(1)  # a worker's log says why
 
 
-class _Workers(Multiprocess):
-    """Worker processes; says when the first one listens."""
+@contextlib.contextmanager
+def _when_listening(bound: socket.socket, listening: Callable[[], object]) -> Iterator[None]:
+    """Call `listening` on a thread as soon as the first worker process accepts clients."""
+    ended = threading.Event()
 
-    def __init__(self, settings: Settings, bound: _Bound, told: Callable[[], object]) -> None:
-        super().__init__(settings, sockets=[bound])
-        self._at, self._told = bound.getsockname()[:2], told
-
-    def init_processes(self) -> None:
-        super().init_processes()
-        while not self.signal_queue and all(each.process.is_alive() for each in self.processes):
-            with contextlib.suppress(OSError), socket.create_connection(self._at, timeout=1):
-                self._told()
+    def wait() -> None:
+        while not ended.wait(0.05):
+            with contextlib.suppress(OSError), socket.create_connection(bound.getsockname()[:2], timeout=1):
+                listening()
                 return
-            time.sleep(0.05)
 
-    def keep_subprocess_alive(self) -> None:
-        before = list(self.processes)
-        super().keep_subprocess_alive()
-        for each in before:
-            if each not in self.processes and each.pid is not None:
-                gone(each.pid)
+    thread = threading.Thread(target=wait, name="rerank-plugins-listening", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class _Bound(socket.socket):
@@ -187,106 +190,3 @@ def _variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-class Patient(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for ever for a client that sends, or reads, a byte now and then."""
-
-    config: Settings
-    _clock: asyncio.TimerHandle | None = None
-    _reading: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, DROP: transport.abort}
-        if len(self.connections) >= self.config.most_connections:
-            self.app = _crowded
-        self._wind()
-
-    def data_received(self, data: bytes) -> None:
-        """Stop waiting once a request is whole; begin again where the next one is not."""
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE or self._answered_early():
-            self._wind()
-        else:
-            self._stop()
-
-    def on_response_complete(self) -> None:
-        """Wait for the rest of a body that was answered before it was there, and for the client to read the answer."""
-        super().on_response_complete()
-        if self._answered_early():
-            self._wind()
-        self._watch_reader()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop()
-        for clock in (self._reading, self._stalled):
-            if clock is not None:
-                clock.cancel()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer a request that is no HTTP, once: not after an answer has begun, and not beside the application's own."""
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()
-            return
-        super().send_400_response(msg)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # as when the client goes: what is being done for it ends
-            self.cycle.message_event.set()
-
-    def pause_writing(self) -> None:
-        """Drop the client if it does not read on within the patience: the rest of its answer is held for it."""
-        super().pause_writing()
-        if self._stalled is None:
-            self._stalled = self.loop.call_later(self.config.patience, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """Give the client its whole patience for the next part."""
-        super().resume_writing()
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
-    def _answered_early(self) -> bool:
-        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
-
-    def _wind(self) -> None:
-        if self._clock is None:
-            self._clock = self.loop.call_later(self.config.patience, self.transport.close)
-
-    def _stop(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-
-    def _watch_reader(self) -> None:
-        if self._reading is None:
-            self._wait_for_reader(self.transport.get_write_buffer_size())
-
-    def _wait_for_reader(self, left: int) -> None:
-        self._reading = self.loop.call_later(self.config.patience, self._look_at_reader, left) if left else None
-
-    def _look_at_reader(self, before: int) -> None:
-        """Go on while the client reads; else drop the answer and the connection, which `close` would keep until it is read."""
-        left = self.transport.get_write_buffer_size()
-        if left > max(0, before - _READ):
-            self.transport.abort()
-        else:
-            self._wait_for_reader(left)
-
-
-_READ = 64 * 1024
-"""Bytes of an answer that a client has to read within the patience."""
-
-
-async def _crowded(scope: Any, receive: Any, send: Any) -> None:
-    answer = refused(
-        503,
-        "More clients are connected than this server takes. Come back later.",
-        {"retry-after": "1", "connection": "close"},
-    )
-    await answer(scope, receive, send)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cohere
 import httpx
@@ -15,13 +14,14 @@ import psutil
 import pytest
 from local_server import served
 from scripted import HANG, Scripted
+from virtual_time import virtually
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, TransientError
 from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
 from rerank_plugins.reranker import Reranker
+from rerank_plugins.serving.connections import Connections
 from rerank_plugins.serving.limits import Limits
-from rerank_plugins.serving.server import Patient
 
 KEY = "serve-key-0123456789"
 QUERY = "where does the cat sleep"
@@ -441,15 +441,26 @@ def test_an_answer_that_nobody_reads_is_dropped():
 )
 def test_who_reads_slowly_but_surely_gets_all_of_it(left, dropped):
     """What is left to be read at each look of the clock."""
-    sizes, clock, ends = iter(left), [], []
-    patient = Patient.__new__(Patient)
-    patient.config = SimpleNamespace(patience=0.3)
-    patient.loop = SimpleNamespace(call_later=lambda _, look, *before: clock.append((look, before)))
-    patient.transport = SimpleNamespace(get_write_buffer_size=lambda: next(sizes), abort=lambda: ends.append(True))
-    patient._watch_reader()
-    while clock:
-        look, before = clock.pop()
-        look(*before)
+    sizes, ends = iter(left), []
+
+    class Buffer(asyncio.Transport):
+        def get_write_buffer_size(self) -> int:
+            return next(sizes)
+
+        def abort(self) -> None:
+            ends.append(True)
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def play() -> None:
+        connection = Connections(lambda **_: asyncio.Protocol(), patience=0.3, maximum=2)(app_state={})
+        connection.connection_made(Buffer())
+        connection.begin_request()
+        connection.end_request()
+        await asyncio.sleep(0.3 * len(left))
+
+    assert virtually(play)[0] is None
     assert bool(ends) is dropped
 
 

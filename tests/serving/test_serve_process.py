@@ -108,7 +108,7 @@ def test_what_a_killed_worker_had_inside_is_not_counted_for_ever():
 
 
 def test_a_second_server_does_not_share_the_port_of_the_first(capsys, monkeypatch):
-    monkeypatch.setattr("rerank_plugins.serving.server._Workers", lambda *_: pytest.fail("it serves"))
+    monkeypatch.setattr("rerank_plugins.serving.server.Multiprocess", lambda *_: pytest.fail("it serves"))
     with socket.socket() as first:
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         first.bind(("127.0.0.1", 0))
