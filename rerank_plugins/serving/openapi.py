@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..core.types import Capabilities
 from .limits import Limits
-from .shapes import CohereBody, TEIBody
+from .schemas import schemas
 
 __all__ = ["description", "info", "model_list", "page"]
 
@@ -30,54 +30,6 @@ _REFUSALS = {
     503: "the backend does not answer; see Retry-After",
     504: "the deadline passed; see Retry-After",
 }
-_NUMBER = {"type": "number"}
-_COHERE = {
-    "type": "object",
-    "required": ["id", "results", "meta", "model", "degraded"],
-    "properties": {
-        "id": {"type": "string"},
-        "model": {"type": "string", "description": "Who answered."},
-        "degraded": {"type": "boolean", "description": "A stand-in answered; `meta.warnings` says why."},
-        "results": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["index", "relevance_score"],
-                "properties": {
-                    "index": {"type": "integer", "minimum": 0},
-                    "relevance_score": {"type": "number", "description": "In [0, 1], unless raw_scores."},
-                    "document": {"type": "object"},
-                    "relevant_spans": {"type": "array", "items": {"type": "object"}},
-                },
-            },
-        },
-        "meta": {
-            "type": "object",
-            "required": ["api_version", "warnings"],
-            "properties": {
-                "api_version": {"type": "object"},
-                "billed_units": {"type": "object"},
-                "warnings": {"type": "array", "items": {"type": "string"}},
-            },
-        },
-        "usage": {"type": "object", "properties": {"total_tokens": {"type": "integer"}}},
-    },
-}
-_TEI = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["index", "score"],
-        "properties": {"index": {"type": "integer", "minimum": 0}, "score": _NUMBER, "text": {"type": "string"}},
-    },
-}
-_ERROR = {
-    "type": "object",
-    "required": ["message", "error", "error_type"],
-    "properties": {"message": {"type": "string"}, "error": {"type": "string"}, "error_type": {"type": "string"}},
-}
-
-
 _WITH_KEY = {
     "/info": ("What is served, as Text Embeddings Inference says it", "application/json", "object"),
     "/v1/models": ("The names of the model, as OpenAI's API lists them", "application/json", "object"),
@@ -94,13 +46,12 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
         key: Whether it wants one.
         instructions: Whether what is served follows any.
     """
-    cohere, tei = _schema(CohereBody), _schema(TEIBody)
-    cohere["properties"]["model"] = {"enum": [*models, None], "description": "What this server serves, or nothing."}
+    shapes = schemas()
+    cohere, tei = shapes["CohereBody"]["properties"], shapes["TEIBody"]["properties"]
+    cohere["model"] = {"enum": [*models, None], "description": cohere["model"]["description"]}
     if not instructions:
-        cohere["properties"]["instruction"] = {"type": "null", "description": "What is served here follows none."}
-    cohere["properties"]["documents"]["maxItems"] = limits.max_documents
-    tei["properties"]["texts"]["maxItems"] = limits.max_documents
-    schemas = {"CohereBody": cohere, "TEIBody": tei, "Cohere": _COHERE, "TEI": _TEI, "Error": _ERROR}
+        cohere["instruction"] = {"type": "null", "description": "What is served here follows none."}
+    cohere["documents"]["maxItems"] = tei["texts"]["maxItems"] = limits.max_documents
     closed: dict[str, Any] = {"security": [{"key": []}]} if key else {}
     paths: dict[str, Any] = {path: {"post": _rerank(path) | closed} for path in RERANK}
     for path in ("/healthz", "/health"):
@@ -118,7 +69,7 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
         },
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": shapes,
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if key else {}),
         },
     }
@@ -161,24 +112,17 @@ def model_list(models: Sequence[str], created: int) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
-def _schema(body: Any) -> dict[str, Any]:
-    told: dict[str, Any] = body.model_json_schema(ref_template="#/components/schemas/{model}")
-    spans = told.pop("$defs", {}).get("Spans")
-    if spans is not None:
-        told["properties"]["relevant_spans"]["anyOf"][0] = spans
-    return told
-
-
 def _rerank(path: str) -> dict[str, Any]:
     both = path == "/rerank"
-    asked, told = [_ref("CohereBody")], [_ref("Cohere")]
+    bodies: list[dict[str, Any]] = [_ref("CohereBody")]
+    answers: list[dict[str, Any]] = [_ref("CohereAnswer")]
     if both:
-        asked, told = [*asked, _ref("TEIBody")], [*told, _ref("TEI")]
+        bodies, answers = [*bodies, _ref("TEIBody")], [*answers, {"type": "array", "items": _ref("TEIResult")}]
     return {
         "summary": "Order documents by how well they answer a query" + (" (Cohere's shape, or TEI's)" if both else ""),
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": asked}}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": bodies}}}},
         "responses": {
-            "200": {"description": "best first", "content": {"application/json": {"schema": {"anyOf": told}}}},
+            "200": {"description": "best first", "content": {"application/json": {"schema": {"anyOf": answers}}}},
             **{str(status): _refused(status) for status in _REFUSALS},
         },
     }

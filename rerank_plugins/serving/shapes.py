@@ -1,9 +1,4 @@
-"""The two shapes of a rerank call over HTTP, Cohere's and TEI's, to and from our own. Pure translation.
-
-Cohere: https://docs.cohere.com/reference/rerank and /v1/reference/rerank; TEI: docs/openapi.json of
-huggingface/text-embeddings-inference 1.7.1 (read in November 2026). Fields that another server would use and this one
-cannot are taken and answered with a warning; a field that nobody knows is refused, so that a slip is not lost.
-"""
+"""The two shapes of a rerank call over HTTP, Cohere's and TEI's, to and from our own. Pure translation."""
 
 from __future__ import annotations
 
@@ -11,77 +6,21 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from ..core.errors import MissingExtra, clause
 from ..reranker import RerankResponse, RerankResult
 from .limits import Refusal
 from .names import public_label
+from .schemas import NOT_USED, CohereAnswer, CohereBody, CohereResult, Meta, TEIBody, TEIResult
 
 try:
-    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+    from pydantic import ValidationError
     from pydantic_core import from_json
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="pydantic") from error
 
-__all__ = ["Call", "CohereBody", "TEIBody", "answer", "read"]
-
-Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
-"""Not blank; the reranker itself refuses a blank one."""
-
-_Integral = BeforeValidator(
-    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given  # 5.0 is whole in JSON
-)
-Whole = Annotated[StrictInt, _Integral]
-Count = Annotated[StrictInt, Field(ge=1), _Integral]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class Spans(_Body):
-    """Whether to tell the best passages of each document."""
-
-    mode: Literal["enabled", "disabled"] = "enabled"
-
-
-class CohereBody(_Body):
-    """Cohere's v1 and v2, and what vLLM and others add to them."""
-
-    query: Annotated[Text, Field(description="What is asked.")]
-    documents: Annotated[
-        list[str | dict[str, Any]],
-        Field(
-            description="Texts, or objects, of which all text and number fields are read, or those of `rank_fields`."
-        ),
-    ]
-    model: Annotated[str | None, Field(description="What this server serves, or nothing.")] = None
-    top_n: Annotated[Count | None, Field(description="How many results to give; all without it.")] = None
-    return_documents: Annotated[bool | None, Field(description="Put the documents into the results.")] = None
-    max_tokens_per_doc: Annotated[Count | None, Field(description="Where a document is cut.")] = None
-    instruction: Annotated[str | None, Field(description="What relevant means, for models that follow it.")] = None
-    rank_fields: Annotated[list[str] | None, Field(description="Of objects: what is read.")] = None
-    raw_scores: Annotated[bool | None, Field(description="The model's own scores.")] = None
-    relevant_spans: Annotated[Spans | None, Field(description="Tell the best passages, where the model does.")] = None
-    max_chunks_per_doc: Annotated[Count | None, Field(description="Not used here; see warnings.")] = None
-    truncate_prompt_tokens: Annotated[Whole | None, Field(description="Not used here; see warnings.")] = None
-    priority: Annotated[Whole | None, Field(description="Not used here; see warnings.")] = None
-    user: Annotated[str | None, Field(description="Not used here; see warnings.")] = None
-
-
-class TEIBody(_Body):
-    """Text Embeddings Inference."""
-
-    query: Annotated[Text, Field(description="What is asked.")]
-    texts: Annotated[list[str], Field(description="What is reranked.")]
-    raw_scores: Annotated[bool, Field(description="The model's own scores.")] = False
-    return_text: Annotated[bool, Field(description="Put the texts into the results.")] = False
-    truncate: Annotated[bool | None, Field(description="`false`: refuse what is too long rather than cut it.")] = None
-    truncation_direction: Annotated[Literal["Right", "right"], Field(description="The end is what is cut.")] = "Right"
-
-
-NOT_USED = ("max_chunks_per_doc", "truncate_prompt_tokens", "priority", "user")
+__all__ = ["Call", "answer", "read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +154,7 @@ def _tei(body: TEIBody) -> Call:
 
 def answer(
     call: Call, response: RerankResponse, cut: frozenset[int] = frozenset(), public: Callable[[str], str] = str
-) -> Any:
+) -> CohereAnswer | list[TEIResult]:
     """Return the JSON of an answer in the shape of its call.
 
     Both shapes want a number for each document. Where nothing was scored (a blank document, a stand-in that keeps the
@@ -239,19 +178,20 @@ def answer(
     if call.tei:
         return [_tei_result(call, result, score) for result, score in zip(response, scores, strict=True)]
     usage = response.usage
+    meta: Meta = {"api_version": {"version": "2"}, "warnings": _warnings(call, response, truncated, public)}
     billed = {"input_tokens": usage.input_tokens, "search_units": usage.search_units}
-    told: dict[str, Any] = {
+    if known := {name: value for name, value in billed.items() if value is not None}:
+        meta["billed_units"] = known
+    body: CohereAnswer = {
         "id": str(uuid.uuid4()),
         "model": public_label(response.model),
         "results": [_cohere_result(call, result, score) for result, score in zip(response, scores, strict=True)],
-        "meta": {"api_version": {"version": "2"}, "warnings": _warnings(call, response, truncated, public)},
+        "meta": meta,
         "degraded": response.degraded,
     }
-    if known := {name: value for name, value in billed.items() if value is not None}:
-        told["meta"]["billed_units"] = known
     if usage.input_tokens is not None:
-        told["usage"] = {"total_tokens": usage.input_tokens}
-    return told
+        body["usage"] = {"total_tokens": usage.input_tokens}
+    return body
 
 
 def _warnings(call: Call, response: RerankResponse, truncated: list[int], public: Callable[[str], str]) -> list[str]:
@@ -275,17 +215,17 @@ def _scores(call: Call, response: RerankResponse) -> list[float]:
     return [least if each is None else each for each in scores]
 
 
-def _cohere_result(call: Call, result: RerankResult, score: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"index": result.index, "relevance_score": score}
+def _cohere_result(call: Call, result: RerankResult, score: float) -> CohereResult:
+    body: CohereResult = {"index": result.index, "relevance_score": score}
     if call.given is not None:
-        told["document"] = call.given[result.index]
+        body["document"] = call.given[result.index]
     if call.spans and result.spans:
-        told["relevant_spans"] = [{"start": each.start, "end": each.end, "score": each.score} for each in result.spans]
-    return told
+        body["relevant_spans"] = [{"start": each.start, "end": each.end, "score": each.score} for each in result.spans]
+    return body
 
 
-def _tei_result(call: Call, result: RerankResult, score: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"index": result.index, "score": score}
+def _tei_result(call: Call, result: RerankResult, score: float) -> TEIResult:
+    body: TEIResult = {"index": result.index, "score": score}
     if call.given is not None:
-        told["text"] = call.given[result.index]
-    return told
+        body["text"] = call.given[result.index]
+    return body
