@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .command import FAILED, NAME, SPEC, Command, integer_from, number_from, spec_from
-from .terminal import say
+from .terminal import BAR_OPTIONS, say
 
 if TYPE_CHECKING:
     from ..serving.batch import Done
@@ -78,25 +77,29 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """Tells a person how far it is; a log or a pipe gets nothing."""
+    """Shows a person how far it is; a log or a pipe gets nothing."""
 
     def __init__(self) -> None:
-        self._started, self._before = time.perf_counter(), 0
-        self._shown = False
+        self._before = 0
+        self._bar: Any = None
 
     def __call__(self, done: Done, parts: int) -> None:
         rows = done.reranked + done.set_aside
-        if not self._shown:
+        if self._bar is None:
+            if not sys.stderr.isatty():
+                return
+            from tqdm import tqdm
+
             self._before = rows  # from an earlier run
-        self._shown = True
-        if sys.stderr.isatty():
-            speed = (rows - self._before) / (time.perf_counter() - self._started)
-            told = f"{done.parts}/{parts} parts, {rows:,} rows, {done.set_aside:,} set aside, {speed:.1f} rows/s"
-            print(f"\r{NAME}: {told}\033[K", end="", file=sys.stderr, flush=True)
+            self._bar = tqdm(total=parts, initial=done.parts, desc=NAME, unit="part", **BAR_OPTIONS)
+        speed = (rows - self._before) / max(self._bar.format_dict["elapsed"], 1e-3)
+        self._bar.set_postfix_str(f"{rows:,} rows, {done.set_aside:,} set aside, {speed:.1f} rows/s", refresh=False)
+        self._bar.update(done.parts - self._bar.n)
+        self._bar.refresh()
 
     def end(self) -> None:
-        if self._shown and sys.stderr.isatty():
-            print(file=sys.stderr)
+        if self._bar is not None:
+            self._bar.close()
 
 
 COMMAND = Command(

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from ..core.redaction import one_line
 
-__all__ = ["columns", "counted", "json_text", "printable", "progress", "say"]
+__all__ = ["BAR_OPTIONS", "columns", "counted", "json_text", "printable", "progress", "say"]
 
 
 printable = one_line
@@ -62,17 +62,29 @@ def counted() -> Iterator[Callable[[str, int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    begun: dict[str, tuple[float, int]] = {}
+    from tqdm import tqdm
 
-    def show(what: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        since, before = begun.setdefault(what, (now, done))
-        left = (now - since) / (done - before) * (total - done) if done > before else None
-        bar = "━" * (24 * done // total)
-        told = "" if left is None else f" {left:,.0f} s left"
-        print(f"\r\x1b[K{bar:<24} {done:,}/{total:,} {printable(what)[:50]}{told}", end="", file=sys.stderr, flush=True)
+    with contextlib.ExitStack() as bars:
+        shown: dict[str, Any] = {}
 
-    try:
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                bars.close()  # one line: the bar before is done
+                shown[what] = bars.enter_context(
+                    tqdm(
+                        total=total,
+                        initial=done,
+                        desc=printable(what)[:50],
+                        bar_format=_BAR,
+                        **BAR_OPTIONS,
+                        leave=False,
+                    )
+                )
+            shown[what].update(done - shown[what].n)
+
         yield show
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+_BAR = "{bar:24} {n:,}/{total:,} {desc}, {remaining} left"
+BAR_OPTIONS: dict[str, Any] = {"mininterval": 0, "dynamic_ncols": True}
+"""Of a tqdm bar: it shows every update, and is never wider than the terminal."""

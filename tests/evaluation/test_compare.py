@@ -456,7 +456,8 @@ def test_a_bar_for_a_person_only(monkeypatch, capsys):
         show("lexical", 5, 10)
     err = capsys.readouterr().err
     assert "5/10 lexical" in err
-    assert err.endswith("\r\x1b[K")
+    *_, last, after = err.split("\r")
+    assert (last.strip(), after) == ("", "")  # the line is cleared
 
 
 def test_a_folder_that_cannot_hold_answers(tmp_path):

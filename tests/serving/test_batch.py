@@ -79,6 +79,20 @@ def test_parquet(parquet, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("7 rows reranked into")
 
 
+def test_progress_is_shown_to_a_person_only(parquet, tmp_path, monkeypatch, capsys):
+    assert batch(parquet, tmp_path / "out") == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "out" / "_done" / "00000-00003.json").unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert batch(parquet, tmp_path / "out") == 0
+    shown = capsys.readouterr().err.split("\r")
+    first, last = shown[1], shown[-1]
+    assert "3/4" in first
+    assert "4/4" in last
+    assert "7 rows, 0 set aside, " in last
+    assert last.endswith(" rows/s]\n")
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_folder_of_jsonl(tmp_path, kind):
     (tmp_path / "in").mkdir()
