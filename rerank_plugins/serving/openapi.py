@@ -51,7 +51,9 @@ def description(models: Sequence[str], limits: Limits, *, key: bool, instruction
     cohere["model"] = {"enum": [*models, None], "description": cohere["model"]["description"]}
     if not instructions:
         cohere["instruction"] = {"type": "null", "description": "What is served here follows none."}
-    cohere["documents"]["maxItems"] = tei["texts"]["maxItems"] = limits.max_documents
+    # The limit is of every list in a body: they are counted as they arrive, before anybody knows their names.
+    for items in (cohere["documents"], tei["texts"], cohere["rank_fields"]["anyOf"][0]):
+        items["maxItems"] = limits.max_documents
     closed: dict[str, Any] = {"security": [{"key": []}]} if key else {}
     paths: dict[str, Any] = {path: {"post": _rerank(path) | closed} for path in RERANK}
     for path in ("/healthz", "/health"):

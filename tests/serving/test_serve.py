@@ -479,6 +479,13 @@ def test_a_body_of_which_no_length_is_told_is_cut_too(client):
     assert "0.1 MB" in told(answer)
 
 
+def test_the_limit_of_every_list_is_described(client):
+    answer = post(client, documents=[{"a": "cat"}], rank_fields=["a"] * (LIMITS.max_documents + 1))
+    assert answer.status_code == 413
+    body = client.get("/openapi.json").json()["components"]["schemas"]["CohereBody"]["properties"]
+    assert body["rank_fields"]["anyOf"][0]["maxItems"] == body["documents"]["maxItems"] == LIMITS.max_documents
+
+
 def test_an_endless_body_is_cut(url):
     with connected(url) as endless:
         endless.sendall(HEAD.encode() + b"content-length: 100000000000\r\n\r\n" + b"x" * 1_000)
