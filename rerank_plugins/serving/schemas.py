@@ -31,8 +31,12 @@ __all__ = [
     "schemas",
 ]
 
-Text = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
-"""Not blank; the reranker itself refuses a blank one."""
+_VISIBLE = (
+    r"[^\x00-\x20\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u1680\u17b4-\u17b5"
+    r"\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]"
+)
+"""What is not blank below U+10000, by the rule of the reranker, which is the one that refuses a blank query."""
+Text = Annotated[str, Field(json_schema_extra={"pattern": _VISIBLE})]
 
 _Integral = BeforeValidator(
     lambda given: int(given) if isinstance(given, float) and given.is_integer() else given  # 5.0 is an integer in JSON

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,7 @@ from virtual_time import virtually
 from rerank_plugins import load_reranker
 from rerank_plugins.core import AuthenticationFailed, RateLimited, Rejected, TransientError
 from rerank_plugins.core.errors import BadResponse, DeadlineExceeded
+from rerank_plugins.core.text import is_blank
 from rerank_plugins.reranker import Reranker
 from rerank_plugins.serving.connections import Connections
 from rerank_plugins.serving.limits import Limits
@@ -484,6 +486,13 @@ def test_the_limit_of_every_list_is_described(client):
     assert answer.status_code == 413
     body = client.get("/openapi.json").json()["components"]["schemas"]["CohereBody"]["properties"]
     assert body["rank_fields"]["anyOf"][0]["maxItems"] == body["documents"]["maxItems"] == LIMITS.max_documents
+
+
+def test_the_described_pattern_of_a_query_is_the_rerankers_rule(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    pattern = re.compile(schemas["CohereBody"]["properties"]["query"]["pattern"])
+    characters = [chr(each) for each in range(0x10000) if not 0xD800 <= each < 0xE000]
+    assert [each for each in characters if bool(pattern.search(each)) is is_blank(each)] == []
 
 
 def test_an_endless_body_is_cut(url):
