@@ -1,4 +1,8 @@
-"""The server uses other packages through what they export: no name with an underscore, nothing from an inner module."""
+"""The server uses other packages through what they export: no name with an underscore, nothing from an inner module.
+
+Stricter than tests/test_private_names.py in two things: where a package lists its exports, a name from an inner module has to be
+among them (uvicorn exports its supervisor, and no protocol); and no argument is passed by a private name.
+"""
 
 from __future__ import annotations
 
