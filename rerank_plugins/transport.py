@@ -289,7 +289,8 @@ class HTTPXTransport:
             BadResponse: The unpacked reply is larger than `limit` bytes.
             ConfigError: The address, a header, a proxy, the certificates or a value of the body cannot be used at all.
         """
-        await prepare(url)
+        if url.startswith("https") not in _prepared:
+            await prepare(url)
         import httpx
 
         self._url = shown = url.partition("?")[0]

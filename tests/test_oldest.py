@@ -32,8 +32,8 @@ def oldest() -> list[str]:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["langchain"], *extras["llama-index"]]
     assert all(">=" in each for each in wanted)
-    # The host frameworks want a newer pydantic than the package does, so theirs is taken.
-    return [each.replace(">=", "==") for each in wanted if not each.startswith("pydantic")]
+    # The host frameworks want a newer pydantic and tqdm than the package does, so theirs are taken.
+    return [each.replace(">=", "==") for each in wanted if not each.startswith(("pydantic", "tqdm"))]
 
 
 @pytest.mark.slow  # two minutes: an environment, and the tests of adapters, contract and core in it

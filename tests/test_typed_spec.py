@@ -97,7 +97,7 @@ BEYOND_A_SCHEMA = [
     ({"cascade": {"stages": ["lexical", "embedded"], "keep": [3, 2]}}, "cascade must have one number in keep"),
     ({"use": "lexical", "fuse": {"with": "retrieval", "weights": [1]}}, "fuse must have 2 numbers in weights"),
     ({"use": "lexical", "long_documents": {"tokens": 9, "overlap": 9}}, "long_documents must have an overlap"),
-    ({"use": "lexical", "cache": {"path": "x"}}, "cache has a path, which belongs to kind 'disk'"),
+    ({"use": "lexical", "cache": {"path": "x"}}, r"cache\.path belongs to kind 'disk'"),
     ({"use": "lexical", "instruction": "newest first"}, "lexical cannot follow an instruction"),
     ({"use": "lexical", "fallback": ["lexicla"]}, "no backend( or named reranker)? 'lexicla'. Did you mean 'lexical'"),
     ({"use": "lexical", "fallback": [None]}, "holds None"),

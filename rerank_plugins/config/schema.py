@@ -194,7 +194,10 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
             values[option] = _nested(value, settings, _at(path, option), inside)
     cascade, kind = settings.get("cascade"), None
     if cascade is None:
-        kind = _backend_class(settings, path)
+        use = settings.get("use")
+        if not use or not isinstance(use, str):
+            raise _no_backend(use, path)
+        kind = backend_class(use.partition(":")[0])
     elif isinstance(cascade, Mapping):
         _check_cascade(settings, path)
     if SHARED & settings.keys():
@@ -239,14 +242,11 @@ def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return inherited
 
 
-def _backend_class(settings: Mapping[str, Any], path: str) -> type[Backend]:
-    use = settings.get("use")
-    if not use:
-        wrong = "an empty string" if use == "" else described(use)
-        raise ConfigError(f"{_at(path, 'use')} must name a backend, such as use = 'embedded', got {wrong}.")
-    if not isinstance(use, str):
-        raise ConfigError(f"{_at(path, 'use')} must be a string, got {described(use)}.")
-    return backend_class(use.partition(":")[0])
+def _no_backend(use: Any, path: str) -> ConfigError:
+    if use:
+        return ConfigError(f"{_at(path, 'use')} must be a string, got {described(use)}.")
+    wrong = "an empty string" if use == "" else described(use)
+    return ConfigError(f"{_at(path, 'use')} must name a backend, such as use = 'embedded', got {wrong}.")
 
 
 def _backend(kind: type[Backend], settings: Mapping[str, Any], path: str) -> BackendSpec:

@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import model_validator
+from pydantic import AfterValidator, ValidationInfo
 
 from ..core.call import record_event
 from ..core.errors import ConfigError, clause
@@ -42,6 +42,12 @@ MAX_ENTRIES = 100_000
 """Scores (of a listwise backend: lists); about 40 MB in memory."""
 
 
+def _of_disk(path: str | os.PathLike[str], info: ValidationInfo) -> str | os.PathLike[str]:
+    if info.data.get("kind") == "memory":
+        raise refused("belongs to kind 'disk': a memory cache has no file")
+    return path
+
+
 class CacheOptions(PolicyOptions):
     """Where scores that were paid for once are kept."""
 
@@ -49,17 +55,11 @@ class CacheOptions(PolicyOptions):
     """`memory`: of this process. `disk`: in a SQLite file that processes of one machine share."""
     max_entries: Count = MAX_ENTRIES
     """Scores that are kept (of a listwise backend: lists); the oldest are dropped first."""
-    path: FilePath | None = None
+    path: Annotated[FilePath, AfterValidator(_of_disk)] | None = None
     """The file of a `disk` cache; without it, one in the user's cache folder. In a configuration file a relative path
     counts from that file's folder."""
     ttl_s: Seconds | None = None
     """Seconds that a score is kept; `None` is for ever."""
-
-    @model_validator(mode="after")
-    def _path_of_a_file(self) -> Self:
-        if self.path is not None and self.kind != "disk":
-            raise refused("has a path, which belongs to kind 'disk': a memory cache has no file")
-        return self
 
     def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
         """Return `scorer` with a cache of its scores."""

@@ -405,7 +405,7 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage:
         ({"size": 3}, "max_entries"),
         ({"max_entries": 0}, "at least 1"),
         ({"ttl_s": -1}, "seconds above 0"),
-        ({"path": "/tmp/x"}, "^cache has a path, which belongs to kind 'disk'"),
+        ({"path": "/tmp/x"}, r"^cache\.path belongs to kind 'disk'"),
         ({"kind": "disk", "path": 7}, "path of a file"),
     ],
 )

@@ -373,7 +373,8 @@ def test_a_killed_batch_goes_on(parquet, tmp_path):
             killed.kill()
         vendor.reset()
         assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 0
-        assert QUERIES[0] not in [request.body["query"] for request in vendor.requests]
+        whole = [request.body for request in vendor.requests if request.body is not None]  # the kill may cut one off
+        assert QUERIES[0] not in [body["query"] for body in whole]
     assert [row["id"] for row in written(tmp_path / "out")] == list(range(7))
 
 
