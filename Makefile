@@ -38,8 +38,11 @@ AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 OV_CPU_MAX_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL
 LOCAL := $(patsubst %,tests/engine/test_%.py,causal_lm export listwise makers onnx runtimes sentence_transformers dynamic_batching special_tokens) \
 	tests/test_embedded.py tests/test_families.py tests/test_golden.py tests/contract/test_backends.py
 
+# Only these files hold tests that ask a clock; to collect all takes half a minute more.
+CLOCK = $(shell grep -rlE --include='test_*.py' 'mark\.alone' tests)
+
 test: .venv/.dev lint ## lint, types and the test suite
-	$(BIN)/python -m pytest -m "alone and not slow"  # one process first: it leaves the bytecode of the tests for the others
+	$(BIN)/python -m pytest -m "alone and not slow" $(CLOCK)  # one process first: it leaves the bytecode of the tests for the others
 	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=10 -m "not slow and not alone"  # half of the time is waiting
 
 test-all: .venv/.dev ## the tests that take minutes, or an environment of their own

@@ -159,7 +159,7 @@ def test_the_time_is_linear(unit: str, end: str) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("end", ["", "1"])
+@pytest.mark.parametrize("end", ["", pytest.param("1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("unit", UNITS)
 def test_four_times_the_text_takes_about_four_times_the_time(unit: str, end: str) -> None:
     """Quadratic work would take sixteen times as long. CPU time of this thread, so that other programs count less."""

@@ -78,14 +78,20 @@ def _against(
             "transform": [{"filter": "datum.front"}],
             "encoding": {"color": _colour(comparison)},
         },
-        {
-            "mark": {"type": "point", "filled": True, "size": 380, "opacity": 1, "fill": PAGE, "strokeWidth": 2.5},
-            "transform": [{"filter": "!datum.front"}],
-            "encoding": {"stroke": _colour(comparison)},
-        },
-        {**_numbers(PAGE), "transform": [{"filter": "datum.front"}]},
-        {**_numbers(TEXT), "transform": [{"filter": "!datum.front"}]},
     ]
+    numbers = [{**_numbers(PAGE), "transform": [{"filter": "datum.front"}]}]
+    if not all(
+        point["front"] for point in points
+    ):  # a layer without points would be a nameless mark to a screen reader
+        layers.append(
+            {
+                "mark": {"type": "point", "filled": True, "size": 380, "opacity": 1, "fill": PAGE, "strokeWidth": 2.5},
+                "transform": [{"filter": "!datum.front"}],
+                "encoding": {"stroke": _colour(comparison)},
+            }
+        )
+        numbers.append({**_numbers(TEXT), "transform": [{"filter": "!datum.front"}]})
+    layers += numbers
     if budget is not None and (scale != "log" or budget > 0):
         layers.append(
             {

@@ -67,6 +67,13 @@ def test_no_chart_of_costs_without_a_price():
     assert "undefined" not in html(comparison).split("<script")[0]
 
 
+def test_a_chart_without_points_off_the_front_has_no_layer_for_them():
+    """A screen reader would meet a mark without a name."""
+    latency = charts(compare(dataset(), ["lexical"], depths=()))["latency"]
+    assert "!datum.front" not in json.dumps(latency)
+    assert "datum.front" in json.dumps(latency)
+
+
 def test_there_is_room_for_the_numbers_of_lines_that_end_together():
     depth = charts(compare(dataset(), ["passthrough"] * 9, depths=(2, 5)))["depth"]
     (label,) = depth["layer"][-1]["data"]["values"]
