@@ -46,7 +46,9 @@ def test_the_newest_python_that_is_here(tmp_path: Path, wheel: Path) -> None:
     if here is None:
         pytest.skip(f"no newer Python is on this machine: {', '.join(NEWER)}")
     environment = Environment(tmp_path, here)
-    environment.install(f"{wheel}[all,calibration,evaluation,serve]", "hypothesis>=6.100", "langchain-classic>=1.0")
+    environment.install(
+        f"{wheel}[all,calibration,cohere-aws,evaluation,serve]", "hypothesis>=6.100", "langchain-classic>=1.0"
+    )
     environment.tests(
         *("-m", "not slow and not alone", "-k", " and ".join(f"not {each}" for each in OTHERS)),
         *("--ignore", str(ROOT / "tests/adapters/test_langchain_retriever.py")),

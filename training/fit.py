@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from features import FOLDER, PreparedQuery, collection, mined, unit
+from features import FOLDER, Asked, collection, mined, unit
 
 from rerank_plugins.engine.late_interaction.passage_cache import TokenVectors
 from rerank_plugins.engine.late_interaction.scoring import ScoreWeights
@@ -32,21 +32,21 @@ FLOOR, SATURATION, BY_LENGTH, LENGTH = 1.0, 1.2, 0.75, 110.0
 class Case:
     """What the score of a query's candidates is made of."""
 
-    asked: PreparedQuery
+    asked: Asked
     rarity: np.ndarray
     best: np.ndarray
     cosine: np.ndarray
     lexical: np.ndarray
 
     def scores(self, power: float, cosine: float, lexical: float) -> np.ndarray:
-        """Return the candidates' scores (the formula of `rerank_plugins.engine.evidence.PreparedQuery`)."""
+        """Return the candidates' scores (the formula of `rerank_plugins.engine.late_interaction.scoring.PreparedQuery`)."""
         weights = np.where(self.rarity > 0, np.maximum(self.rarity, 1e-3) ** power, 0.0)
         weights = weights if weights.any() else np.ones_like(weights)
         return self.best @ (weights / weights.sum()) + cosine * self.cosine + lexical * self.lexical
 
 
 def cases(
-    asked: list[PreparedQuery], found: dict[str, np.ndarray] | None, table: TokenVectors | None, background: np.ndarray
+    asked: list[Asked], found: dict[str, np.ndarray] | None, table: TokenVectors | None, background: np.ndarray
 ) -> Iterator[Case]:
     """Yield each query with the parts of its candidates' scores."""
     encoder = PairTokenizer(FOLDER / "tokenizer.json")
@@ -79,7 +79,7 @@ def cases(
         yield Case(each, rarity[ids], best, cosine, lexical)
 
 
-def ndcg(scores: np.ndarray, asked: PreparedQuery, k: int = 10) -> float:
+def ndcg(scores: np.ndarray, asked: Asked, k: int = 10) -> float:
     """Return nDCG@k; candidates that may be relevant are left out."""
     labels = np.array(asked.labels)
     sure = labels >= 0
