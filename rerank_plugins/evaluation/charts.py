@@ -80,9 +80,8 @@ def _against(
         },
     ]
     numbers = [{**_numbers(PAGE), "transform": [{"filter": "datum.front"}]}]
-    if not all(
-        point["front"] for point in points
-    ):  # a layer without points would be a nameless mark to a screen reader
+    # A layer without points would be a mark without a name to a screen reader.
+    if not all(point["front"] for point in points):
         layers.append(
             {
                 "mark": {"type": "point", "filled": True, "size": 380, "opacity": 1, "fill": PAGE, "strokeWidth": 2.5},
