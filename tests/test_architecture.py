@@ -274,3 +274,16 @@ def test_house_words(file):
     forbidden = NOT_OUR_WORDS | NOT_FOR_USERS if room(file) in FOR_USERS else NOT_OUR_WORDS
     wrong = [each for each in public(file) if words(each) & forbidden]
     assert wrong == [], f"{name(file)}: DESIGN.md, Words"
+
+
+def test_tests_that_ask_a_clock_stand_where_make_looks_for_them():
+    """`make test` collects them from the files that name the mark, and leaves them out everywhere else."""
+    tests = Path(__file__).parent
+    marked = [
+        file
+        for folder in (tests, ROOT)
+        for file in folder.rglob("*.py")
+        if "mark." + "alone" in file.read_text("utf-8")
+    ]
+    assert marked
+    assert [file.name for file in marked if not file.name.startswith("test_") or not file.is_relative_to(tests)] == []

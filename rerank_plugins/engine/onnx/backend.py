@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...core.devices import devices
 from ...core.errors import ConfigError
@@ -102,25 +102,14 @@ class OnnxCrossEncoder(OnnxBackend):
     capabilities = Capabilities(scale="logit")
     runtimes = ("onnxruntime", "openvino")
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        max_tokens: int | None = None,
-        batch_tokens: int | None = None,
-        device: str | Sequence[str] | None = None,
-        runtime: str | None = None,
-        dtype: str | None = None,
-    ) -> None:
-        """Point at a folder; `max_tokens` counts query, document and special tokens together.
+    def __init__(self, folder: Path | str, *, max_tokens: int | None = None, **options: Any) -> None:
+        """Point at a folder; `max_tokens` counts query, document and special tokens together. For the others see `OnnxBackend`.
 
         Raises:
             ConfigError: It is no model's, or a value is not offered.
             MissingExtra: The runtime is not installed.
         """
-        super().__init__(
-            folder, max_tokens=max_tokens, batch_tokens=batch_tokens, device=device, runtime=runtime, dtype=dtype
-        )
+        super().__init__(folder, max_tokens=max_tokens, **options)
         self._warned = False
         self.capabilities = Capabilities(scale="logit", max_tokens=self.shared_model.limits.longest(max_tokens))
 
