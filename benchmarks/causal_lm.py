@@ -1,11 +1,16 @@
-"""A reranking language model side by side with sentence-transformers on the same weights, prompts and documents, in turn.
+"""Compare a reranking language model with sentence-transformers on the same weights, prompts and documents.
 
-A Qwen3 of 0.53 billion parameters (24 layers, 1,024 wide, the vocabulary of Qwen3; random weights: no hub is needed) is
-made in a temporary folder. 8 documents of lognormal length (median 110 words, sigma 0.7, clipped to 20-380) out of
-Python's own manual, drawn anew for every round, since what padding costs depends on the draw; the prompt is
-Qwen3-Reranker's. sentence-transformers runs them as one left-padded batch. Each contender has a process of its own, so
-that its peak memory is its own; they answer in turn. `python benchmarks/causal_lm.py [float32 | bfloat16 [LAYERS]]`; prints each
-round, the sums, their ratio, peak memory and the largest difference of scores.
+    python benchmarks/causal_lm.py [float32 | bfloat16 [LAYERS]]
+
+The model is a Qwen3 of 0.53 billion parameters (24 layers, 1,024 wide, the vocabulary of Qwen3) with random weights,
+made in a temporary folder, so no hub is needed. The 8 documents have a lognormal length (median 110 words, sigma 0.7,
+clipped to 20-380) and come from Python's own manual. They are drawn again for every round, because the cost of padding
+depends on the draw. The prompt is Qwen3-Reranker's. sentence-transformers runs the documents as one left-padded batch.
+Each contender has its own process, so that its peak memory is its own; the two take turns. Prints each round, the sums,
+their ratio, peak memory and the largest difference of scores.
+
+Time on two cores: minutes in bfloat16 with AVX-512; several times as long without.
+Install: pip install -e '.[sentence-transformers]'
 """
 
 import json
@@ -24,31 +29,31 @@ QUERY = "how does the import system find and load a module"
 CHAT = (
     "{{ '<|im_start|>system\\nJudge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\\n<|im_start|>user\\n<Instruct>: Given a web '
-    "search query, retrieve relevant passages that answer the query\\n<Query>: ' + messages[0].content + '\\n<Document>: ' "
-    "+ messages[1].content + '<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"
+    "search query, retrieve relevant passages that answer the query\\n<Query>: ' + messages[0].content "
+    "+ '\\n<Document>: ' + messages[1].content + '<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"
 )
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-def topics() -> str:
+def manual_text() -> str:
     return " ".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
 
 
 def texts(count: int, seed: int) -> list[str]:
-    words = topics().split()
-    chance = random.Random(seed)
-    made = []
+    words = manual_text().split()
+    generator = random.Random(seed)
+    documents = []
     for _ in range(count):
-        size = int(min(380, max(20, chance.lognormvariate(4.7, 0.7))))  # e ** 4.7 is 110
-        first = chance.randrange(len(words) - size)
-        made.append(" ".join(words[first : first + size]))
-    return made
+        size = int(min(380, max(20, generator.lognormvariate(4.7, 0.7))))  # e ** 4.7 is 110
+        first = generator.randrange(len(words) - size)
+        documents.append(" ".join(words[first : first + size]))
+    return documents
 
 
-def model(folder: Path, dtype: str, layers: str) -> None:
-    """Write weights and a byte-level tokenizer with Qwen's pattern and marks."""
+def write_model(folder: Path, dtype: str, layers: str) -> None:
+    """Write random weights, and a byte-level tokenizer with Qwen's pattern and special tokens."""
     import torch
     from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
     from tokenizers.models import BPE
@@ -62,10 +67,10 @@ def model(folder: Path, dtype: str, layers: str) -> None:
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        [topics(), "yes\nno\n" * 50], BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, show_progress=False)
+        [manual_text(), "yes\nno\n" * 50], BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, show_progress=False)
     )
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    tokenizer.add_tokens([AddedToken(each, special=False, normalized=False) for each in ("<think>", "</think>")])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in ("<think>", "</think>")])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=8192,
@@ -84,12 +89,12 @@ def model(folder: Path, dtype: str, layers: str) -> None:
         max_position_embeddings=8192,
         tie_word_embeddings=True,
     )
-    made = Qwen3ForCausalLM(config)
-    print(f"{sum(each.numel() for each in made.parameters()) / 1e6:.0f} million parameters", flush=True)
-    made.to(getattr(torch, dtype)).save_pretrained(folder)
+    model = Qwen3ForCausalLM(config)
+    print(f"{sum(weights.numel() for weights in model.parameters()) / 1e6:.0f} million parameters", flush=True)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
 
 
-def theirs(folder: str, dtype: str) -> Callable[[list[str]], list[float]]:
+def load_sentence_transformers(folder: str, dtype: str) -> Callable[[list[str]], list[float]]:
     import torch
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
@@ -101,30 +106,30 @@ def theirs(folder: str, dtype: str) -> Callable[[list[str]], list[float]]:
         model_kwargs={"dtype": getattr(torch, dtype)},
         processor_kwargs={"chat_template": CHAT},
     )
-    yes, no = (transformer.tokenizer.convert_tokens_to_ids(each) for each in ("yes", "no"))
+    yes, no = (transformer.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
     peer = CrossEncoder(modules=[transformer, LogitScore(yes, no)], device="cpu", activation_fn=torch.nn.Identity())
 
     def predict(documents: list[str]) -> list[float]:
-        return peer.predict([(QUERY, each) for each in documents], show_progress_bar=False).tolist()
+        return peer.predict([(QUERY, document) for document in documents], show_progress_bar=False).tolist()
 
     return predict
 
 
-def ours(folder: str, dtype: str) -> Callable[[list[str]], list[float]]:
+def load_rerank_plugins(folder: str, dtype: str) -> Callable[[list[str]], list[float]]:
     from rerank_plugins import load_reranker
 
     reranker = load_reranker(f"qwen3:{folder}", device="cpu", dtype=dtype)
 
     def rerank(documents: list[str]) -> list[float]:
-        found = sorted(reranker.rerank(QUERY, documents), key=lambda result: result.index)
-        return [float(each.raw_score) for each in found]
+        results = sorted(reranker.rerank(QUERY, documents), key=lambda result: result.index)
+        return [float(result.raw_score) for result in results]
 
     return rerank
 
 
-def contender(name: str, folder: str, dtype: str) -> None:
-    """Answer each line on stdin: documents as JSON, then seconds, scores and the peak of memory as JSON."""
-    score = {"theirs": theirs, "ours": ours}[name](folder, dtype)
+def run_contender(name: str, folder: str, dtype: str) -> None:
+    """Read a line of JSON with documents; write one with seconds, scores and peak memory. Repeat until stdin ends."""
+    score = {"theirs": load_sentence_transformers, "ours": load_rerank_plugins}[name](folder, dtype)
     for line in sys.stdin:
         documents = json.loads(line)
         started = time.perf_counter()
@@ -138,7 +143,7 @@ def main(dtype: str = "bfloat16", layers: str = "24") -> None:
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own: a child begins with the peak of its parent.
+        # In its own process, because a child process inherits the peak memory of its parent.
         subprocess.run([sys.executable, __file__, "model", folder, dtype, layers], check=True)
         workers = {
             name: subprocess.Popen(
@@ -151,40 +156,40 @@ def main(dtype: str = "bfloat16", layers: str = "24") -> None:
             for name in ("theirs", "ours")
         }
 
-        def asked(name: str, documents: list[str]) -> dict:
+        def measure(name: str, documents: list[str]) -> dict:
             worker = workers[name]
             worker.stdin.write(json.dumps(documents) + "\n")
             worker.stdin.flush()
             return json.loads(worker.stdout.readline())
 
-        told: dict[str, list[dict]] = {name: [] for name in workers}
+        replies: dict[str, list[dict]] = {name: [] for name in workers}
         for name in workers:
-            asked(name, texts(COUNT, seed=0)[:2])
+            measure(name, texts(COUNT, seed=0)[:2])
         for seed in range(1, ROUNDS + 1):
             documents = texts(COUNT, seed)
             for name in workers:
-                told[name].append(asked(name, documents))
-            pair = [told[name][-1]["seconds"] * 1000 for name in workers]
-            words = sorted(len(each.split()) for each in documents)
+                replies[name].append(measure(name, documents))
+            pair = [replies[name][-1]["seconds"] * 1000 for name in workers]
+            words = sorted(len(document.split()) for document in documents)
             print(f"{pair[0]:8.0f} ms {pair[1]:8.0f} ms   x{pair[0] / pair[1]:.2f}   {words} words", flush=True)
         for worker in workers.values():
             worker.stdin.close()
             worker.wait()
-    sums = {name: sum(each["seconds"] for each in told[name]) for name in workers}
+    sums = {name: sum(reply["seconds"] for reply in replies[name]) for name in workers}
     print(f"{ROUNDS} times {COUNT} documents, {dtype}")
     titles = {"theirs": "sentence-transformers, one left-padded batch", "ours": "qwen3, shared prefix, no padding"}
     for name, title in titles.items():
-        speed, peak = sums["theirs"] / sums[name], max(each["peak"] for each in told[name])
+        speed, peak = sums["theirs"] / sums[name], max(reply["peak"] for reply in replies[name])
         print(f"{title:46}{sums[name] * 1000 / ROUNDS:8.0f} ms a call   x{speed:.2f}   peak {peak:.0f} MB")
-    theirs, ours = (np.array([each["values"] for each in told[name]]) for name in workers)
+    theirs, ours = (np.array([reply["values"] for reply in replies[name]]) for name in workers)
     print(f"largest difference of scores {np.abs(theirs - ours).max():.5f}, standard deviation {theirs.std():.3f}")
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments[:1] == ["model"]:
-        model(Path(arguments[1]), *arguments[2:])
+        write_model(Path(arguments[1]), *arguments[2:])
     elif arguments[:1] in (["theirs"], ["ours"]):
-        contender(*arguments)
+        run_contender(*arguments)
     else:
         main(*arguments)

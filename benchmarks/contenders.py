@@ -1,7 +1,14 @@
-"""One reranker in a process of its own, which answers one line of JSON with another: see local.py.
+"""One reranker in its own process, which answers each line of JSON with another. `local.py` starts these processes.
 
-python benchmarks/contenders.py NAME FOLDER. In: {"query", "documents"}. Out, first: {"load_s"}; then each time {"ms", "scores",
-"peak_mb"}: milliseconds from texts to scores, raw scores in the order given, the process's largest resident memory so far.
+    python benchmarks/contenders.py NAME FOLDER
+
+NAME is one of CONTENDERS, or "spec SPEC" for a reranker of this package.
+
+Input: {"query", "documents"}. Output: first {"load_s"}, then {"ms", "scores", "peak_mb"} for every input: milliseconds
+from texts to scores, raw scores in the order of the documents, and the largest resident memory of the process so far.
+
+Time: as long as its input lasts; `local.py` says how long a whole run takes.
+Install: pip install -e '.[test]', or the package of the contender NAME.
 """
 
 import contextlib
@@ -18,32 +25,38 @@ from pathlib import Path
 
 LONGEST = 512
 Rank = Callable[[str, list[str]], list[float]]
+"""Function from a query and documents to raw scores, in the order of the documents."""
 
 
-def ours(spec: object) -> Rank:
+def load_ours(spec: object) -> Rank:
     from rerank_plugins import load_reranker
 
     reranker = load_reranker(spec)
     reranker.warmup()
 
     def rank(query: str, documents: list[str]) -> list[float]:
-        found = reranker.rerank(query, documents)
-        return [result.raw_score for result in sorted(found, key=lambda result: result.index)]
+        response = reranker.rerank(query, documents)
+        scores = [0.0] * len(documents)
+        for position, result in enumerate(response):
+            # A document without a score stands after all others, in the order of the answer.
+            scores[result.index] = -1e6 - position if result.raw_score is None else result.raw_score
+        return scores
 
     return rank
 
 
-def unseen(spec: str) -> Rank:
-    rank, count = ours(spec), iter(range(10**9))
+def load_ours_without_cache(spec: str) -> Rank:
+    """Number the documents of all calls, so that no cached passage vector is ever used."""
+    rank, count = load_ours(spec), iter(range(10**9))
     return lambda query, documents: rank(query, [f"{next(count)} {document}" for document in documents])
 
 
-def predict(folder: str, **more: object) -> Rank:
+def load_sentence_transformers(folder: str, **options: object) -> Rank:
     import torch
     from sentence_transformers import CrossEncoder
 
-    more = more or {"model_kwargs": {"dtype": torch.float32}}
-    model = CrossEncoder(folder, local_files_only=True, device="cpu", **more)
+    options = options or {"model_kwargs": {"dtype": torch.float32}}
+    model = CrossEncoder(folder, local_files_only=True, device="cpu", **options)
     identity = torch.nn.Identity()
 
     def rank(query: str, documents: list[str]) -> list[float]:
@@ -53,10 +66,10 @@ def predict(folder: str, **more: object) -> Rank:
     return rank
 
 
-def flashrank(folder: str) -> Rank:
+def load_flashrank(folder: str) -> Rank:
     from flashrank import Ranker, RerankRequest
 
-    # Its layout: a folder in its cache with a name that it knows, and the ONNX file under the name of that model.
+    # FlashRank reads a folder of its cache with the name of a model that it supports, and that model's ONNX file.
     cache, name = Path(tempfile.mkdtemp()), "ms-marco-TinyBERT-L-2-v2"
     (cache / name).mkdir()
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
@@ -66,13 +79,13 @@ def flashrank(folder: str) -> Rank:
 
     def rank(query: str, documents: list[str]) -> list[float]:
         passages = [{"id": index, "text": document} for index, document in enumerate(documents)]
-        found = {each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query, passages))}
-        return [math.log(found[index] / (1 - found[index])) for index in range(len(documents))]
+        chances = {row["id"]: float(row["score"]) for row in ranker.rerank(RerankRequest(query, passages))}
+        return [math.log(chances[index] / (1 - chances[index])) for index in range(len(documents))]
 
     return rank
 
 
-def fastembed(folder: str) -> Rank:
+def load_fastembed(folder: str) -> Rank:
     from fastembed.common.model_description import ModelSource
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
@@ -83,19 +96,19 @@ def fastembed(folder: str) -> Rank:
     return lambda query, documents: list(model.rerank(query, documents))
 
 
-def rerankers(folder: str) -> Rank:
+def load_rerankers(folder: str) -> Rank:
     from rerankers import Reranker
 
     model = Reranker(folder, model_type="cross-encoder", device="cpu", dtype="float32", verbose=0)
 
     def rank(query: str, documents: list[str]) -> list[float]:
-        found = {each.doc_id: float(each.score) for each in model.rank(query, documents).results}
-        return [found[index] for index in range(len(documents))]
+        scores = {result.doc_id: float(result.score) for result in model.rank(query, documents).results}
+        return [scores[index] for index in range(len(documents))]
 
     return rank
 
 
-def flag_embedding(folder: str) -> Rank:
+def load_flag_embedding(folder: str) -> Rank:
     from flag_embedding import FlagReranker
 
     model = FlagReranker(folder, use_fp16=False, devices="cpu", max_length=LONGEST)
@@ -103,52 +116,56 @@ def flag_embedding(folder: str) -> Rank:
 
 
 CONTENDERS: dict[str, Callable[[str], Rank]] = {
-    "sentence-transformers predict": predict,
-    "sentence-transformers OpenVINO": lambda folder: predict(folder, backend="openvino"),
-    "FlagEmbedding": flag_embedding,
-    "rerankers": rerankers,
-    "FlashRank": flashrank,
-    "fastembed": fastembed,
-    "ours, sentence-transformers (torch)": lambda folder: ours(
+    "sentence-transformers predict": load_sentence_transformers,
+    "sentence-transformers OpenVINO": lambda folder: load_sentence_transformers(folder, backend="openvino"),
+    "FlagEmbedding": load_flag_embedding,
+    "rerankers": load_rerankers,
+    "FlashRank": load_flashrank,
+    "fastembed": load_fastembed,
+    "ours, sentence-transformers (torch)": lambda folder: load_ours(
         {"use": f"sentence-transformers:{folder}", "device": "cpu"}
     ),
-    "ours, onnx float32": lambda folder: ours(f"onnx:{folder}"),
-    "ours, onnx dtype auto": lambda folder: ours({"use": f"onnx:{folder}", "dtype": "auto"}),
-    "ours, onnx dtype int8": lambda folder: ours({"use": f"onnx:{folder}", "dtype": "int8"}),
-    "ours, embedded, documents not seen": lambda _: unseen("embedded"),
-    "ours, embedded, documents seen": lambda _: ours("embedded"),
-    "ours, embedded:fast, not seen": lambda _: unseen("embedded:fast"),
+    "ours, onnx float32": lambda folder: load_ours(f"onnx:{folder}"),
+    "ours, onnx float32 on OpenVINO": lambda folder: load_ours({"use": f"onnx:{folder}", "runtime": "openvino"}),
+    "ours, onnx dtype auto": lambda folder: load_ours({"use": f"onnx:{folder}", "dtype": "auto"}),
+    "ours, onnx dtype int8": lambda folder: load_ours({"use": f"onnx:{folder}", "dtype": "int8"}),
+    "ours, embedded, documents not seen": lambda _: load_ours_without_cache("embedded"),
+    "ours, embedded, documents seen": lambda _: load_ours("embedded"),
+    "ours, embedded:fast, not seen": lambda _: load_ours_without_cache("embedded:fast"),
 }
 
 
 def peak_mb() -> float:
-    """Return the largest resident memory of this process; `ru_maxrss` starts at what its parent had."""
+    """Return the largest resident memory of this process, in MiB.
+
+    Linux has it in /proc. There `ru_maxrss` would start at the value of the parent process.
+    """
     with contextlib.suppress(OSError):
-        told = Path("/proc/self/status").read_text("utf-8")
-        return int(told.split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on a Mac
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts in bytes
 
 
 def main() -> None:
     _, name, folder = sys.argv
     warnings.simplefilter("ignore")
-    # What the packages print is not for the pipe.
-    answers = os.fdopen(os.dup(1), "w")
+    # The packages print to stdout. Send that to stderr, and keep the pipe for the replies.
+    pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     started = time.perf_counter()
-    rank = CONTENDERS[name](folder)
+    rank = load_ours(name.removeprefix("spec ")) if name.startswith("spec ") else CONTENDERS[name](folder)
     rank("warm", ["up"])
 
-    def answer(**told: object) -> None:
-        print(json.dumps(told), file=answers, flush=True)
+    def reply(**values: object) -> None:
+        print(json.dumps(values), file=pipe, flush=True)
 
-    answer(load_s=time.perf_counter() - started)
+    reply(load_s=time.perf_counter() - started)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         started = time.perf_counter()
-        scores = rank(asked["query"], asked["documents"])
-        took = (time.perf_counter() - started) * 1000
-        answer(ms=took, scores=scores, peak_mb=peak_mb())
+        scores = rank(request["query"], request["documents"])
+        milliseconds = (time.perf_counter() - started) * 1000
+        reply(ms=milliseconds, scores=scores, peak_mb=peak_mb())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,13 @@
-"""What the core costs a call: `passthrough` on 100 documents, sync and async. Prints medians in milliseconds."""
+"""Measure what the core adds to a call: `passthrough` on 100 documents, sync against async, in milliseconds.
+
+    python benchmarks/core.py
+
+`passthrough` does no work, so the whole time of a call is the core's: validation, the background loop, sorting. Prints
+the median and the 5th and 95th percentile of 2,000 calls.
+
+Time on two cores: five seconds, 15 on a busy machine.
+Install: pip install -e .
+"""
 
 import asyncio
 import statistics
@@ -11,12 +20,12 @@ documents = [f"document {number} says something short" for number in range(100)]
 reranker = load_reranker("passthrough")
 
 
-def told(name: str, times: list[float]) -> None:
+def show(name: str, times: list[float]) -> None:
     quantiles = statistics.quantiles(times, n=20)
     print(f"{name:6} median {statistics.median(times):.3f} ms a call [p5 {quantiles[0]:.3f}, p95 {quantiles[-1]:.3f}]")
 
 
-def sync() -> list[float]:
+def time_sync_calls() -> list[float]:
     times = []
     for _ in range(CALLS):
         started = time.perf_counter()
@@ -25,7 +34,7 @@ def sync() -> list[float]:
     return times
 
 
-async def asynchronous() -> list[float]:
+async def time_async_calls() -> list[float]:
     times = []
     for _ in range(CALLS):
         started = time.perf_counter()
@@ -35,5 +44,5 @@ async def asynchronous() -> list[float]:
 
 
 print(f"core: passthrough, {len(documents)} documents, {CALLS} calls")
-told("sync", sync())
-told("async", asyncio.run(asynchronous()))
+show("sync", time_sync_calls())
+show("async", asyncio.run(time_async_calls()))

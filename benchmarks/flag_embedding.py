@@ -1,7 +1,9 @@
-"""FlagEmbedding's `FlagReranker` by its own file; the package as a whole does not import beside transformers 5.24.
+"""FlagEmbedding's `FlagReranker` for `contenders.py`, imported without the package's `__init__` files.
 
-Its `__init__` files also import a MiniCPM model, which imports `transformers.modeling_attn_mask_utils`, gone in transformers 5.24
-(FlagEmbedding 1.4.2, November 2026). So the packages on the way are entered without their `__init__`.
+The `__init__` files of FlagEmbedding 1.4.2 (November 2026) also import a MiniCPM model. That one imports
+`transformers.modeling_attn_mask_utils`, which transformers 5.24 no longer has.
+
+Install: pip install FlagEmbedding==1.4.2
 """
 
 import sys

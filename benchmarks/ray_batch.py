@@ -1,10 +1,14 @@
-"""`rerank-plugins batch` from S3 to S3, in one process and on Ray: the same answers, nothing lost when a worker dies, faster.
+"""Compare `rerank-plugins batch` from S3 to S3 in one process and on Ray: same answers, no lost rows, and speed.
 
     python benchmarks/ray_batch.py [--lexical 2000] [--embedded 200]
 
-Rows of 50 candidates as Parquet on a SeaweedFS of this machine. Ray has two CPUs and actors of half a CPU each: one, two, and
-two of which one is killed half-way. Exits with 1 if an order differs, a score differs by more than 1e-5, a row is lost or
-doubled, or two actors are less than 1.3 times as fast as one with `lexical`, which is plain Python.
+The input is rows of 50 candidates as Parquet, on a SeaweedFS server on this machine. Ray has two CPUs and actors of
+half a CPU each: one actor, two, and two of which one is killed half-way. Exits with 1 if an order differs, a score
+differs by more than 1e-5, a row is lost or doubled, or two actors are less than 1.3 times as fast as one with
+`lexical`, which is plain Python.
+
+Time on two cores: about ten minutes.
+Install: pip install -e '.[ray,demo-s3]' psutil
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "object_stora
 
 from s3_server import KEYS, S3Server
 
-from rerank_plugins.serving.batch import Done, Job, in_one_process, run
+from rerank_plugins.serving.batch import BatchCounts, BatchJob, in_one_process, run
 
 CANDIDATES = 50
 WORDS = [
@@ -37,11 +41,11 @@ WORDS = [
 ]
 
 
-def questions(count: int) -> pa.Table:
-    chance = random.Random(7)
+def make_rows(count: int) -> pa.Table:
+    generator = random.Random(7)
 
     def text(words: int) -> str:
-        return " ".join(chance.choices(WORDS, k=words))
+        return " ".join(generator.choices(WORDS, k=words))
 
     rows = [
         {"id": number, "query": text(6), "documents": [text(60) for _ in range(CANDIDATES)]} for number in range(count)
@@ -49,44 +53,45 @@ def questions(count: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def timed(job: Job, way: Any, kill_at: int | None = None) -> tuple[Done, float, float]:
-    """Run a job; when so many parts are done, kill a worker.
+def run_job(job: BatchJob, way: Any, kill_at: int | None = None) -> tuple[BatchCounts, float, float]:
+    """Run a job, and kill a worker when `kill_at` parts are done.
 
-    Returns what came of it, the seconds, and the rows a second once a tenth of the parts were done: a cluster's actors
-    take seconds to start, which a long job does not notice.
+    Returns:
+        The result, the seconds, and the rows per second after the first tenth of the parts. The actors of a cluster
+        take seconds to start, which does not matter for a long job.
     """
     started, killed = time.perf_counter(), [kill_at is None]
     warm: list[tuple[float, int]] = []
 
-    def told(done: Done, parts: int) -> None:
+    def on_progress(done: BatchCounts, parts: int) -> None:
         if not warm and done.parts >= parts // 10:
             warm.append((time.perf_counter(), done.reranked))
         if not killed[0] and done.parts >= kill_at:
             killed[0] = True
             kill_a_worker()
 
-    done = run(job, way, told)
+    done = run(job, way, on_progress)
     ended = time.perf_counter()
     ((since, before),) = warm
     return done, ended - started, (done.reranked - before) / (ended - since)
 
 
 def kill_a_worker() -> None:
-    for each in psutil.Process().children(recursive=True):
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "MapWorker" in " ".join(each.cmdline()):
-                each.kill()
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
                 return
-    raise SystemExit("There was no worker to kill.")
+    raise SystemExit("No worker process is running that could be killed.")
 
 
-def same(files: pafs.FileSystem, one: str, other: str, count: int) -> bool:
-    """Compare two outputs row by row."""
+def outputs_agree(files: pafs.FileSystem, one: str, other: str, count: int) -> bool:
+    """Return whether two outputs have the same rows, orders and scores."""
     tables = [pq.read_table(path, filesystem=files).sort_by("id").to_pylist() for path in (one, other)]
     if [[row["id"] for row in table] for table in tables] != [list(range(count))] * 2:
         return False
     return all(
-        [each["index"] for each in mine["reranked"]] == [each["index"] for each in theirs["reranked"]]
+        [result["index"] for result in mine["reranked"]] == [result["index"] for result in theirs["reranked"]]
         and all(
             abs(a["raw_score"] - b["raw_score"]) <= 1e-5
             for a, b in zip(mine["reranked"], theirs["reranked"], strict=True)
@@ -96,10 +101,10 @@ def same(files: pafs.FileSystem, one: str, other: str, count: int) -> bool:
 
 
 def measure(files: pafs.FileSystem, reranker: str, count: int) -> bool:
-    """Run all four ways over `count` rows and print a line for each."""
+    """Run all four variants over `count` rows, print a line for each, and return whether all passed."""
     from rerank_plugins.serving.ray_data import on_ray
 
-    pq.write_table(questions(count), f"bench/{reranker}/in.parquet", filesystem=files)
+    pq.write_table(make_rows(count), f"bench/{reranker}/in.parquet", filesystem=files)
     parts = 40
     good, speed = True, {}
     for name, actors, kill_at in (
@@ -109,13 +114,13 @@ def measure(files: pafs.FileSystem, reranker: str, count: int) -> bool:
         ("two actors, one killed", 2, parts // 2),
     ):
         output = f"bench/{reranker}/{name.replace(' ', '-').replace(',', '')}"
-        job = Job(f"s3://bench/{reranker}/in.parquet", f"s3://{output}", reranker, rows_per_part=count // parts)
+        job = BatchJob(f"s3://bench/{reranker}/in.parquet", f"s3://{output}", reranker, rows_per_part=count // parts)
         way = functools.partial(on_ray, actors=actors, num_cpus=0.5) if actors else in_one_process
-        done, took, speed[name] = timed(job, way, kill_at)
-        agrees = same(files, f"bench/{reranker}/one-process", output, count)
+        done, seconds, speed[name] = run_job(job, way, kill_at)
+        agrees = outputs_agree(files, f"bench/{reranker}/one-process", output, count)
         good &= agrees and done.reranked == count
         print(
-            f"{reranker:8} {name:22} {took:6.1f} s, {speed[name]:7.1f} rows/s once started  "
+            f"{reranker:8} {name:22} {seconds:6.1f} s, {speed[name]:7.1f} rows/s once started  "
             f"{'same order and scores' if agrees else 'DIFFERS'}, {done.reranked:,} rows",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""The demo's first stage, BM25, as a retriever of either framework; and how each is asked, with a reranker behind it."""
+"""BM25, the first stage of the demo, as a retriever of LangChain and of LlamaIndex, with a reranker behind it."""
 
 import warnings
 
@@ -24,17 +24,15 @@ class LangChainBM25(BaseRetriever):
     k: int = CANDIDATES
 
     def _get_relevant_documents(self, query, *, run_manager):
-        return [
-            Document(collection.texts[at], id=collection.ids[at], metadata={"title": collection.titles[at]})
-            for at, _ in collection.search(query, self.k)
-        ]
+        best = [(collection.ids[index], collection.texts[index]) for index, _ in collection.search(query, self.k)]
+        return [Document(text, id=name, metadata={"title": collection.titles[name]}) for name, text in best]
 
 
 class LlamaIndexBM25(LlamaRetriever):
     def _retrieve(self, query_bundle: QueryBundle):
         return [
-            NodeWithScore(node=TextNode(id_=collection.ids[at], text=collection.texts[at]), score=score)
-            for at, score in collection.search(query_bundle.query_str, CANDIDATES)
+            NodeWithScore(node=TextNode(id_=collection.ids[index], text=collection.texts[index]), score=score)
+            for index, score in collection.search(query_bundle.query_str, CANDIDATES)
         ]
 
 
@@ -49,4 +47,4 @@ def ask_llama_index(reranker):
         llm=MockLLM(max_tokens=32),
         node_postprocessors=[RerankPostprocessor(reranker=reranker, top_n=10)],
     )
-    return lambda question: [found.node.node_id for found in engine.query(question).source_nodes]
+    return lambda question: [item.node.node_id for item in engine.query(question).source_nodes]

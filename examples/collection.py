@@ -1,4 +1,4 @@
-"""A test collection, its BM25 first stage, and the two figures that rankings are judged by."""
+"""A test collection with its first stage, BM25, and the two metrics of a ranking: nDCG and MRR."""
 
 import math
 from pathlib import Path
@@ -12,13 +12,12 @@ DATA = Path(__file__).parent / "data" / "nq_qed"
 
 
 class Collection(Files):
-    """corpus.jsonl, queries.tsv and qrels.txt of a folder, under BM25."""
+    """The corpus.jsonl, queries.tsv and qrels.txt of a folder, searched with BM25."""
 
     def __init__(self, folder: Path = DATA) -> None:
         super().__init__(folder)
         self.ids = list(self.documents)
         self.texts = list(self.documents.values())
-        self.titles = [text.partition("\n")[0] for text in self.texts]
         self._bm25 = BM25(self.texts)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
@@ -29,11 +28,11 @@ class Collection(Files):
         """Return nDCG@k of a ranking of document ids (gain: the grade; discount: log2)."""
         grades = {document: max(grade, 0) for document, grade in self.grades.get(query, {}).items()}
         best = sorted(grades.values(), reverse=True)
-        ideal = sum(gain / math.log2(place + 2) for place, gain in enumerate(best[:k]))
-        got = sum(grades.get(document, 0) / math.log2(place + 2) for place, document in enumerate(ranked[:k]))
-        return got / ideal if ideal else 0.0
+        ideal = sum(gain / math.log2(rank + 2) for rank, gain in enumerate(best[:k]))
+        dcg = sum(grades.get(document, 0) / math.log2(rank + 2) for rank, document in enumerate(ranked[:k]))
+        return dcg / ideal if ideal else 0.0
 
     def mrr(self, query: str, ranked: list[str], k: int = 10) -> float:
-        """Return 1 / the place of the first relevant document among k, or 0."""
+        """Return 1 / the rank of the first relevant document among the first k, or 0."""
         grades = self.grades.get(query, {})
-        return next((1 / place for place, document in enumerate(ranked[:k], 1) if grades.get(document, 0) > 0), 0.0)
+        return next((1 / rank for rank, document in enumerate(ranked[:k], 1) if grades.get(document, 0) > 0), 0.0)

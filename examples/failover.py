@@ -1,6 +1,6 @@
-"""What a chain's user sees while the vendors behind its reranker die one after another. Offline: they are local servers.
+"""What the user of a chain sees while its vendors fail one after another. Offline: the vendors are local servers.
 
-The chain asks cohere, then jina-api, then the model in the wheel, then keeps the retriever's order: in a second at most.
+The chain uses cohere, then jina-api, then the embedded model, then the order of the retriever; at most one second.
 
 pip install 'rerank-plugins[langchain,cohere]'
 """
@@ -15,7 +15,7 @@ from rerank_plugins.langchain import RerankRetriever
 from rerank_plugins.testing.script import Hang, Status
 from rerank_plugins.testing.vendors import VENDORS
 
-# Here every answer is shown; a log gets one warning a minute.
+# All answers are printed here. In a log, there is one warning per minute.
 logging.getLogger("rerank_plugins").setLevel(logging.ERROR)
 
 
@@ -35,25 +35,25 @@ with VENDORS["cohere"]() as cohere, VENDORS["jina-api"]() as jina:
     second = {"use": "jina-api", "base_url": jina.url, "api_key": jina.key, "breaker": breaker}
     spec = {"use": "cohere", "base_url": cohere.url, "api_key": cohere.key, "breaker": breaker}
     with load_reranker(spec, deadline=1.0, fallback=[second, "embedded", "passthrough"]) as reranker:
-        reranker.warmup()  # so that the model in the wheel is ready when it is needed
+        reranker.warmup()  # so that the embedded model is loaded before it is needed
         chain = RerankRetriever(retriever=Shelf(), reranker=reranker, top_n=2, on_response=show)
 
         def ask(title):
             print(f"\n{title}")
             return chain.invoke("what makes the tides?")[0].metadata.get("rerank_degraded", False)
 
-        ask("1. Everybody is well")
+        ask("1. All vendors answer")
         cohere.always(Status(429, {"retry-after": "7"}))
-        ask("2. cohere wants seven seconds of quiet: jina-api answers")
+        ask("2. cohere asks to wait seven seconds: jina-api answers")
         cohere.reset()
         cohere.always(Hang())
-        ask("3. cohere never answers: jina-api does, after cohere's share of the second")
+        ask("3. cohere does not answer: jina-api answers after cohere's share of the second")
         ask("4. cohere failed twice and its breaker is open: jina-api answers at once")
         jina.always(Status(503))
-        ask("5. jina-api dies too: the model in the wheel answers")
+        ask("5. jina-api fails too: the embedded model answers")
         cohere.reset()
-        while ask("6. cohere is back, and found when its half second is over"):
+        while ask("6. cohere is up again, and is used when its breaker has been open for half a second"):
             pass
         stats = reranker.stats()
-        told = {name: stats[name] for name in ("calls", "degraded", "failed", "answered_by")}
-        print("\nA health endpoint reads:", told)
+        health = {name: stats[name] for name in ("calls", "degraded", "failed", "answered_by")}
+        print("\nA health endpoint returns:", health)

@@ -1,4 +1,4 @@
-"""Reranking inside LanceDB: one table, hybrid search, the reranker as LanceDB's own would stand there.
+"""Reranking in LanceDB: a hybrid search of one table, with the reranker in place of one of LanceDB's.
 
 pip install 'rerank-plugins[object-storage]'
 """

@@ -1,4 +1,4 @@
-"""A LangChain agent whose search tool reranks. The model here plays a script; put yours in its place.
+"""A LangChain agent whose search tool reranks. The chat model returns prepared messages; replace it by yours.
 
 pip install 'rerank-plugins[langchain]' langchain
 """
@@ -13,7 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from rerank_plugins.langchain import RerankRetriever
 
-store = InMemoryVectorStore(DeterministicFakeEmbedding(size=64))  # yours goes here
+store = InMemoryVectorStore(DeterministicFakeEmbedding(size=64))  # your vector store goes here
 store.add_documents(
     [
         Document("A refund takes five working days once the parcel is back.", metadata={"page": 12}),

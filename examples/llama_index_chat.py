@@ -1,4 +1,4 @@
-"""A LlamaIndex chat engine with a reranker between its retriever and the LLM. The LLM here repeats what it is given.
+"""A LlamaIndex chat engine with a reranker between its retriever and the LLM. The LLM here repeats its prompt.
 
 pip install 'rerank-plugins[llama-index]'
 """
@@ -24,5 +24,5 @@ chat = index.as_chat_engine(
 )
 for question in ("how long does a refund take?", "and where are parcels sent from?"):
     answer = chat.chat(question)
-    for found in answer.source_nodes:
-        print(f"{found.score:.3f} {found.text}")
+    for node in answer.source_nodes:
+        print(f"{node.score:.3f} {node.text}")

@@ -1,4 +1,4 @@
-"""LlamaIndex's own RetrieverEvaluator, without and with a reranker behind the retriever: 20 real questions, BM25's 20 best.
+"""LlamaIndex's RetrieverEvaluator without and with a reranker: 20 real questions, 20 candidates of BM25.
 
 pip install 'rerank-plugins[llama-index,evaluation]'
 """
@@ -21,8 +21,8 @@ collection = Collection()
 class BM25(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle):
         return [
-            NodeWithScore(node=TextNode(id_=collection.ids[at], text=collection.texts[at]), score=score)
-            for at, score in collection.search(query_bundle.query_str, CANDIDATES)
+            NodeWithScore(node=TextNode(id_=collection.ids[index], text=collection.texts[index]), score=score)
+            for index, score in collection.search(query_bundle.query_str, CANDIDATES)
         ]
 
 
@@ -33,9 +33,9 @@ async def evaluate(postprocessors):
         await evaluator.aevaluate(collection.queries[name], expected_ids=list(collection.grades[name]))
         for name in names
     ]
-    return {metric: statistics.mean(each.metric_vals_dict[metric] for each in results) for metric in METRICS}
+    return {metric: statistics.mean(result.metric_vals_dict[metric] for result in results) for metric in METRICS}
 
 
 for reranker in (None, *(sys.argv[1:] or ["lexical", "embedded"])):
-    found = asyncio.run(evaluate([RerankPostprocessor(reranker=reranker)] if reranker else None))
-    print(f"{reranker or 'BM25 alone':14}" + "".join(f"{metric} {value:.3f}  " for metric, value in found.items()))
+    means = asyncio.run(evaluate([RerankPostprocessor(reranker=reranker)] if reranker else None))
+    print(f"{reranker or 'BM25 alone':14}" + "".join(f"{metric} {value:.3f}  " for metric, value in means.items()))

@@ -1,4 +1,4 @@
-"""A reranking stage in a Ray Data pipeline: rows of a query and its candidates in, the same rows with their order out.
+"""A reranking stage in a Ray Data pipeline: its rows hold a query and candidates, and get the reranked list.
 
 pip install 'rerank-plugins[ray]'
 python examples/ray_dataset.py

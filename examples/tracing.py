@@ -1,4 +1,4 @@
-"""What OpenTelemetry shows of one LangChain call whose vendor is busy at first: rerank → attempt 1 (429) → attempt 2 (200).
+"""OpenTelemetry spans of a LangChain call with a busy vendor: rerank → attempt 1 (429) → attempt 2 (200).
 
 pip install 'rerank-plugins[langchain,opentelemetry]' opentelemetry-sdk
 python examples/tracing.py
@@ -11,13 +11,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from rerank_plugins.langchain import RerankCompressor
-from rerank_plugins.testing.cohere_like import CohereLike  # a vendor on this machine; yours goes here
+from rerank_plugins.testing.cohere_like import CohereLike  # a local server in place of a vendor
 from rerank_plugins.testing.script import Status
 
 exporter = InMemorySpanExporter()  # an OTLPSpanExporter sends them to your collector
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(exporter))
-trace.set_tracer_provider(provider)
+tracer_provider = TracerProvider()
+tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(tracer_provider)
 
 documents = [Document("Bananas are yellow."), Document("A refund takes five working days.")]
 with CohereLike() as vendor:
@@ -27,11 +27,11 @@ with CohereLike() as vendor:
         compressor.compress_documents(documents, "how long does a refund take")
 
 spans = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time)
-names = {span.context.span_id: span for span in spans}
+span_of = {span.context.span_id: span for span in spans}
 for span in spans:
     depth, parent = 0, span.parent
     while parent is not None:
-        depth, parent = depth + 1, names[parent.span_id].parent
-    wanted = ("http.response.status_code", "gen_ai.usage.input_tokens", "rerank.outcome", "rerank.results")
-    told = ", ".join(f"{name}={span.attributes[name]}" for name in wanted if name in span.attributes)
-    print(f"{'  ' * depth}{span.name}  {told}")
+        depth, parent = depth + 1, span_of[parent.span_id].parent
+    shown = ("http.response.status_code", "gen_ai.usage.input_tokens", "rerank.outcome", "rerank.results")
+    attributes = ", ".join(f"{name}={span.attributes[name]}" for name in shown if name in span.attributes)
+    print(f"{'  ' * depth}{span.name}  {attributes}")

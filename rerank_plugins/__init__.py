@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import load_reranker
     from .core import (
+        AccessToken,
         AllBackendsFailed,
         AuthenticationFailed,
+        BackendCheck,
         BackendError,
         BadResponse,
+        CheckReport,
         ConfigError,
         DeadlineExceeded,
         InputError,
@@ -26,10 +29,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessToken",
     "AllBackendsFailed",
     "AuthenticationFailed",
+    "BackendCheck",
     "BackendError",
     "BadResponse",
+    "CheckReport",
     "ConfigError",
     "DeadlineExceeded",
     "InputError",
@@ -46,16 +52,22 @@ __all__ = [
     "load_reranker",
 ]
 
-_HOMES = {"load_reranker": "config", "Reranker": "reranker", "RerankResponse": "reranker", "RerankResult": "reranker"}
+_SUBMODULES = {
+    "load_reranker": "config",
+    "Reranker": "reranker",
+    "RerankResponse": "reranker",
+    "RerankResult": "reranker",
+}
+"""The submodules that define the public names. All other public names are in `core`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: importing the package itself costs next to nothing."""
+    """Import a public name at its first access, so that importing the package itself stays fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'core')}"), name)
+    value = getattr(import_module(f"{__name__}.{_SUBMODULES.get(name, 'core')}"), name)
     globals()[name] = value
     return value
 

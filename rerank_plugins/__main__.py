@@ -1,4 +1,4 @@
-"""`python -m rerank_plugins` is `rerank-plugins`."""
+"""Run the command line with `python -m rerank_plugins`, as `rerank-plugins` does."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""LangChain retrievers that return a given number of candidates: copies, through wrappers and compositions.
+"""Copies of LangChain retrievers that return a chosen number of candidates, through wrappers and compositions.
 
-LangChain has no common argument for that number. Vector stores take `k` in `search_kwargs`, other retrievers have a field
-(`k`, `top_k` and others) or a parameter of their method, wrappers hold a retriever and compositions hold several. The
-retrievers here are recognised by such fields and not by class, so that packages that are not installed need no import and
-a user's own classes work too.
+LangChain has no common argument for that number. Vector stores take `k` in `search_kwargs`, other retrievers have a
+field (`k`, `top_k` and others) or a parameter of their method, wrappers hold a retriever and compositions hold several.
+Retrievers are recognised by such fields and not by their class, so that packages that are not installed need no import,
+and classes of the user work too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.vectorstores import VectorStore
 from pydantic import BaseModel
 
-__all__ = ["warn_few", "with_count"]
+__all__ = ["warn_too_few_candidates", "with_fetch_k"]
 
 _log = logging.getLogger("rerank_plugins.langchain")
 
@@ -46,125 +46,131 @@ COUNT_PATHS = (
     ("body", "hits"),
     ("params", "limit"),
 )
-"""The same number, deeper in a field: set only where it is there already."""
-CUTS = ("top_n", "k")
-"""Fields of compressors and rerankers that cut what a retriever returned."""
-LARGEST_COMPOSITION = 100
-"""A list in a field that is longer holds a retriever's documents: looking through it at each call would take time."""
-WARN_EVERY_S = 60.0
+"""Paths to the number of results inside nested fields. The number is set only where the path exists."""
+LIMIT_FIELDS = ("top_n", "k")
+"""Fields of compressors and rerankers that limit the number of documents that they return."""
+MAX_CONTAINER_LENGTH = 100
+"""Longest list or mapping that is searched for retrievers. A longer one holds documents, and searching it takes time in
+every call."""
+WARNING_INTERVAL_S = 60.0
+"""Seconds between two warnings about one retriever."""
 
 
-def with_count(retriever: RetrieverLike, count: int, few: list[str], *, is_async: bool) -> RetrieverLike:
-    """Return `retriever` so that it returns `count` candidates: a copy where something had to be set.
+def with_fetch_k(retriever: RetrieverLike, count: int, advice: list[str], *, is_async: bool) -> RetrieverLike:
+    """Return a retriever that returns `count` candidates: a copy of `retriever` if a field must be set, else itself.
 
     Args:
-        retriever: Any retriever or runnable; neither it nor anything inside is changed.
-        count: How many candidates each source of documents is asked for.
-        few: Receives what to do for each part that cannot be asked for `count`, or may return fewer in spite of it. A
-            configurable retriever adds to it when it is called, since its fields are known only then.
-        is_async: Whether `ainvoke` will be called; only some retrievers take the number in both.
+        retriever: Any retriever or runnable; neither it nor anything inside it is changed.
+        count: Number of candidates that each source of documents must return.
+        advice: A list to which advice is appended: one phrase for each retriever that has no setting for the number, or
+            that may return fewer candidates anyway. A configurable retriever appends when it is called, because its
+            fields are known only then.
+        is_async: Whether `ainvoke` will be called; some retrievers take the number only in `invoke`.
     """
     if isinstance(retriever, DynamicRunnable):
-        return _Configured(retriever, count, few)
+        return _ConfigurableRetriever(retriever, count, advice)
     if isinstance(retriever, BaseRetriever):
-        return _Counting(retriever, count, few, is_async).copy()
+        return _RetrieverCopy(retriever, count, advice, is_async).make()
     if not _holds_retriever(retriever):
-        few.append(f"return more from {_name(retriever)}")
+        advice.append(f"return more from {_name(retriever)}")
         return retriever
 
-    def counted(part: Any) -> Any:
-        return with_count(part, count, few, is_async=is_async) if _holds_retriever(part) else part
+    def copy_part(part: Any) -> Any:
+        return with_fetch_k(part, count, advice, is_async=is_async) if _holds_retriever(part) else part
 
     if isinstance(retriever, RunnableSequence):
-        # Only the last step with a retriever yields the candidates; those before it may feed a query to it.
+        # Only the last step that holds a retriever returns the candidates. Earlier steps may retrieve too, to write the
+        # query of that step.
         last = max(index for index, step in enumerate(retriever.steps) if _holds_retriever(step))
-        steps = [counted(step) if index == last else step for index, step in enumerate(retriever.steps)]
+        steps = [copy_part(step) if index == last else step for index, step in enumerate(retriever.steps)]
         return retriever.model_copy(update={"first": steps[0], "middle": steps[1:-1], "last": steps[-1]})
     if isinstance(retriever, RunnableBranch):
-        branches = [(condition, counted(branch)) for condition, branch in retriever.branches]
-        return retriever.model_copy(update={"branches": branches, "default": counted(retriever.default)})
-    update = {name: _mapped(value, counted) for name, value in vars(retriever).items()}
+        branches = [(condition, copy_part(branch)) for condition, branch in retriever.branches]
+        return retriever.model_copy(update={"branches": branches, "default": copy_part(retriever.default)})
+    update = {name: _map_runnables(value, copy_part) for name, value in vars(retriever).items()}
     if isinstance(retriever, RunnableBindingBase):
-        update["kwargs"] = _raised(retriever.kwargs, count)
+        update["kwargs"] = _update_bound_arguments(retriever.kwargs, count)
     return cast("RunnableSerializable[str, list[Document]]", retriever).model_copy(update=update)
 
 
-class _Configured(Runnable[str, list[Document]]):
-    """A configurable retriever, whose fields are chosen at the call; the number is set after that."""
+class _ConfigurableRetriever(Runnable[str, list[Document]]):
+    """A configurable retriever: the configuration of the call sets its fields first, then `count` is set."""
 
-    def __init__(self, retriever: DynamicRunnable[str, list[Document]], count: int, few: list[str]) -> None:
+    def __init__(self, retriever: DynamicRunnable[str, list[Document]], count: int, advice: list[str]) -> None:
         self._retriever = retriever
         self._count = count
-        self._few = few
+        self._advice = advice
 
     def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:  # noqa: A002
-        chosen, config = self._retriever.prepare(config)
-        return with_count(chosen, self._count, self._few, is_async=False).invoke(input, config, **kwargs)
+        configured, config = self._retriever.prepare(config)
+        return with_fetch_k(configured, self._count, self._advice, is_async=False).invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:  # noqa: A002
-        chosen, config = self._retriever.prepare(config)
-        return await with_count(chosen, self._count, self._few, is_async=True).ainvoke(input, config, **kwargs)
+        configured, config = self._retriever.prepare(config)
+        return await with_fetch_k(configured, self._count, self._advice, is_async=True).ainvoke(input, config, **kwargs)
 
 
-class _Counting:
-    """One retriever and what has to be set on its copy."""
+class _RetrieverCopy:
+    """Collects the fields to set on the copy of one retriever, then makes the copy."""
 
-    def __init__(self, retriever: BaseRetriever, count: int, few: list[str], is_async: bool) -> None:
+    def __init__(self, retriever: BaseRetriever, count: int, advice: list[str], is_async: bool) -> None:
         self.retriever = retriever
         self.count = count
-        self.few = few
+        self.advice = advice
         self.is_async = is_async
         self.fields = vars(retriever)
         self.update: dict[str, Any] = {}
-        self.is_set = False
-        """Whether some field or inner retriever has taken the number."""
+        """The fields to set on the copy."""
+        self.count_is_set = False
+        """Whether the count was set in a field or in an inner retriever."""
 
-    def copy(self) -> RetrieverLike:
-        self._inner_retrievers()
-        self._own_fields()
-        self._search_kwargs()
+    def make(self) -> RetrieverLike:
+        self._set_inner_retrievers()
+        self._set_count_fields()
+        self._set_search_kwargs()
         for path in COUNT_PATHS:
-            self._deep_field(path)
+            self._set_nested_field(path)
         copied = self.retriever.model_copy(update=self.update) if self.update else self.retriever
-        return copied if self.is_set else self._through_the_call(copied)
+        return copied if self.count_is_set else self._bind_k(copied)
 
-    def _inner_retrievers(self) -> None:
-        def counted(part: Any) -> Any:
+    def _set_inner_retrievers(self) -> None:
+        def copy_part(part: Any) -> Any:
             if not _yields_documents(part) or not _holds_retriever(part):
                 return part
-            self.is_set = True
-            return with_count(part, self.count, self.few, is_async=self.is_async)
+            self.count_is_set = True
+            return with_fetch_k(part, self.count, self.advice, is_async=self.is_async)
 
         for name, value in self.fields.items():
-            changed = _mapped(value, counted)
+            changed = _map_runnables(value, copy_part)
             if changed is not value:
                 self.update[name] = changed
-        if not self.is_set:
+        if not self.count_is_set:
             return
-        # Our own retriever, inside another one: what it reranks has to cover what the outer one wants.
+        # A RerankRetriever inside another retriever must rerank at least as many as the outer one wants.
         fetch_k = self.fields.get("fetch_k")
         if isinstance(fetch_k, int) and fetch_k < self.count:
             self.update["fetch_k"] = self.count
         if isinstance(top_n := self.fields.get("top_n"), int) and top_n < self.count:
-            self.few.append(f"set top_n on {_name(self.retriever)}")
+            self.advice.append(f"set top_n on {_name(self.retriever)}")
         for value in self.fields.values():
             if not isinstance(value, Runnable):
-                self.few += [f"set {cut}" for cut in _cuts(value, self.count)]
+                self.advice += [f"set {limit}" for limit in _limits_below(value, self.count)]
 
-    def _own_fields(self) -> None:
+    def _set_count_fields(self) -> None:
         for name in COUNT_FIELDS:
             field = type(self.retriever).model_fields.get(name)
             value = self.fields.get(name)
             if field is None or isinstance(value, bool):
                 continue
             if isinstance(value, int) or (value is None and int in get_args(field.annotation)):
-                largest = min((each.le for each in field.metadata if hasattr(each, "le")), default=self.count)
+                bounds = [constraint.le for constraint in field.metadata if hasattr(constraint, "le")]
+                largest = min(bounds, default=self.count)
                 if largest < self.count:
-                    self.few.append(f"{name} on {_name(self.retriever)} is at most {largest}")
+                    self.advice.append(f"{name} on {_name(self.retriever)} is at most {largest}")
                 self.update[name] = min(self.count, largest)
-                self.is_set = True
+                self.count_is_set = True
 
-    def _search_kwargs(self) -> None:
+    def _set_search_kwargs(self) -> None:
         value = self.fields.get("search_kwargs", {})
         if not isinstance(value, Mapping):
             return
@@ -172,81 +178,88 @@ class _Counting:
         is_vector_store = isinstance(self.fields.get("vectorstore"), VectorStore)
         if is_vector_store and not self.update.keys() & COUNT_FIELDS:
             kwargs.setdefault("k", self.count)
-        # Several hits may belong to one document of a docstore, and a retriever with a `k` of its own chooses among the
-        # hits: there the larger number wins.
-        chooses = "docstore" in self.fields or "k" in self.update
+        # Two kinds of retrievers return only some of the hits: with a `docstore`, several hits may belong to one
+        # document, and with a field `k`, the retriever returns k of the hits. For them a larger number in search_kwargs
+        # stays as it is.
+        selects_among_hits = "docstore" in self.fields or "k" in self.update
         for name in COUNT_FIELDS:
             if isinstance(kwargs.get(name), int):
-                kwargs[name] = max(kwargs[name], self.count) if chooses else self.count
-                self.is_set = True
+                kwargs[name] = max(kwargs[name], self.count) if selects_among_hits else self.count
+                self.count_is_set = True
         if "docstore" in self.fields:
-            self.few.append(
+            self.advice.append(
                 f"set a larger k in search_kwargs of {_name(self.retriever)}, where hits of one document count once"
             )
-        # Maximal marginal relevance chooses k among fetch_k (20 by default): with no more than k it would choose nothing.
-        pool = kwargs.get("fetch_k", 20 if self.fields.get("search_type") == "mmr" else None)
-        if is_vector_store and isinstance(pool, int) and pool < self.count:
+        # Maximal marginal relevance selects k of fetch_k hits (20 by default): with fetch_k <= k it has no choice.
+        fetch_k = kwargs.get("fetch_k", 20 if self.fields.get("search_type") == "mmr" else None)
+        if is_vector_store and isinstance(fetch_k, int) and fetch_k < self.count:
             kwargs["fetch_k"] = 2 * self.count
         if kwargs != value:
             self.update["search_kwargs"] = kwargs
 
-    def _deep_field(self, path: tuple[str, ...]) -> None:
-        changed = _with_value(self.fields.get(path[0]), path[1:], self.count)
+    def _set_nested_field(self, path: tuple[str, ...]) -> None:
+        changed = _replace_at_path(self.fields.get(path[0]), path[1:], self.count)
         if changed is not None:
             self.update[path[0]] = changed
-            self.is_set = True
+            self.count_is_set = True
 
-    def _through_the_call(self, copied: BaseRetriever) -> RetrieverLike:
-        taken = [_takes_k(copied._get_relevant_documents)]
-        if self.is_async or taken == ["any"]:  # a guess is made for both ways of calling, or for none
-            taken.append(_takes_k(copied._aget_relevant_documents))
-        if not all(taken):
-            self.few.append(f"set k on {_name(copied)}")
+    def _bind_k(self, copied: BaseRetriever) -> RetrieverLike:
+        """Return `copied` with `k` bound as an argument of its calls, if its methods accept one."""
+        kinds = [_find_k_parameter(copied._get_relevant_documents)]
+        # With **kwargs it is unknown whether `k` reaches the search, so the async method must accept `k` too.
+        if self.is_async or kinds == ["keywords"]:
+            kinds.append(_find_k_parameter(copied._aget_relevant_documents))
+        if not all(kinds):
+            self.advice.append(f"set k on {_name(copied)}")
             return copied
-        if "any" in taken:
-            self.few.append(f"set k on {_name(copied)}, which seems to ignore the k that it is passed")
+        if "keywords" in kinds:
+            self.advice.append(f"set k on {_name(copied)}, which seems to ignore the argument k")
         return copied.bind(k=self.count)
 
 
-def _raised(kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Return bound arguments of a call with `k` and mmr's `fetch_k`, where they are bound, large enough."""
-    raised = dict(kwargs)
+def _update_bound_arguments(kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return bound arguments with `k` set to `count`, and `fetch_k` (of maximal marginal relevance) raised above it.
+
+    An argument that is not bound is not added.
+    """
+    updated = dict(kwargs)
     if "k" in kwargs:
-        raised["k"] = count
-    if isinstance(pool := kwargs.get("fetch_k"), int) and pool < count:
-        raised["fetch_k"] = 2 * count
-    return raised
+        updated["k"] = count
+    if isinstance(fetch_k := kwargs.get("fetch_k"), int) and fetch_k < count:
+        updated["fetch_k"] = 2 * count
+    return updated
 
 
-def _takes_k(method: Any) -> str | None:
-    """Return how a method takes `k`: as a parameter ("named"), among any others ("any"), or not at all (`None`)."""
+def _find_k_parameter(method: Any) -> str | None:
+    """Return "parameter" if `method` has a parameter `k`, "keywords" if it has only **kwargs, else `None`."""
     parameters = inspect.signature(method).parameters
     if "k" in parameters:
-        return "named"
-    return "any" if any(each.kind is each.VAR_KEYWORD for each in parameters.values()) else None
+        return "parameter"
+    has_keywords = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return "keywords" if has_keywords else None
 
 
-def _mapped(value: Any, change: Any, depth: int = 2) -> Any:
-    """Return `value` with every runnable in it changed; the same object where nothing was."""
+def _map_runnables(value: Any, change: Any, depth: int = 2) -> Any:
+    """Return `value` with each runnable in it replaced by `change(runnable)`; the same object if nothing changed."""
     if isinstance(value, Runnable):
         return change(value)
     if not _may_hold_runnables(value, depth):
         return value
     parts = value.values() if isinstance(value, Mapping) else value
-    changed = [_mapped(part, change, depth - 1) for part in parts]
+    changed = [_map_runnables(part, change, depth - 1) for part in parts]
     if all(map(lambda new, old: new is old, changed, parts)):
         return value
     return dict(zip(value, changed, strict=True)) if isinstance(value, Mapping) else type(value)(changed)
 
 
 def _may_hold_runnables(value: Any, depth: int) -> bool:
-    """Return whether to look into a container: one that is long or deep is a collection of documents or numbers."""
-    return depth > 0 and isinstance(value, list | tuple | Mapping) and len(value) <= LARGEST_COMPOSITION
+    """Return whether to search a container. A long or deep one is a collection of documents or numbers."""
+    return depth > 0 and isinstance(value, list | tuple | Mapping) and len(value) <= MAX_CONTAINER_LENGTH
 
 
 def _holds_retriever(runnable: Any) -> bool:
-    """Return whether a runnable is a retriever or is made of one."""
-    if isinstance(runnable, BaseRetriever | _Configured):
+    """Return whether a runnable is a retriever or contains one."""
+    if isinstance(runnable, BaseRetriever | _ConfigurableRetriever):
         return True
     if isinstance(runnable, RunnableBranch):
         parts: Iterator[Any] = iter([*(branch for _, branch in runnable.branches), runnable.default])
@@ -266,31 +279,31 @@ def _runnables(value: Any, depth: int = 2) -> Iterator[Runnable[Any, Any]]:
 
 
 def _yields_documents(runnable: Runnable[Any, Any]) -> bool:
-    """Return whether candidates may come from it: a chain that writes queries declares another output."""
+    """Return whether a runnable may return candidates. A chain that writes queries declares another output type."""
     try:
         return runnable.OutputType in (Any, list[Document])
-    except TypeError:  # a runnable without annotations says so like this
+    except TypeError:  # raised by a runnable without annotations
         return True
 
 
-def _cuts(compressor: Any, count: int) -> Iterator[str]:
-    """Yield which fields of a document compressor, or of those in its pipeline, leave fewer than `count`."""
+def _limits_below(compressor: Any, count: int) -> Iterator[str]:
+    """Yield the limit fields with a value below `count`: of a document compressor, and of those in its pipeline."""
     if not isinstance(compressor, BaseModel):
         return
-    for name in CUTS:
+    for name in LIMIT_FIELDS:
         if isinstance(value := getattr(compressor, name, None), int) and value < count:
             yield f"{name} on {type(compressor).__name__}"
     transformers = getattr(compressor, "transformers", None)
-    for each in transformers if isinstance(transformers, list | tuple) else ():
-        yield from _cuts(each, count)
+    for transformer in transformers if isinstance(transformers, list | tuple) else ():
+        yield from _limits_below(transformer, count)
 
 
-def _with_value(holder: Any, path: tuple[str, ...], count: int) -> Any:
-    """Return a copy of a mapping or model with the integer at `path` replaced; `None` where there is none."""
+def _replace_at_path(holder: Any, path: tuple[str, ...], count: int) -> Any:
+    """Return a copy of a mapping or model with `count` in place of the integer at `path`; `None` if there is none."""
     name, *rest = path
     inner = holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
     if rest:
-        inner = _with_value(inner, tuple(rest), count)
+        inner = _replace_at_path(inner, tuple(rest), count)
     elif isinstance(inner, int) and not isinstance(inner, bool):
         inner = count
     else:
@@ -307,22 +320,25 @@ def _name(runnable: Runnable[Any, Any]) -> str:
 
 
 _warned: dict[int, tuple[Any, float]] = {}
-"""When each retriever was last warned about: by `id`, with a weak reference, since ids are used again."""
+"""The last warning about each retriever, by the `id` of the retriever: a weak reference to it, and the time. The
+reference tells whether another object has the id now."""
 _warned_lock = threading.Lock()
-"""Guards `_warned`: retrievers are called from several threads."""
+"""Guards `_warned`, since retrievers are called from several threads."""
 
 
-def warn_few(retriever: RetrieverLike, count: int, got: int, few: list[str]) -> None:
-    """Log once a minute for each retriever that `got` candidates came where `count` were wanted."""
+def warn_too_few_candidates(retriever: RetrieverLike, count: int, received: int, advice: list[str]) -> None:
+    """Log a warning that `received` candidates came instead of `count`, at most once a minute for each retriever."""
     now = time.monotonic()
     with _warned_lock:
         reference, warned_at = _warned.get(id(retriever), (None, 0.0))
-        if reference is not None and reference() is retriever and now - warned_at < WARN_EVERY_S:
+        if reference is not None and reference() is retriever and now - warned_at < WARNING_INTERVAL_S:
             return
-        if len(_warned) >= 1024:
+        if len(_warned) >= 1024:  # bounds the memory; at worst a warning is repeated too early
             _warned.clear()
         _warned[id(retriever)] = weakref.ref(retriever), now
-    advice = "; ".join(dict.fromkeys(few))
     _log.warning(
-        "fetch_k asked for %d candidates, got %d: %s (this warning comes at most once a minute)", count, got, advice
+        "fetch_k is %d, but the retriever returned %d candidates: %s (this warning comes at most once a minute)",
+        count,
+        received,
+        "; ".join(dict.fromkeys(advice)),
     )

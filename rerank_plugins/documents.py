@@ -1,4 +1,4 @@
-"""The caller's arguments: which objects are lists of documents, and the request that is made of them."""
+"""Convert the arguments of a call: check that they are lists of documents, and build the request to the scorer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MappingView, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from .core._runtime.text_work import check_cancelled
 from .core.choices import described
 from .core.errors import InputError
-from .core.response import RerankResult
+from .core.response import DocumentT, DocumentT_co, RerankResult
 from .core.text import is_blank, sendable
-from .core.text_work import check_cancelled
 from .core.types import RerankRequest, Scores
-from .fields import Fields, read
+from .structured_documents import Fields, read_fields
 
 __all__ = [
     "Batch",
@@ -30,27 +30,27 @@ __all__ = [
 T = TypeVar("T")
 
 BLANK = "blank: there is no text to score"
-_UNCHECKED = 64
-"""Documents that are handled from one look at whether the caller still waits to the next; long texts look inside."""
+_CHECK_EVERY = 64
+"""Documents between two calls of `check_cancelled`. Work on one long text calls it too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a call takes a list of, in the words of its errors."""
+    """Texts for the errors of `as_list`: what an argument must be, and what to pass instead of a wrong value."""
 
     name: str
-    """Of the argument."""
+    """Name of the argument."""
     items: str
-    """What the list holds, in the plural."""
+    """What the list must hold, in the plural."""
     rows: str
-    """What to pass instead of a table; `{table}` and `{rows}` stand for it and for its rows."""
+    """Advice for a table; `{table}` and `{rows}` are replaced by expressions for the table and its rows."""
     one: str
-    """What to pass instead of a string, a mapping, or something that is not iterable."""
+    """Advice for a string, a mapping, or a value that is not iterable."""
     instead: Mapping[str, str] = field(default_factory=dict)
-    """What to do instead, by the name of a class that was passed."""
+    """Advice by the name of the value's class."""
 
     def instead_of(self, value: Any) -> str | None:
-        """Return what to do instead of passing `value`."""
+        """Return the advice for the class of `value`, or `None`."""
         return next((self.instead[name] for name in _class_names(value) if name in self.instead), None)
 
 
@@ -75,7 +75,8 @@ _TABLES = {
     ("pyarrow", "RecordBatch"): ("batch", "batch.to_pylist()"),
     ("pyarrow", "RecordBatchReader"): ("reader.read_all()", "reader.read_all().to_pylist()"),
 }
-"""Tables, by package and class, and how to get at their rows: iterating over one gives columns or their names."""
+"""Tables by package and class, with expressions for the table and its rows. Iterating over a table yields its
+columns."""
 _LANGCHAIN = (
     "LangChain",
     "pass document.page_content, or rerank Documents with rerank_plugins.langchain.RerankCompressor",
@@ -89,29 +90,29 @@ _FRAMEWORKS = {
     ("llama_index", "NodeWithScore"): _LLAMA_INDEX,
     ("llama_index", "BaseNode"): _LLAMA_INDEX,
 }
-"""Objects of the host frameworks, by package and base class: who makes them, and what to pass instead."""
+"""Documents of the host frameworks by package and base class: name of the framework, and what to pass instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RerankCall:
-    """The arguments of one call of `Reranker.rerank`, as the caller gave them."""
+class RerankCall(Generic[DocumentT_co]):
+    """The arguments of one call of `Reranker.rerank`."""
 
     query: str
-    documents: Iterable[Any]
+    documents: Iterable[DocumentT_co]
     top_n: int | None = None
-    """`None` is the reranker's own."""
+    """`None` is the reranker's own `top_n`."""
     instruction: str | None = None
-    """`None` is the reranker's own."""
+    """`None` is the reranker's own instruction."""
     retrieval_scores: Iterable[float] | None = None
     score_threshold: float | None = None
-    """In place of the reranker's own; whoever gives it has checked it (`reranker.check_threshold`)."""
+    """`None` is the reranker's own. The caller has checked it with `reranker.check_threshold`."""
 
 
 def as_list(items: Any, expected: Expected = DOCUMENTS) -> list[Any]:
-    """Return the items of any iterable that has an order, as a new list.
+    """Return the items of an iterable with an order as a new list.
 
     Raises:
-        InputError: It is no such iterable; the message names its type and what to pass instead.
+        InputError: `items` is not iterable or has no order. The message names its type, and what to pass instead.
     """
     if isinstance(items, list | tuple):
         return list(items)
@@ -125,7 +126,7 @@ def as_list(items: Any, expected: Expected = DOCUMENTS) -> list[Any]:
     framework = of_kind(items, _FRAMEWORKS)
     if expected is DOCUMENTS and framework is not None:
         raise wrong(f"one {framework[0]} {kind}", framework[1])
-    if framework is not None or _is_pydantic(items):  # iterating over one gives its fields
+    if framework is not None or _is_pydantic(items):  # iterating over one yields its fields
         raise wrong(f"one {kind}", expected.instead_of(items) or expected.one)
     if isinstance(items, AbstractSet) and not isinstance(items, MappingView):  # the keys of a mapping have an order
         raise wrong(
@@ -138,16 +139,18 @@ def as_list(items: Any, expected: Expected = DOCUMENTS) -> list[Any]:
     dimensions = getattr(items, "ndim", 1)
     if isinstance(dimensions, int) and dimensions != 1:
         raise wrong(f"a {kind} of {dimensions} dimensions", "pass one column of it as a list")
-    if callable(listed := getattr(items, "to_pylist", None)):  # pyarrow's arrays give scalars of their own
-        return list(listed())
+    if callable(
+        to_pylist := getattr(items, "to_pylist", None)
+    ):  # iterating over a pyarrow array yields its own scalars
+        return list(to_pylist())
     return list(items)
 
 
 def _table(value: Any) -> tuple[str, str] | None:
-    """Return how to name a table and its rows; `None` of what is no table."""
+    """Return expressions for a table and its rows. `None` if `value` is not a table."""
     if (known := of_kind(value, _TABLES)) is not None:
         return known
-    # Others (Dask, Modin, cuDF, Ibis) are recognised by name or by the interchange protocol,
+    # Other tables (Dask, Modin, cuDF, Ibis) are recognised by name or by the interchange protocol,
     # https://data-apis.org/dataframe-protocol/latest/
     if "DataFrame" in _class_names(value) or hasattr(type(value), "__dataframe__"):
         return "df", 'df.to_pandas().to_dict("records")' if hasattr(value, "to_pandas") else 'df.to_dict("records")'
@@ -155,7 +158,7 @@ def _table(value: Any) -> tuple[str, str] | None:
 
 
 def is_table(value: Any) -> bool:
-    """Return whether `value` is a table of a package that is known, or that follows the interchange protocol."""
+    """Return whether `value` is a table: of a known package, or with the dataframe interchange protocol."""
     return _table(value) is not None
 
 
@@ -164,35 +167,36 @@ def _class_names(value: Any) -> list[str]:
 
 
 def of_kind(value: Any, kinds: Mapping[tuple[str, str], T]) -> T | None:
-    """Return the entry of the first class of `value` in `kinds`; nothing is imported for it."""
+    """Return the entry in `kinds` of the first base class of `value` that has one. No package is imported for it."""
     names = ((base.__module__.partition(".")[0], base.__name__) for base in type(value).__mro__)
     return next((kinds[name] for name in names if name in kinds), None)
 
 
 def _is_pydantic(value: Any) -> bool:
-    """Return whether iterating over `value` is pydantic's own, which gives (name, value) of each field."""
+    """Return whether `value` is iterated by pydantic's own `__iter__`, which yields (name, value) of each field."""
     owner = next((base for base in type(value).__mro__ if "__iter__" in vars(base)), None)
     return owner is not None and owner.__module__.partition(".")[0] == "pydantic"
 
 
-class Batch:
-    """The caller's documents, and the request that is made of them: no blanks, nothing twice.
+class Batch(Generic[DocumentT]):
+    """The caller's documents and the request for the scorer, in which no document is blank or repeated.
 
-    Linear in the size of the input, and in slices: for large inputs `Reranker` makes it on a worker thread.
+    The work is linear in the size of the input, and checks for cancellation. `Reranker` does it on a worker thread for
+    large input.
     """
 
     def __init__(
         self,
-        call: RerankCall,
-        documents: Sequence[Any],
+        call: RerankCall[DocumentT],
+        documents: Sequence[DocumentT],
         names: Sequence[str] | None = None,
     ) -> None:
-        """Read the input.
+        """Check the arguments and build `request`.
 
         Args:
             call: The arguments of the call.
-            documents: Those of `call`, as a list: texts or mappings.
-            names: The fields of mappings that are read, in order; `None` is all.
+            documents: The documents of `call` as a list.
+            names: The fields to read of mappings, in this order; `None` is all.
 
         Raises:
             InputError: See `Reranker.rerank`.
@@ -203,15 +207,15 @@ class Batch:
         scores = call.retrieval_scores
         retrieved = None if scores is None else _numbers(scores, len(documents))
         self._slots: list[int | None] = []
-        """For each of the caller's documents its place in the request; `None` for a blank one."""
+        """For each of the caller's documents its index in the request; `None` for a blank one."""
         self._left_out: dict[int, str] = {}
-        """By index: which fields of a mapping were not read, and why."""
+        """By index of the document: which fields of a mapping were not read, and why."""
         slots: dict[str, int] = {}
         first: list[int] = []
         best: list[float] = []
         fields: list[Mapping[str, Any] | None] = []
         for index, document in enumerate(documents):
-            if not index % _UNCHECKED:
+            if not index % _CHECK_EVERY:
                 check_cancelled()
             reading: Fields | None = None
             if isinstance(document, str):
@@ -230,7 +234,7 @@ class Batch:
                 first.append(index)
                 best.append(score)
                 fields.append(None if reading is None or reading.sole_text() is not None else reading.json())
-            best[slot] = max(best[slot], score)  # of equal texts the best one's counts, wherever it stands
+            best[slot] = max(best[slot], score)  # of repeated documents the highest retrieval score counts
             self._slots.append(slot)
         if names is not None:
             _check_names(names, documents)
@@ -239,26 +243,29 @@ class Batch:
             documents=tuple(slots),
             instruction=instruction,
             retrieval_scores=None if retrieved is None else tuple(best),
-            fields=tuple(fields) if any(each is not None for each in fields) else None,
+            fields=None if all(mapping is None for mapping in fields) else tuple(fields),
             positions=tuple(first) if len(first) != len(documents) else None,
         )
 
     def _fields(self, document: Mapping[Any, Any], index: int, names: Sequence[str] | None) -> Fields:
-        fields = read(document, index, names)
+        fields = read_fields(document, index, names)
         if fields.left_out is not None:
             self._left_out[index] = fields.left_out
         return fields
 
-    def results(self, scores: Scores) -> list[RerankResult]:
-        """Return every document, best first; equal scores in the order of the reply, else as given; blanks last."""
+    def results(self, scores: Scores) -> list[RerankResult[DocumentT]]:
+        """Return one result per document, best first.
+
+        Equal scores keep the order of the reply, else the order given. Blank documents come last.
+        """
         keys = scores.sort_keys()
-        # By the index last: repeats of one text stay as they were given.
+        # The index is the last sort key, so that repeated documents stay in the order given.
         order = sorted((*keys[slot], index, slot) for index, slot in enumerate(self._slots) if slot is not None)
         relevances = scores.relevances()
         truncated, spans, reasons = scores.truncated, scores.spans, scores.reasons
         results = []
         for number, (_, _, index, slot) in enumerate(order):
-            if not number % _UNCHECKED:
+            if not number % _CHECK_EVERY:
                 check_cancelled()
             reason = reasons[slot] if reasons else None
             results.append(
@@ -274,7 +281,7 @@ class Batch:
             )
         return results + [self._blank(index) for index, slot in enumerate(self._slots) if slot is None]
 
-    def _blank(self, index: int) -> RerankResult:
+    def _blank(self, index: int) -> RerankResult[DocumentT]:
         return RerankResult(
             index=index,
             document=self.documents[index],
@@ -284,19 +291,19 @@ class Batch:
         )
 
     def _reason(self, reason: str | None, index: int) -> str | None:
-        return "; ".join(each for each in (reason, self._left_out.get(index)) if each) or None
+        return "; ".join(text for text in (reason, self._left_out.get(index)) if text) or None
 
 
 def unread_request(documents: Sequence[Any]) -> RerankRequest:
-    """Return a request that holds the place of documents that nobody had the time to read.
+    """Return a request with placeholder texts, for documents that were not read before the deadline.
 
-    It is for a scorer whose deadline has passed: none but a stand-in that keeps the order given is asked then.
+    Only a fallback that keeps the order given receives it, and that ignores the texts.
     """
     return RerankRequest(query="unread", documents=tuple(map(str, range(len(documents)))))
 
 
-def unread_results(documents: Sequence[Any]) -> list[RerankResult]:
-    """Return the documents in the order given."""
+def unread_results(documents: Sequence[DocumentT]) -> list[RerankResult[DocumentT]]:
+    """Return one result without scores per document, in the order given."""
     return [
         RerankResult(index=index, document=document, relevance_score=None, raw_score=None)
         for index, document in enumerate(documents)
@@ -318,13 +325,13 @@ def _checked_instruction(instruction: Any) -> str | None:
 
 
 def _check_names(names: Sequence[str], documents: Sequence[Any]) -> None:
-    """Refuse names that no document has: a slip would leave every document blank."""
+    """Refuse `names` if no document has any of them: a typing error would make every document blank."""
     mappings = [document for document in documents if isinstance(document, Mapping)]
     if mappings and not any(name in document for document in mappings for name in names):
-        has = ", ".join(repr(name) for name in list(mappings[0])[:20]) or "none"
+        present = ", ".join(repr(name) for name in list(mappings[0])[:20]) or "none"
         raise InputError(
-            f"No document has one of the fields {', '.join(map(repr, names))} that the option `fields` names; the first "
-            f"mapping has {has}."
+            f"No document has one of the fields {', '.join(map(repr, names))} that the option `fields` names; the "
+            f"first mapping has {present}."
         )
 
 
@@ -332,7 +339,7 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
     """Return the retriever's scores as floats.
 
     Raises:
-        InputError: They are no list of `count` finite numbers. A string is none, although its digits could be read as some.
+        InputError: They are not a list of `count` finite numbers. Strings are refused, even of digits.
     """
     numbers: list[float] = []
     for index, score in enumerate(as_list(retrieval_scores, _SCORES)):
@@ -345,14 +352,14 @@ def _numbers(retrieval_scores: Iterable[Any], count: int) -> list[float]:
             number = math.nan
         if not math.isfinite(number):
             raise InputError(
-                f"retrieval_scores must be a list of finite numbers, got {described(score)} at index {index}. Leave them out "
-                "where not all are known."
+                f"retrieval_scores must be a list of finite numbers, got {described(score)} at index {index}. Leave "
+                "them out where not all are known."
             )
         numbers.append(number)
     if len(numbers) != count:
         raise InputError(
-            f"retrieval_scores must have one number for each of the {count} documents, got {len(numbers)}. Leave them "
-            "out where not all are known."
+            f"retrieval_scores must have one number for each of the {count} documents, got {len(numbers)}. Leave "
+            "them out where not all are known."
         )
     return numbers
 
@@ -365,22 +372,31 @@ def _not_a_document(document: Any, index: int) -> InputError:
 
 
 def _as_mapping(document: Any) -> str:
-    """Return how to make a string or a mapping of an object."""
+    """Return the advice how to convert an object to a string or a mapping."""
     if is_dataclass(document):
         return "Pass dataclasses.asdict(document)"
+    # Qdrant's points are pydantic models too, but their text is in the payload.
+    if isinstance(getattr(document, "payload", None), Mapping):
+        return "Pass document.payload, or a text in it"
     # Named tuples, pydantic, pandas, PySpark, pyarrow.
     for method in ("_asdict", "model_dump", "to_dict", "asDict", "as_py"):
         if callable(getattr(document, method, None)):
             return f"Pass document.{method}()"
     if isinstance(document, bytes | bytearray):
         return "Decode it, document.decode()"
+    if isinstance(document, tuple):
+        return "Pass the text in it, such as document[1]"
+    if callable(getattr(document, "keys", None)):  # sqlite3.Row
+        return "Pass dict(document), or a text in it"
     return "Leave it out, or make it a string"
 
 
 def snapshot(documents: Any) -> Any:
-    """Return what an iterator gives as a list, and anything else as it is.
+    """Return the items of an iterator as a list, and any other object as it is.
 
-    A sync call does this on the caller's own thread: a database cursor, say, may be used on no other.
+    A sync call does this on the caller's thread, since some iterators, such as a database cursor, belong to a thread.
     """
-    is_iterator = isinstance(documents, Iterator) and _table(documents) is None  # a reader of batches is refused later
+    is_iterator = (
+        isinstance(documents, Iterator) and _table(documents) is None
+    )  # a reader of tables is refused later, by `as_list`
     return list(documents) if is_iterator else documents

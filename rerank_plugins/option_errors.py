@@ -1,4 +1,7 @@
-"""Errors of pydantic about options, in Python's words: what belongs there, the nearest valid name, and no value but numbers."""
+"""Rewrites pydantic's validation errors: they name the option's path, what is expected and the nearest valid name.
+
+Messages quote numbers, booleans and misspelled choices only. Any other string may be an API key in the wrong place.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,32 @@ from pydantic_core import ErrorDetails
 from .core.choices import described, nearest, unknown
 from .core.errors import ConfigError
 
-__all__ = ["choices_of", "field_of", "message", "model_of", "names"]
+__all__ = ["error_message", "find_field", "find_model", "literal_values", "names"]
 
 
 @functools.cache
 def names(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the names that a spec uses for the options of `model`."""
+    """Return the option names of `model` as a spec writes them (aliases included)."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
 
 
-def field_of(model: type[BaseModel], name: object) -> FieldInfo | None:
-    """Return the field of `model` that a spec calls `name`."""
-    return next((field for own, field in model.model_fields.items() if name in (field.alias, own)), None)
+def find_field(model: type[BaseModel], name: object) -> FieldInfo | None:
+    """Return the field of `model` with this name or alias, or `None`."""
+    return next((field for field_name, field in model.model_fields.items() if name in (field.alias, field_name)), None)
 
 
-def model_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the model of options that a field takes, if any, alone or in a list."""
+def find_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the first option model in a field's annotation, or `None`."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for each in get_args(annotation) if (found := model_of(each)) is not None), None)
+    return next((model for argument in get_args(annotation) if (model := find_model(argument)) is not None), None)
 
 
-def choices_of(annotation: Any) -> list[Any]:
-    """Return the values that a field offers by name."""
+def literal_values(annotation: Any) -> list[Any]:
+    """Return the values of all `Literal` types in a field's annotation."""
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
-    return [value for each in get_args(annotation) for value in choices_of(each)]
+    return [value for argument in get_args(annotation) for value in literal_values(argument)]
 
 
 _EXPECTED = {
@@ -53,11 +56,14 @@ _EXPECTED = {
     "mapping": "a mapping",
     "model": "a mapping",
     "callable": "a function",
-    "is_instance_of": "a list",
+    "is_instance_of": "a list",  # pydantic checks `Sequence[...]` with isinstance
     "sequence_str": "a list",
     "none": "None",
 }
-"""In Python's words what pydantic's error of each type expects; its types are called `string_type`, `list_type`, …"""
+"""What was expected, by pydantic's error type without the suffix `_type`.
+
+See https://docs.pydantic.dev/latest/errors/validation_errors/.
+"""
 _BOUNDS = {
     "greater_than_equal": "of at least",
     "greater_than": "above",
@@ -66,78 +72,83 @@ _BOUNDS = {
 }
 
 
-def message(model: type[BaseModel], error: ValidationError, path: str, top: Collection[str]) -> str:
-    """Return what the first error says; for the arguments see `options.parse`."""
+def error_message(
+    model: type[BaseModel], error: ValidationError, path: str, top: Collection[str], top_path: str = ""
+) -> str:
+    """Return the message for the first error in pydantic's list. `options.parse` explains the other arguments."""
     errors = error.errors(include_url=False)
     first = errors[0]
     if isinstance(reason := first.get("ctx", {}).get("error"), ConfigError):
         return str(reason)
-    place, owner, field = _place(model, first["loc"])
-    option = _joined("" if place and place[0] in top else path, place)
+    steps, owner, field = _locate(model, first["loc"])
+    option = _join_path(top_path if steps and steps[0] in top else path, steps)
     if first["type"] == "extra_forbidden":
-        outer = _joined(path, place[:-1])
-        return str(unknown(f"option of {outer}" if outer else "option", place[-1] if place else "", names(owner)))
+        outer = _join_path(path, steps[:-1])
+        return str(unknown(f"option of {outer}" if outer else "option", steps[-1] if steps else "", names(owner)))
     if first["type"] == "missing":
-        return f"{option} is missing: write it. The options there are: {', '.join(names(owner))}."
+        return f"{option} is missing: add it. The options there are: {', '.join(names(owner))}."
     if first["type"] == "option":
         return f"{option} {first['msg']}."
     return f"{option} {_expected(errors, field)}"
 
 
 def _expected(errors: Sequence[ErrorDetails], field: FieldInfo | None) -> str:
-    """Return what belongs where the first error is, in Python's words, and what was there."""
+    """Return what was expected at the location of the first error, and what was given, for the end of a message."""
     first, value = errors[0], errors[0]["input"]
-    words, offers = [], False
-    for each in errors:
-        if each["input"] is not value:
-            continue  # about another value; those about this one are of the branches of its union
-        kind = each["type"].removesuffix("_type").removesuffix("_attributes")
+    alternatives, has_choices = [], False
+    for error in errors:
+        if error["input"] is not value:
+            continue  # the error of another value; a union reports one error per branch for the same value
+        kind = error["type"].removesuffix("_type").removesuffix("_attributes")
         if kind in _BOUNDS:
-            bound = next(iter(each["ctx"].values()))
+            bound = next(iter(error["ctx"].values()))
             return f"must be a number {_BOUNDS[kind]} {bound}, got {described(value)}."
         if kind == "literal_error":
-            offers = True
+            has_choices = True
         elif kind in _EXPECTED:
-            words.append(_EXPECTED[kind])
-    if not words and not offers:
-        return f"is refused: {first['msg'][:1].lower()}{first['msg'][1:]}; got {described(value)}."
-    if offers and field is not None:
-        choices = sorted(map(str, choices_of(field.annotation)))
-        words.append(f"one of {', '.join(choices[:-1])} or {choices[-1]}" if choices[1:] else choices[0])
-        # The string is shown only where it is a misspelling: elsewhere it may be a key in the wrong place.
+            alternatives.append(_EXPECTED[kind])
+    if not alternatives and not has_choices:
+        return f"is not valid: {first['msg'][:1].lower()}{first['msg'][1:]}; got {described(value)}."
+    if has_choices and field is not None:
+        choices = sorted(map(str, literal_values(field.annotation)))
+        alternatives.append(f"one of {', '.join(choices[:-1])} or {choices[-1]}" if choices[1:] else choices[0])
+        # A string is quoted only if it looks like a misspelled choice: otherwise it may be an API key.
         if isinstance(value, str) and len(value) <= 60 and (near := nearest(value, choices)) is not None:
-            return f"must be {' or '.join(dict.fromkeys(words))}, got {value!r}: did you mean {near!r}?"
-    return f"must be {' or '.join(dict.fromkeys(words))}, got {described(value)}."
+            return f"must be {' or '.join(dict.fromkeys(alternatives))}, got {value!r}: did you mean {near!r}?"
+    expected = " or ".join(dict.fromkeys(alternatives))
+    inner = find_model(field.annotation) if field is not None and expected == "a mapping" else None
+    advice = f" Its options are: {', '.join(names(inner))}." if inner is not None else ""
+    return f"must be {expected}, got {described(value)}.{advice}"
 
 
-def _place(
+def _locate(
     model: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[list[int | str], type[BaseModel], FieldInfo | None]:
-    """Return where in a spec an error is, the model that it is about, and the field; `None` for a name it does not have.
+    """Return the steps from the spec to an option, the model that has the option, and its field (`None` if unknown).
 
-    Pydantic's location names the branches of unions too, which no spec does: those steps are left out.
+    Pydantic's location contains the branches of unions too. They are not in the spec, so they are left out.
     """
-    place: list[int | str] = []
+    steps: list[int | str] = []
     owner, field = model, None
     inner: type[BaseModel] | None = model
     for step in location:
         if isinstance(step, int):
-            place.append(step)
+            steps.append(step)
         elif inner is not None:
             owner = inner
-            field = field_of(owner, step)
-            place.append(step)
-            inner = model_of(field.annotation) if field is not None else None
+            field = find_field(owner, step)
+            steps.append(step)
+            inner = find_model(field.annotation) if field is not None else None
         elif field is not None and _holds_mapping(field.annotation) and step != "[key]":
-            place.append(step)
-    return place, owner, field
+            steps.append(step)
+    return steps, owner, field
 
 
 def _holds_mapping(annotation: Any) -> bool:
     return get_origin(annotation) in (dict, Mapping) or any(map(_holds_mapping, get_args(annotation)))
 
 
-def _joined(path: str, place: Sequence[int | str]) -> str:
-    for step in place:
+def _join_path(path: str, steps: Sequence[int | str]) -> str:
+    for step in steps:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
     return path

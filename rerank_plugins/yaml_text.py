@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .core.text_work import SLICE, check_cancelled, slices
+from .core._runtime.text_work import SLICE_CHARACTERS, check_cancelled, slices
 
 __all__ = ["yaml_text"]
 
@@ -20,16 +20,16 @@ Write = Callable[[str], object]
 
 _SPACE = "\0 \t\r\n\x85\u2028\u2029"
 _ORDINARY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[ .-][A-Za-z0-9_]+)*")
-"""Strings that stand in YAML as they are, unless they are a word of YAML's own, such as `yes`."""
+"""Strings that YAML writes without quotes, unless they are a keyword such as `yes`."""
 _ORDINARY_UP_TO = 120
 _SPECIAL = re.compile("[^\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010fffe]")
-"""Characters that only a double-quoted string can hold."""
+"""Characters that need double quotes."""
 _BREAK = re.compile("[\n\x85\u2028\u2029]")
 _BREAKS = re.compile("[\n\x85\u2028\u2029]+")
 _SPACE_BREAK = re.compile(" [\n\x85\u2028\u2029]")
 _BREAK_SPACE = re.compile("[\n\x85\u2028\u2029] ")
 _INDICATOR = re.compile(f":[{_SPACE}]|[{_SPACE}]#")
-"""What begins a value or a comment inside of a plain string."""
+"""Character pairs that start a value or a comment, so a string without quotes must not contain them."""
 _ESCAPED = re.compile('[^\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd]|["\\\\\u2028\u2029]')
 _SHORT_ESCAPES = {
     "\0": "0",
@@ -51,7 +51,8 @@ _SHORT_ESCAPES = {
 
 _PARTS = 10_000
 
-# What a plain scalar may be taken for, by the implicit resolvers of YAML 1.1 (https://yaml.org/type/, as PyYAML 6 has them).
+# What a plain scalar may be taken for, by the implicit resolvers of YAML 1.1 (https://yaml.org/type/, as PyYAML 6 has
+# them).
 _WORD = re.compile(
     r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF|~|null|Null|NULL|<<|=|)$"
 )
@@ -76,15 +77,15 @@ _NUMBER_STARTS = frozenset("-+.0123456789")
 _NOT_A_NUMBER = re.compile(r"[^0-9a-fA-FTtZxeE_:.+\- \t]")
 
 _LONGEST_KEY = 122
-"""Characters of a key that PyYAML writes without a `?`: with the five of `!!str` fewer than 128."""
+"""Characters of the longest key that PyYAML writes without `?`: fewer than 128 with the five of `!!str`."""
 
 
 def yaml_text(fields: Mapping[Any, Any]) -> str:
     """Return `fields` as YAML.
 
     Args:
-        fields: At least one field; values and keys are of the exact types str, int, float, bool, None, date and datetime,
-            values also lists and dictionaries of them.
+        fields: At least one field; values and keys are of the exact types str, int, float, bool, None, date and
+            datetime, values also lists and dictionaries of them.
     """
     text = _Text()
     _mapping(fields, 0, text.write)
@@ -92,7 +93,7 @@ def yaml_text(fields: Mapping[Any, Any]) -> str:
 
 
 class _Text:
-    """Joins what is written, in portions: to join millions of parts at once takes long with the interpreter lock held."""
+    """Joins parts in portions: joining millions of parts in one call would hold the interpreter lock for long."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -143,7 +144,7 @@ def _sequence(items: Sequence[Any], indent: int, write: Write) -> None:
 
 
 def _nested(value: Any, indent: int, write: Write) -> None:
-    """Write what stands behind `- `, `? ` or `: ` at `indent`."""
+    """Write the value after `- `, `? ` or `: `."""
     if isinstance(value, dict) and value:
         _mapping(value, indent + 2, write)
     elif isinstance(value, list) and value:
@@ -202,17 +203,17 @@ def _string(text: str, indent: int, write: Write) -> None:
 
 def _contains(pattern: re.Pattern[str], text: str) -> bool:
     """Return whether a pattern of one or two characters is in `text`."""
-    if len(text) <= SLICE:
+    if len(text) <= SLICE_CHARACTERS:
         return pattern.search(text) is not None
-    for start in range(0, len(text), SLICE):
+    for start in range(0, len(text), SLICE_CHARACTERS):
         check_cancelled()
-        if pattern.search(text, start, start + SLICE + 1):
+        if pattern.search(text, start, start + SLICE_CHARACTERS + 1):
             return True
     return False
 
 
 def _is_plain(text: str) -> bool:
-    """Return whether a string without special characters stands as it is: it cannot be taken for anything else."""
+    """Return whether a string without special characters needs no quotes, since YAML reads it as the same string."""
     first, following = text[:1], text[1:2] or " "
     return not (
         _is_word(text)
@@ -233,9 +234,9 @@ def _is_word(text: str) -> bool:
 def _is_number(text: str) -> bool:
     if text[0] not in _NUMBER_STARTS:
         return False
-    if len(text) <= SLICE:
+    if len(text) <= SLICE_CHARACTERS:
         return _NUMBER.match(text) is not None
-    # A slice cannot tell whether the whole is a number. Nothing but digits and signs is quoted as one.
+    # A slice does not show whether the whole text is a number. So a text of digits and signs only is quoted.
     return not _contains(_NOT_A_NUMBER, text)
 
 
@@ -247,14 +248,14 @@ def _single_quoted(text: str, indent: int, write: Write) -> None:
     for number, part in enumerate(parts):
         check_cancelled()
         after = parts[number + 1][0] if number + 1 < len(parts) else ""
-        goes_on = bool(before and _BREAK.match(before))
-        ends_here = not (after and _BREAK.match(after))
+        continues = bool(before and _BREAK.match(before))
+        is_last = not (after and _BREAK.match(after))
 
-        def lines(match: re.Match[str], goes_on: bool = goes_on, ends_here: bool = ends_here) -> str:
-            # One line feed alone would be folded into a space, so a run that begins with one has one more.
+        def lines(match: re.Match[str], continues: bool = continues, is_last: bool = is_last) -> str:
+            # YAML folds a single line feed into a space, so a run that starts with a line feed gets one more.
             run = match.group()
-            more = "\n" if run[0] == "\n" and not (goes_on and match.start() == 0) else ""
-            return more + run + (pad if ends_here or match.end() < len(match.string) else "")
+            more = "\n" if run[0] == "\n" and not (continues and match.start() == 0) else ""
+            return more + run + (pad if is_last or match.end() < len(match.string) else "")
 
         write(_BREAKS.sub(lines, part.replace("'", "''")))
         before = part[-1]

@@ -1,4 +1,4 @@
-"""What every test shares: no network but this machine, no keys, no configuration of whoever runs them."""
+"""Shared by all tests: no network but loopback, and no keys or configuration from the environment."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import ipaddress
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 pytest.register_assert_rewrite("rerank_plugins.testing")
 
-# Before any library reads them: models come from this machine, and a library that asks a hub is a bug.
+# Set before libraries read them: models are local, and a request to a hub is a bug.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-# What is started in the background of a shell ignores Ctrl-C, and so would every process that the tests start.
+# A process in the background of a shell ignores SIGINT, and so would all processes that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from environments import wheel  # noqa: E402, F401 (a fixture)
-from models import cross_encoder_folder  # noqa: E402, F401 (a fixture)
+from support.browser import browser  # noqa: E402, F401 (a fixture)
+from support.environments import wheel  # noqa: E402, F401 (a fixture)
+from support.models import cross_encoder_folder  # noqa: E402, F401 (a fixture)
 
 _connect = socket.socket.connect
 _connect_ex = socket.socket.connect_ex
@@ -38,7 +40,7 @@ def _local(address: object) -> bool:
 
 @pytest.fixture(autouse=True, scope="session")
 def only_this_machine() -> Iterator[None]:
-    """Refuse every connection that would leave the machine."""
+    """Refuse connections to other machines."""
 
     def refuse(address: object) -> None:
         if not _local(address):
@@ -57,12 +59,20 @@ def only_this_machine() -> Iterator[None]:
     socket.socket.connect, socket.socket.connect_ex = _connect, _connect_ex
 
 
+@pytest.fixture(scope="session")
+def graph_cache_folder() -> Iterator[str]:
+    """A folder for the graph of `embedded`, which the processes of all tests share: they load it in half the time."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away keys, proxies and configuration."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, graph_cache_folder: str) -> None:
+    """Remove keys, proxies and configuration from the environment, and write no cache to the home folder."""
     for name in list(os.environ):
         upper = name.upper()
         if upper.startswith("RERANK_PLUGINS_") or upper.endswith(("_API_KEY", "_PROXY", "_TOKEN", "_BASE_URL")):
             monkeypatch.delenv(name)
         if upper in {"CO_API_URL", "MXBAI_API_URL"}:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("RERANK_PLUGINS_GRAPH_CACHE", graph_cache_folder)

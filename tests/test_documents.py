@@ -1,9 +1,10 @@
-"""What a caller may pass as documents, how mappings are read, and what is blank."""
+"""Types accepted as documents, the text of mappings, and blank documents."""
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import sqlite3
@@ -25,22 +26,23 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from heartbeat import LONGEST_HOLD, smallest_hold
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, TextNode
 from pydantic import BaseModel, RootModel, SecretStr
+from support.heartbeat import LONGEST_HOLD, smallest_hold
 
 from rerank_plugins import ConfigError, DeadlineExceeded, InputError, Reranker, load_reranker
 from rerank_plugins.core import BadResponse, Capabilities, LocalBackend, Scorer, Scores
-from rerank_plugins.core.loop import check_cancelled
+from rerank_plugins.core._runtime.background_loop import check_cancelled
+from rerank_plugins.core._runtime.text_work import SLICE_CHARACTERS
+from rerank_plugins.core.alignment import aligned, checked
 from rerank_plugins.core.text import is_blank, sendable
-from rerank_plugins.core.text_work import SLICE
-from rerank_plugins.core.types import RerankRequest, aligned, checked
+from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.core.wire import HTTPResponse, parse_json
-from rerank_plugins.fields import LONGEST_NAMED_NUMBERS, LONGEST_NUMBERS, read
 from rerank_plugins.policies.deadline import Deadline
+from rerank_plugins.structured_documents import LONGEST_NAMED_NUMBERS, LONGEST_NUMBERS, read_fields
 
 
 class Point(NamedTuple):
@@ -60,7 +62,7 @@ class Colour(Enum):
 
 
 class ByLength(Scorer):
-    """A document's score is its length; remembers every request."""
+    """A scorer whose score is the length of a document. It records every request."""
 
     label = "by length"
     capabilities = Capabilities(scale="logit", instructions=True)
@@ -75,6 +77,7 @@ class ByLength(Scorer):
 
 
 def sent(document: Any, fields: list[str] | None = None) -> str:
+    """Return the text that a scorer receives for `document`."""
     scorer = ByLength()
     Reranker(scorer, fields=fields).rerank("query", [document])
     return scorer.requests[0].documents[0]
@@ -102,9 +105,9 @@ COLUMN = {"text": TEXTS, "title": ["x", "y", "z"]}
         pa.array(TEXTS),
         pa.table(COLUMN)["text"],
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_anything_that_has_an_order_is_a_list_of_documents(documents):
+def test_any_ordered_iterable_is_accepted_as_documents(documents):
     scorer = ByLength()
     response = Reranker(scorer).rerank("query", documents)
     assert [result.index for result in response] == [1, 2, 0]
@@ -118,7 +121,8 @@ async def test_iterators_are_read_once(make):
     assert [result.index for result in await reranker.arerank("query", make(TEXTS))] == [1, 2, 0]
 
 
-def test_retrieval_scores_are_read_on_the_thread_of_the_caller():
+def test_retrieval_scores_are_read_on_the_calling_thread():
+    """A cursor of a database may be used only on the thread that opened it."""
     threads = []
 
     def cursor():
@@ -130,27 +134,43 @@ def test_retrieval_scores_are_read_on_the_thread_of_the_caller():
     assert set(threads) == {threading.current_thread()}
 
 
-def test_a_cursor_is_read_on_the_thread_of_the_caller():
+def test_database_cursor_is_read_on_the_calling_thread():
     with sqlite3.connect(":memory:") as connection:
         rows = connection.execute("select 'a' union all select 'aa'")
         assert len(Reranker(ByLength()).rerank("query", (text for (text,) in rows))) == 2
 
 
 class Answer(BaseModel):
-    """Any model of pydantic's: iterating over one gives its fields."""
+    """A pydantic model. Iterating over one yields its fields, so it is not a list of documents."""
 
     text: str
 
 
+class Hit(BaseModel):
+    """What Qdrant's client returns looks like this."""
+
+    payload: dict[str, Any]
+
+
+def row() -> sqlite3.Row:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        fetched: sqlite3.Row = database.execute("SELECT 'a' AS text").fetchone()
+        return fetched
+
+
 class Texts(RootModel[list[str]]):
-    """A model with an iterator of its own, https://docs.pydantic.dev/latest/concepts/models/#rootmodel-and-custom-root-types"""
+    """A pydantic model that defines its own iterator.
+
+    https://docs.pydantic.dev/latest/concepts/models/#rootmodel-and-custom-root-types
+    """
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
         return iter(self.root)
 
 
 class DataFrame:
-    """In place of polars, which the tests do not install: it is recognised by its package and class alone."""
+    """Stands for polars, which the tests do not install: only package and class name are examined."""
 
     __module__ = "polars.dataframe.frame"
 
@@ -179,9 +199,9 @@ class DataFrame:
         ({"text": "a"}, r"got one dict: pass a list, such as \[document\]"),
         ("a", r"got one str: pass a list, such as \[document\]"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_what_has_no_order_is_refused_by_name(documents, advice):
+def test_documents_of_an_unordered_or_single_type_are_refused_with_advice(documents, advice):
     scorer = ByLength()
     with pytest.raises(InputError, match=advice):
         Reranker(scorer).rerank("query", documents)
@@ -189,17 +209,17 @@ def test_what_has_no_order_is_refused_by_name(documents, advice):
 
 
 @pytest.mark.parametrize("module", ["dask.dataframe.dask_expr", "modin.pandas.dataframe"])
-def test_a_table_of_another_package_is_recognised_by_its_name(module):
+def test_dataframe_of_another_package_is_recognized_by_its_type_name(module):
     frame = type("DataFrame", (), {"__module__": module, "__iter__": lambda self: iter(["text"])})
     with pytest.raises(InputError, match=r'got a DataFrame: pass a column, such as df\["text"\]'):
         Reranker(ByLength()).rerank("query", frame())
 
 
-def test_a_model_with_an_iterator_of_its_own_is_a_list_of_documents():
+def test_pydantic_model_with_its_own_iterator_is_accepted_as_documents():
     assert [result.index for result in Reranker(ByLength()).rerank("query", Texts(TEXTS))] == [1, 2, 0]
 
 
-async def test_an_async_generator_is_refused_by_name():
+async def test_async_generator_of_documents_is_refused():
     async def documents():
         yield "a"
 
@@ -227,12 +247,15 @@ async def test_an_async_generator_is_refused_by_name():
         (Answer(text="a"), r"got a value of type Answer\. Pass document.model_dump\(\)"),
         (pd.Series({"text": "a"}), r"got a value of type Series\. Pass document.to_dict\(\)"),
         (pa.scalar("a"), r"got a value of type StringScalar\. Pass document.as_py\(\)"),
+        (("a title", "a text"), r"got a tuple\. Pass the text in it, such as document\[1\]"),
+        (row(), r"got a value of type Row\. Pass dict\(document\), or a text in it"),
+        (Hit(payload={"text": "a"}), r"got a value of type Hit\. Pass document.payload, or a text in it"),
         (5, r"got 5\. Leave it out, or make it a string"),
         (torch.zeros(1), "Document 1 must be a string or a mapping of fields, got a value of type Tensor"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_objects_of_the_frameworks_are_refused_with_the_way_out(document, advice):
+def test_document_of_an_unsupported_type_is_refused_with_advice(document, advice):
     with pytest.raises(InputError, match=advice):
         Reranker(ByLength()).rerank("query", ["a", document])
 
@@ -240,7 +263,7 @@ def test_objects_of_the_frameworks_are_refused_with_the_way_out(document, advice
 # --- mappings ---
 
 
-def test_an_embedding_is_left_out_and_said():
+def test_embedding_is_left_out_and_reported():
     scorer = ByLength()
     documents = [{"vector": [0.1] * 1536, "text": "a red car"}, {"vector": [0.1] * 1536, "text": "blue", "price": 5}]
     first, second = sorted(Reranker(scorer).rerank("query", documents), key=lambda result: result.index)
@@ -266,9 +289,9 @@ def test_an_embedding_is_left_out_and_said():
         b"bytes",
         bytearray(b"bytes"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_what_says_nothing_to_a_model_is_left_out(vector):
+def test_vector_or_bytes_anywhere_in_a_mapping_are_left_out(vector):
     for document in (
         {"v": vector, "text": "car"},
         {"text": "car", "meta": {"v": vector}},
@@ -309,9 +332,9 @@ def test_what_says_nothing_to_a_model_is_left_out(vector):
         (str([0.123456789] * 100_000), 100_000),
         ([str([0.1] * 17)], 17),
     ],
-    ids=lambda each: f"{type(each).__name__}-{str(each)[:20]}",
+    ids=lambda value: f"{type(value).__name__}-{str(value)[:20]}",
 )
-def test_a_vector_in_any_form_is_left_out(vector, count):
+def test_vector_of_any_type_is_left_out_with_its_length(vector, count):
     (result,) = Reranker(scorer := ByLength()).rerank("query", [{"v": vector, "text": "car"}])
     assert scorer.requests[0].documents == ("car",)
     assert result.reason.removesuffix(" and 82 more").startswith("fields not read: v")
@@ -330,13 +353,13 @@ def test_a_vector_in_any_form_is_left_out(vector, count):
         "[" + "1" * 200 + "]",
         "[" + "0.5, " * 20_000 + "x]",
     ],
-    ids=lambda each: each[:20],
+    ids=lambda value: value[:20],
 )
-def test_text_with_numbers_in_it_is_read(value):
+def test_string_that_is_not_a_vector_is_read(value):
     assert sent({"text": value}) == value
 
 
-def test_a_mapping_with_a_few_numbers_and_a_list_of_mixed_values_are_read():
+def test_small_mapping_of_numbers_and_mixed_list_are_read():
     facts = {f"nutrient {number}": number / 2 for number in range(LONGEST_NAMED_NUMBERS)}
     assert sent({"facts": facts, "text": "soup"}).count("nutrient") == LONGEST_NAMED_NUMBERS
     rows = [["car", number] for number in range(40)]
@@ -348,12 +371,12 @@ def test_a_mapping_with_a_few_numbers_and_a_list_of_mixed_values_are_read():
 
 def test_numbers_in_deeply_nested_fields_take_linear_time(monkeypatch):
     calls = []
-    monkeypatch.setattr("rerank_plugins.fields.check_cancelled", lambda: calls.append(None))
+    monkeypatch.setattr("rerank_plugins.structured_documents.check_cancelled", lambda: calls.append(None))
     nested: Any = "text"
     for _ in range(60):
         nested = [*[1.5] * 200, nested]
-    read({"a": nested}, 0)
-    assert len(calls) < 60 * 201 * 8  # at most: once for each level that counts, and once as it is read
+    read_fields({"a": nested}, 0)
+    assert len(calls) < 60 * 201 * 8  # at most once per level that counts numbers, and once when it is read
 
 
 def test_short_lists_of_numbers_and_lists_of_texts_are_read():
@@ -445,26 +468,26 @@ class Rights(Flag):
         (torch.tensor([1, 2]), "\n- 1\n- 2"),
         ({UUID(int=5): 1, Colour.RED: 2}, "\n  00000000-0000-0000-0000-000000000005: 1\n  red: 2"),
     ],
-    ids=lambda each: f"{type(each).__name__}-{str(each)[:20]}",
+    ids=lambda value: f"{type(value).__name__}-{str(value)[:20]}",
 )
-def test_values_of_a_row_are_read_in_their_usual_form(value, text):
+def test_field_value_of_each_type_is_written_in_its_usual_form(value, text):
     space = "" if text.startswith("\n") else " "
     assert sent({"text": "a", "value": value}) == f"text: a\nvalue:{space}{text}\n"
-    fields = read({"text": "a", "value": value}, 0).json()
+    fields = read_fields({"text": "a", "value": value}, 0).json()
     json.dumps(fields, allow_nan=False)
-    if not isinstance(value, Decimal):  # JSON has no number for an infinite one
-        assert fields == read(fields, 0).json(), "what was read is plain data"
+    if not isinstance(value, Decimal):  # JSON cannot represent Infinity
+        assert fields == read_fields(fields, 0).json(), "what was read is plain data"
 
 
 @pytest.mark.parametrize(
     "value", [None, pd.NA, pd.NaT, Decimal("NaN"), Decimal("sNaN"), np.datetime64("NaT"), np.timedelta64("NaT"), np.nan]
 )
-def test_a_missing_value_of_any_kind_is_not_read(value):
+def test_missing_value_is_not_read(value):
     assert sent({"text": "car", "value": value}) == "car"
 
 
 @pytest.mark.parametrize(
-    ("value", "way_out"),
+    ("value", "advice"),
     [
         (Author("A secret name"), r"of type Author: pass dataclasses.asdict\(value\)"),
         (Answer(text="A secret name"), r"of type Answer: pass value.model_dump\(\)"),
@@ -475,29 +498,29 @@ def test_a_missing_value_of_any_kind_is_not_read(value):
         (pd.Period("2026-11"), "of type Period: make it a string"),
         (complex(1, 2), "of type complex: make it a string"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_an_unknown_object_is_refused_with_its_path_and_the_way_out(value, way_out):
-    told = (
-        rf"Document 1 has a field 'meta.author' that is no plain data, a value {way_out}.*, or name the fields to read"
+def test_unsupported_field_value_is_refused_with_its_path_and_advice(value, advice):
+    message = (
+        rf"Document 1 has a field 'meta.author' that is not plain data, a value {advice}.*, or name the fields to read"
     )
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         Reranker(ByLength()).rerank("query", ["a", {"meta": {"author": [value]}, "text": "car"}])
     assert "secret" not in str(caught.value)
 
 
-def test_an_object_in_a_field_that_is_not_named_is_no_error():
+def test_unsupported_value_in_an_unselected_field_is_ignored():
     assert sent({"meta": object(), "text": "car"}, ["text"]) == "car"
 
 
-def test_rows_of_a_table_with_missing_values_and_vectors():
+def test_dataframe_records_with_missing_values_and_vectors_are_read():
     table = pd.DataFrame({"text": ["car", "bike"], "title": ["A", None], "vector": [np.zeros(64), np.zeros(64)]})
     scorer = ByLength()
     Reranker(scorer).rerank("query", table.to_dict("records"))
     assert scorer.requests[0].documents == ("text: car\ntitle: A\n", "bike")
 
 
-def test_the_option_fields_narrows_and_orders():
+def test_fields_option_selects_and_orders_fields():
     document = {"id": 7, "body": "car", "title": "A", "vector": [0.1] * 99}
     assert sent(document, ["body"]) == "car"
     assert sent(document, ["title", "body"]) == "title: A\nbody: car\n"
@@ -507,15 +530,15 @@ def test_the_option_fields_narrows_and_orders():
     assert (unnamed.reason, named.reason) == (None, "fields not read: vector (99 numbers)")
 
 
-def test_a_document_without_the_named_fields_is_last_and_a_slip_is_refused():
+def test_document_without_the_selected_fields_is_blank():
     reranker = Reranker(ByLength(), fields=["body"])
-    found, other = reranker.rerank("query", [{"title": "A"}, {"body": "car"}])
-    assert (found.index, other.raw_score, other.reason[:5]) == (1, None, "blank")
+    matching, other = reranker.rerank("query", [{"title": "A"}, {"body": "car"}])
+    assert (matching.index, other.raw_score, other.reason[:5]) == (1, None, "blank")
     with pytest.raises(InputError, match=r"No document has one of the fields 'body'.*the first mapping has 'title'"):
         reranker.rerank("query", ["text", {"title": "A"}])
 
 
-def test_fields_in_a_spec_and_in_a_copy():
+def test_fields_in_a_spec_apply_to_the_reranker():
     with load_reranker({"use": "lexical", "fields": ["body"], "fallback": ["passthrough"]}) as reranker:
         documents = [{"title": "car"}, {"title": "bike", "body": "car"}]
         assert [result.index for result in reranker.rerank("car", documents)] == [1, 0]
@@ -523,18 +546,18 @@ def test_fields_in_a_spec_and_in_a_copy():
 
 
 @pytest.mark.parametrize("fields", ["body", [], [5], ["a", "a"], [""], {"body": 1}])
-def test_fields_must_be_names(fields):
+def test_fields_other_than_distinct_names_are_refused(fields):
     with pytest.raises(ConfigError, match="fields must be a list of different field names"):
         load_reranker({"use": "lexical", "fields": fields})
 
 
-def test_an_integer_of_thousands_of_digits_is_an_input_error():
+def test_integer_of_thousands_of_digits_raises_an_input_error():
     with pytest.raises(InputError, match="an integer of thousands of digits"):
         sent({"n": 10**5000})
 
 
-def test_no_field_is_lost_without_a_word():
-    fields = read({"a": "x", "b": [1] * 20, "c": b"x", **{f"v{n}": [1] * 20 for n in range(9)}}, 0)
+def test_every_field_left_out_is_reported():
+    fields = read_fields({"a": "x", "b": [1] * 20, "c": b"x", **{f"v{n}": [1] * 20 for n in range(9)}}, 0)
     assert fields.left_out == (
         "fields not read: b (20 numbers), c (bytes), v0 (20 numbers), v1 (20 numbers), v2 (20 numbers) and 6 more"
     )
@@ -559,7 +582,7 @@ INVISIBLE = [
 
 
 @pytest.mark.parametrize("text", [*INVISIBLE, "".join(INVISIBLE), "\u200b" * 100_000], ids=ascii)
-def test_what_shows_nothing_is_blank(text):
+def test_invisible_text_is_blank(text):
     scorer = ByLength()
     first, last = Reranker(scorer).rerank("query", [text[:1000], "a"])
     assert (first.index, last.index, last.reason) == (1, 0, "blank: there is no text to score")
@@ -571,26 +594,26 @@ def test_what_shows_nothing_is_blank(text):
 
 
 @pytest.mark.parametrize("text", ["a", "क", "😀", "\ufffd", "\ue000", "\u2800", "\u0301", "।"])
-def test_what_shows_something_is_not_blank(text):
+def test_visible_text_is_not_blank(text):
     assert not is_blank(text)
     assert not is_blank("\u200b" * 1000 + text)
 
 
 @given(st.text(st.characters(), max_size=30), st.integers(1, 4))
-def test_slices_of_surrogates_stay_together(text, size):
+def test_surrogate_pair_across_slices_is_not_split(text, size):
     import rerank_plugins.core.text as module
 
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.slices, "__defaults__", (size,))
-        found = sendable(text)
-    assert found == (whole if any("\ud800" <= character <= "\udfff" for character in text) else text)
+        cleaned = sendable(text)
+    assert cleaned == (whole if any("\ud800" <= character <= "\udfff" for character in text) else text)
 
 
 # --- instruction, scores, top_n ---
 
 
-def test_a_lone_surrogate_in_an_instruction_is_treated_as_in_documents():
+def test_lone_surrogate_in_an_instruction_is_replaced():
     scorer = ByLength()
     Reranker(scorer, instruction="a\ud800").rerank("query", ["x"])
     Reranker(scorer).rerank("query", ["x"], instruction="b\udc00")
@@ -607,12 +630,12 @@ def test_a_lone_surrogate_in_an_instruction_is_treated_as_in_documents():
     ],
     ids=ascii,
 )
-def test_a_lone_surrogate_in_a_spec_is_a_config_error(spec):
+def test_lone_surrogate_in_a_spec_raises_a_config_error(spec):
     with pytest.raises(ConfigError, match="lone surrogate"):
         load_reranker(spec)
 
 
-def test_a_retrieval_score_too_large_for_a_float_is_an_input_error():
+def test_retrieval_score_too_large_for_a_float_raises_an_input_error():
     with pytest.raises(
         InputError, match=r"retrieval_scores must be a list of finite numbers, got an integer of 1329 bits at index 0"
     ):
@@ -620,7 +643,7 @@ def test_a_retrieval_score_too_large_for_a_float_is_an_input_error():
 
 
 @pytest.mark.parametrize(
-    ("scores", "got"),
+    ("scores", "message"),
     [
         ("12", "must be a list of numbers, got one str: pass a list"),
         (b"12", "must be a list of numbers, got one bytes: pass a list"),
@@ -636,29 +659,29 @@ def test_a_retrieval_score_too_large_for_a_float_is_an_input_error():
         ([1.0, None], "must be a list of finite numbers, got None at index 1"),
         ([1.0, float("nan")], "must be a list of finite numbers, got nan at index 1"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_list_of_scores_is_refused_by_name(scores, got):
-    with pytest.raises(InputError, match=f"retrieval_scores .*{got}"):
+def test_retrieval_scores_of_a_wrong_type_are_refused(scores, message):
+    with pytest.raises(InputError, match=f"retrieval_scores .*{message}"):
         Reranker(ByLength()).rerank("query", ["x", "yy"], retrieval_scores=scores)
 
 
 @pytest.mark.parametrize(
     "make", [tuple, iter, deque, np.array, pd.Series, pa.array, torch.tensor, lambda scores: map(Decimal, scores)]
 )
-def test_scores_are_any_iterable_of_numbers(make):
+def test_retrieval_scores_may_be_any_iterable_of_numbers(make):
     scorer = ByLength()
     Reranker(scorer).rerank("query", ["x", "yy"], retrieval_scores=make([0.5, 0.25]))
     assert scorer.requests[0].retrieval_scores == (0.5, 0.25)
 
 
-def test_the_best_retrieval_score_of_equal_texts_counts():
+def test_equal_texts_get_their_best_retrieval_score():
     scorer = ByLength()
     Reranker(scorer).rerank("query", ["x", "yy", "x"], retrieval_scores=[0.1, 0.5, 0.9])
     assert scorer.requests[0].retrieval_scores == (0.9, 0.5)
 
 
-def test_top_n_may_be_an_integer_of_numpys():
+def test_top_n_accepts_a_numpy_integer():
     reranker = Reranker(ByLength(), top_n=np.int64(2))
     assert type(reranker.top_n) is int
     assert len(reranker.rerank("query", TEXTS)) == 2
@@ -670,17 +693,17 @@ def test_top_n_may_be_an_integer_of_numpys():
 # --- errors name the caller's index ---
 
 
-class Bad(LocalBackend):
+class NaNForBad(LocalBackend):
     def score(self, query, documents):
         return [float("nan") if document == "bad" else 1.0 for document in documents]
 
 
-def test_a_bad_score_names_the_index_of_the_caller():
+def test_error_about_a_score_has_the_index_of_the_caller():
     with pytest.raises(BadResponse, match="nan as the score of document 4"):
-        Reranker(Bad()).rerank("query", ["", "x", "x", " ", "bad"])
+        Reranker(NaNForBad()).rerank("query", ["", "x", "x", " ", "bad"])
 
 
-def test_a_bad_reply_names_the_index_of_the_caller():
+def test_error_about_a_reply_has_the_index_of_the_caller():
     request = RerankRequest(query="query", documents=("x", "bad"), positions=(1, 4))
     with pytest.raises(BadResponse, match="document 4 twice"):
         aligned([(1, 1.0), (1, 1.0)], request, "vendor")
@@ -719,29 +742,30 @@ ADVERSARIAL: dict[str, Any] = {
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("documents", ADVERSARIAL.values(), ids=ADVERSARIAL)
-async def test_large_inputs_do_not_hold_the_event_loop(documents):
+async def test_large_inputs_do_not_block_the_event_loop(documents):
     reranker = Reranker(ByLength())
     assert await smallest_hold(lambda: reranker.arerank("query", documents)) < LONGEST_HOLD
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("stand_in", [False, True])
-async def test_the_deadline_covers_the_reading_of_the_documents(stand_in):
-    spec: dict[str, Any] = {"use": "lexical", "deadline": 0.02, **({"fallback": ["passthrough"]} if stand_in else {})}
+@pytest.mark.parametrize("fallback", [False, True])
+async def test_deadline_includes_the_reading_of_documents(fallback):
+    spec: dict[str, Any] = {"use": "lexical", "deadline": 0.02, **({"fallback": ["passthrough"]} if fallback else {})}
     documents = [{"a": "\t" * (2 * LARGE), "b": 1}, "b"]
     with load_reranker(spec) as reranker:
-        began = time.perf_counter()
-        if stand_in:
+        started = time.perf_counter()
+        if fallback:
             response = await reranker.arerank("query", documents)
             assert response.degraded
             assert [(result.index, result.raw_score) for result in response] == [(0, None), (1, None)]
         else:
             with pytest.raises(DeadlineExceeded, match=r"within 0.02 s.*Raise `deadline`"):
                 await reranker.arerank("query", documents)
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - started < 0.5
 
 
-async def test_reading_stops_when_the_deadline_has_passed(monkeypatch):
+async def test_reading_of_documents_stops_at_the_deadline(monkeypatch):
+    """Without a check for cancellation the thread would go on reading after its caller got the error."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -760,7 +784,9 @@ async def test_reading_stops_when_the_deadline_has_passed(monkeypatch):
     assert scorer.requests == []
 
 
-async def test_a_deadline_that_has_passed_asks_nobody_but_the_stand_in(monkeypatch):
+async def test_passed_deadline_calls_only_passthrough(monkeypatch):
+    """A fallback that needs time would exceed the deadline; `passthrough` needs none."""
+
     def endless(*arguments: Any) -> Any:
         while True:
             check_cancelled()
@@ -770,20 +796,20 @@ async def test_a_deadline_that_has_passed_asks_nobody_but_the_stand_in(monkeypat
     with load_reranker(spec) as reranker:
         response = await reranker.arerank("query", ["word " * 10_000, "b"], top_n=1)
     assert (response.model, response.degraded, len(response)) == ("passthrough", True, 1)
-    assert "was not asked: the deadline had passed" in response.reason
+    assert "was not called: the deadline had passed" in response.reason
 
 
-async def test_what_is_left_of_the_deadline_is_the_scorers():
+async def test_scorer_gets_the_rest_of_the_deadline():
     from rerank_plugins.core.deadline import seconds_left
 
     left = []
 
-    class Looks(ByLength):
+    class RecordsSecondsLeft(ByLength):
         async def ascore(self, request):
             left.append(seconds_left())
             return await super().ascore(request)
 
-    await Reranker(Deadline(Looks(), 30.0)).arerank("query", ["word " * 200_000])
+    await Reranker(Deadline(RecordsSecondsLeft(), 30.0)).arerank("query", ["word " * 200_000])
     assert 0 < left[0] < 30.0
     assert seconds_left() is None
 
@@ -791,8 +817,8 @@ async def test_what_is_left_of_the_deadline_is_the_scorers():
 # --- ties ---
 
 
-class Replies(ByLength):
-    """All documents tie; the reply had them in another order."""
+class TiedInReverse(ByLength):
+    """All documents tie; the reply lists them in reverse order."""
 
     async def ascore(self, request):
         scores = await super().ascore(request)
@@ -800,15 +826,15 @@ class Replies(ByLength):
         return replace(scores, values=(1.0,) * count, reply_order=tuple(reversed(range(count))))
 
 
-def test_ties_keep_the_order_of_the_reply_and_repeats_that_of_the_input():
-    response = Reranker(Replies()).rerank("query", ["a", "b", "", "a", "c"])
+def test_ties_keep_the_reply_order_and_duplicates_the_input_order():
+    response = Reranker(TiedInReverse()).rerank("query", ["a", "b", "", "a", "c"])
     assert [result.index for result in response] == [4, 1, 0, 3, 2]
 
 
-def test_what_a_large_reply_says_is_what_a_small_one_says():
+def test_large_reply_is_parsed_to_the_same_data():
     value = {"results": [{"index": index, "score": index / 7, "text": "é\n"} for index in range(3000)], "n": -1e-7}
     body = json.dumps(value).encode()
-    assert len(body) > SLICE
+    assert len(body) > SLICE_CHARACTERS
     assert parse_json(HTTPResponse(200, body), backend="vendor") == value
     with pytest.raises(BadResponse, match="not JSON"):
         parse_json(HTTPResponse(200, body[:-1]), backend="vendor")

@@ -1,4 +1,4 @@
-"""What comes along with `import rerank_plugins`: nothing that anybody has to wait for."""
+"""`import rerank_plugins` is fast and loads no framework, no pydantic and no model library."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ HEAVY = {
 BOUND_MS = 100.0
 
 
-def loaded_by(code: str) -> set[str]:
-    told = f"{code}\nimport sys, json\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120)
+def packages_loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys, json\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -46,8 +46,8 @@ def loaded_by(code: str) -> set[str]:
         "import rerank_plugins.cli; rerank_plugins.cli.main(['list'])",
     ],
 )
-def test_nothing_heavy_comes_along(code):
-    assert not loaded_by(code) & HEAVY
+def test_import_loads_no_heavy_package(code):
+    assert not packages_loaded_by(code) & HEAVY
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,67 @@ def test_nothing_heavy_comes_along(code):
         "from rerank_plugins import load_reranker; load_reranker({'use': 'http', 'base_url': 'http://h'})",
     ],
 )
-def test_of_what_is_heavy_a_spec_loads_pydantic_alone(code):
-    assert loaded_by(code) & HEAVY == {"pydantic"}
+def test_spec_loads_no_heavy_package_but_pydantic(code):
+    assert packages_loaded_by(code) & HEAVY == {"pydantic"}
 
 
-def test_the_check_sees_what_is_loaded():
-    assert loaded_by("import numpy, yaml") & HEAVY == {"numpy", "yaml"}
+FIRST_ANSWER = "from rerank_plugins import load_reranker; load_reranker('embedded').rerank('a', ['a b', 'c'])"
+UNUSED = {
+    "difflib",
+    "huggingface_hub",
+    "openvino",
+    "pydantic",
+    "rerank_plugins.backends.presets",
+    "rerank_plugins.calibration.file",
+    "rerank_plugins.config.schema",
+    "rerank_plugins.core.health",
+    "rerank_plugins.core.hosted",
+    "rerank_plugins.core.price",
+    "rerank_plugins.core.remote",
+    "rerank_plugins.core.sdk",
+    "rerank_plugins.core.wire",
+    "rerank_plugins.engine.late_interaction.colbert",
+    "rerank_plugins.engine.pins",
+    "rerank_plugins.options",
+    "rerank_plugins.policies.cascade",
+    "rerank_plugins.policies.chunk",
+    "rerank_plugins.policies.fallback",
+    "rerank_plugins.transport",
+    "rerank_plugins.yaml_text",
+    "shutil",
+    "sqlite3",
+    "statistics",
+    "tempfile",
+    "tomllib",
+    "torch",
+    "transformers",
+    "zipfile",
+}
+"""Modules that a first answer of `embedded` does not use, once its cached graph is there."""
+
+
+def modules_loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_first_answer_of_embedded_imports_nothing_that_it_does_not_use():
+    modules_loaded_by(FIRST_ANSWER)  # it may write the graph, for which it needs more
+    loaded = modules_loaded_by(FIRST_ANSWER)
+    assert loaded >= {"numpy", "onnxruntime", "tokenizers"}
+    if sys.platform == "linux":  # elsewhere there is no cached graph
+        of_libraries = modules_loaded_by("import asyncio, numpy, onnxruntime, tokenizers")
+        assert loaded & UNUSED <= of_libraries
+
+
+def test_packages_loaded_by_sees_imports():
+    assert packages_loaded_by("import numpy, yaml") & HEAVY == {"numpy", "yaml"}
 
 
 @pytest.mark.alone
 def test_importing_takes_under_100_ms():
-    """Issue 2's bound, measured inside the process; the best of five, since the machine is shared."""
+    """Measured inside the process; the best of five runs, since other programs use the machine too."""
     code = (
         "import time; start = time.perf_counter(); import rerank_plugins; print((time.perf_counter() - start) * 1000)"
     )

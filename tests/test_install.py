@@ -1,4 +1,4 @@
-"""The package as pip installs it: a wheel of bounded size, a base install without torch, an answer without a network."""
+"""The package as pip installs it: the size of the wheel, a base install without torch, a call without a network."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import zipfile
 
 import pytest
 
-ONE_LINE = (
+CALL = (
     "from rerank_plugins import load_reranker; "
     "print(load_reranker().rerank('what is a reranker?', "
     "['Bananas are yellow.', 'A reranker scores query and document together.'])[0].index)"
 )
-# Any name that is looked up and any address that is not this machine ends the run.
-UNPLUGGED = (
+# Ends the process at any lookup of a name and any connection.
+NO_NETWORK = (
     "import socket, sys; sys.addaudithook(lambda event, args: sys.exit(f'network: {event}') "
     "if event in ('socket.getaddrinfo', 'socket.gethostbyname', 'socket.connect') else None); "
 )
 
 
 @pytest.mark.slow  # a minute: builds a wheel, makes an environment, installs the base dependencies
-def test_a_base_install_answers_without_a_network(tmp_path, wheel):
+def test_base_install_reranks_without_a_network(tmp_path, wheel):
     def python(*arguments: str) -> str:
         done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=900, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_a_base_install_answers_without_a_network(tmp_path, wheel):
     python(sys.executable, "-m", "venv", "fresh")
     fresh = str(tmp_path / "fresh" / "bin" / "python")
     python(fresh, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel))
-    assert python(fresh, "-c", UNPLUGGED + ONE_LINE).strip() == "1"
+    assert python(fresh, "-c", NO_NETWORK + CALL).strip() == "1"
     installed = python(fresh, "-m", "pip", "list", "--format", "freeze").lower()
     for heavy in ("torch", "transformers", "langchain", "llama", "cohere", "voyage"):
         assert heavy not in installed

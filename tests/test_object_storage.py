@@ -1,4 +1,4 @@
-"""The example over object storage, against a real S3 server process: what it finds, and what an outage does to it."""
+"""The example over object storage, against a real S3 server process: searches, and outages of the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bounds import near
+from support.bounds import near
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "object_storage"
 sys.path.insert(0, str(EXAMPLE))
@@ -21,7 +21,7 @@ import llama_index_search  # noqa: E402
 from minilm import MiniLM  # noqa: E402
 from passages import Passages, StorageUnavailable  # noqa: E402
 from s3_server import KEYS, S3Server  # noqa: E402
-from storage import BUCKET, Storage, opened  # noqa: E402
+from storage import BUCKET, Storage, open_storage  # noqa: E402
 from table import build  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -47,12 +47,12 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def storage(server):
-    """The bucket as somebody else's S3 is reached: by the usual variables."""
+    """Yield the bucket, configured by environment variables as a remote S3 is."""
     with pytest.MonkeyPatch.context() as environment:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}).items():
             environment.setenv(name, value)
         environment.setenv(BUCKET, "mine")
-        with opened() as storage:
+        with open_storage() as storage:
             storage.files.create_dir("mine")
             storage.put(DOCUMENTS.items())
             build(storage, MiniLM().embed_documents)
@@ -64,7 +64,7 @@ def passages(storage):
     return Passages(storage, MiniLM().embed_query)
 
 
-def test_everything_lies_in_the_bucket_below_one_folder(storage):
+def test_all_objects_are_in_one_folder_of_the_bucket(storage):
     assert dict(storage.read()) == DOCUMENTS
     assert storage.folder == "mine/rerank-plugins-example"
     import pyarrow.fs
@@ -74,18 +74,18 @@ def test_everything_lies_in_the_bucket_below_one_folder(storage):
 
 
 @pytest.mark.parametrize("how", ["keywords", "vectors", "exact", "hybrid"])
-def test_the_first_stage_finds(passages, how):
-    found = [row["id"] for row in passages.candidates(QUESTION, k=5, how=how)]
-    assert {"moon.txt", "sea.txt"} <= set(found)
-    assert len(found) == (2 if how == "keywords" else 5)
+def test_first_stage_finds_matching_documents(passages, how):
+    ids = [row["id"] for row in passages.candidates(QUESTION, k=5, how=how)]
+    assert {"moon.txt", "sea.txt"} <= set(ids)
+    assert len(ids) == (2 if how == "keywords" else 5)
 
 
-def test_words_that_no_document_has_find_nothing_and_fail_nothing(passages):
+def test_unknown_words_find_no_documents(passages):
     assert passages.candidates("qwertyuiop", how="keywords") == []
     assert langchain_search.two_stages(passages, how="keywords").invoke("qwertyuiop") == []
 
 
-def test_both_frameworks_give_the_reranked_order(passages):
+def test_both_frameworks_return_the_reranked_order(passages):
     documents = langchain_search.two_stages(passages).invoke(QUESTION)
     nodes = llama_index_search.two_stages(passages).query(QUESTION).source_nodes
     assert [each.id for each in documents] == [each.node_id for each in nodes]
@@ -94,19 +94,19 @@ def test_both_frameworks_give_the_reranked_order(passages):
     assert nodes[0].score == near(documents[0].metadata["relevance_score"])
 
 
-async def test_inside_a_running_event_loop(passages):
-    found = await langchain_search.two_stages(passages).ainvoke(QUESTION)
-    assert found[0].id == "moon.txt"
+async def test_search_works_in_a_running_event_loop(passages):
+    documents = await langchain_search.two_stages(passages).ainvoke(QUESTION)
+    assert documents[0].id == "moon.txt"
 
 
-def test_a_wrong_key_is_told_as_such(storage, monkeypatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "somebody-else's")
+def test_wrong_key_raises_storage_unavailable(storage, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-key")
     with pytest.raises(StorageUnavailable, match=r"s3://mine.*are AWS_ENDPOINT_URL and the keys right"):
         Passages(storage, MiniLM().embed_query)
 
 
-def test_any_name_is_kept_and_what_lay_there_before_is_not(storage):
-    """A second collection in the same bucket is not mixed with the first; an id may be an address."""
+def test_put_keeps_all_names_and_replaces_old_documents(storage):
+    """A second collection is not mixed with the first one; ids may be URLs."""
     other = Storage("other")
     other.files.create_dir("other")
     other.put([("first", "of an earlier collection")])
@@ -116,7 +116,7 @@ def test_any_name_is_kept_and_what_lay_there_before_is_not(storage):
     assert dict(storage.read()) == DOCUMENTS
 
 
-def test_an_embedding_that_fails_is_no_outage(storage):
+def test_error_of_the_embedding_is_raised(storage):
     def broken(query):
         raise ValueError("no such embedding model")
 
@@ -126,52 +126,52 @@ def test_an_embedding_that_fails_is_no_outage(storage):
 
 
 @pytest.mark.parametrize("how", ["keywords", "vectors", "hybrid"])
-def test_a_server_that_hangs_is_not_waited_for(server, passages, monkeypatch, how):
-    """It takes the connection and says nothing: left to LanceDB's retries this was five minutes."""
+def test_hanging_server_raises_after_the_deadline(server, passages, monkeypatch, how):
+    """The server accepts the connection and does not answer. LanceDB's default retries would wait five minutes."""
     monkeypatch.setattr("passages.DEADLINE", timedelta(milliseconds=300))
     process = psutil.Process(server.process.pid)
     process.suspend()
     try:
         with pytest.raises(StorageUnavailable, match=r"search: .*Is the server up.*[Tt]imeout"):
-            passages.candidates("what nobody has asked yet", how=how)
+            passages.candidates("a query that is not cached", how=how)
     finally:
         process.resume()
-    assert until_answered(passages.candidates, QUESTION)
+    assert call_until_available(passages.candidates, QUESTION)
 
 
-def until_answered(ask, question, tries=50):
-    """Ask as its user does who is told to ask again: a server that has just come back may say 500 for a moment."""
-    for _ in range(tries - 1):
+def call_until_available(search, question, attempts=50):
+    """Call again after `StorageUnavailable`, as the error says: a server that has just started may answer 500."""
+    for _ in range(attempts - 1):
         with contextlib.suppress(StorageUnavailable):
-            return ask(question)
-    return ask(question)
+            return search(question)
+    return search(question)
 
 
 @pytest.mark.slow
-def test_the_server_goes_away_and_comes_back(server, passages):
-    """The same retriever and engine: answers, a clear error in each framework, and answers again."""
+def test_search_works_again_after_an_outage(server, passages):
+    """The same retriever and engine answer, raise a clear error during the outage, and answer again."""
     retriever = langchain_search.two_stages(passages)
     engine = llama_index_search.two_stages(passages)
     before = [each.id for each in retriever.invoke(QUESTION)]
     assert [each.node_id for each in engine.query(QUESTION).source_nodes] == before
 
     server.kill()
-    for ask in (retriever.invoke, engine.query):
+    for search in (retriever.invoke, engine.query):
         with pytest.raises(StorageUnavailable, match=f"at {server.url} cannot be read. Is the server up") as caught:
-            ask("another question about tides")
+            search("another question about tides")
         assert caught.value.__cause__ is not None
 
     server.start()
-    assert [each.id for each in until_answered(retriever.invoke, QUESTION)] == before
+    assert [each.id for each in call_until_available(retriever.invoke, QUESTION)] == before
     assert [each.node_id for each in engine.query(QUESTION).source_nodes] == before
     assert retriever.invoke("another question about tides")
 
 
-def test_without_a_bucket_of_ones_own_a_server_is_started_and_ended(monkeypatch):
+def test_without_a_bucket_a_server_is_started_and_killed(monkeypatch):
     monkeypatch.delenv(BUCKET, raising=False)
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION", *KEYS):
         monkeypatch.delenv(name, raising=False)
-    with opened() as storage:
+    with open_storage() as storage:
         assert isinstance(storage, Storage)
         assert storage.endpoint.startswith("http://127.0.0.1:")
         storage.put([("a.txt", "text")])

@@ -1,4 +1,4 @@
-"""A stranger's backend: one short module and one entry point, in a package that pip installs, seen from another process."""
+"""A backend of another package: one short module and one entry point, installed by pip, used from a process."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Acme(LocalBackend):
     capabilities = Capabilities(scale="unit")
 
     def score(self, query: str, documents: Sequence[str]) -> Sequence[float]:
-        asked = set(query.lower().split())
-        return [len(asked & set(document.lower().split())) / len(asked) for document in documents]
+        words = set(query.lower().split())
+        return [len(words & set(document.lower().split())) / len(words) for document in documents]
 
 
 class AcmeCloud(HostedBackend):
@@ -90,7 +90,7 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
-def run(installed: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(installed: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *argv],
         env={**os.environ, "PYTHONPATH": str(installed), **environment},
@@ -101,22 +101,22 @@ def run(installed: Path, *argv: str, **environment: str) -> subprocess.Completed
     )
 
 
-def test_the_backend_is_short():
+def test_backend_has_fewer_than_forty_lines():
     assert len(BACKEND.splitlines()) < 40
 
 
-def test_a_spec_finds_the_local_one(installed):
+def test_spec_names_the_local_backend(installed):
     code = """
 from rerank_plugins import load_reranker
 with load_reranker("acme:m", top_n=1) as reranker:
     response = reranker.rerank("green tea", ["black coffee", "tea that is green", "green paint"])
 print(response.model, [result.index for result in response], response[0].relevance_score)
 """
-    done = run(installed, "-c", code)
+    done = run_python(installed, "-c", code)
     assert done.stdout == "acme:m [1] 1.0\n", done.stderr
 
 
-def test_a_spec_finds_the_hosted_one_with_everything_the_core_adds(installed):
+def test_spec_names_the_hosted_backend(installed):
     code = """
 import json, os, sys
 from rerank_plugins import load_reranker
@@ -126,7 +126,7 @@ response = load_reranker(spec).rerank("document 7", documents)
 print(json.dumps([response.model, response.usage.requests, response[0].index, response.degraded]))
 """
     with CohereLike() as server:
-        done = run(installed, "-c", code, ADDRESS=server.url, ACME_API_KEY=server.key)
+        done = run_python(installed, "-c", code, ADDRESS=server.url, ACME_API_KEY=server.key)
         assert done.stderr == ""
         assert json.loads(done.stdout) == ["acme-cloud:acme-cloud-1", 3, 7, False]
         assert [len(request.documents) for request in server.requests] in (
@@ -135,31 +135,33 @@ print(json.dumps([response.model, response.usage.requests, response[0].index, re
             [50, 100, 100],
         )
         assert server.refused == []
-    done = run(installed, "-c", code, ADDRESS="http://127.0.0.1:9", ACME_API_KEY="key")
+    done = run_python(installed, "-c", code, ADDRESS="http://127.0.0.1:9", ACME_API_KEY="key")
     assert json.loads(done.stdout)[0::3] == ["acme:acme-1", True]
 
 
-def test_a_missing_key_names_the_strangers_variable(installed):
-    done = run(installed, "-m", "rerank_plugins", "check", "acme-cloud")
+def test_missing_key_names_the_variable_of_the_backend(installed):
+    done = run_python(installed, "-m", "rerank_plugins", "check", "acme-cloud")
     assert done.returncode == 2
     assert done.stderr.startswith("rerank-plugins: acme-cloud needs a key: set the environment variable ACME_API_KEY")
 
 
-def test_list_shows_it_and_check_runs_it(installed):
-    done = run(installed, "-m", "rerank_plugins", "list")
+def test_list_and_check_work_with_the_backend(installed):
+    done = run_python(installed, "-m", "rerank_plugins", "list")
     plugins = done.stdout.split("plugin:\n")[1].splitlines()
     assert [line.split() for line in plugins] == [
         ["acme", "from", "the", "package", "acme-rerank"],
         ["acme-cloud", "from", "the", "package", "acme-rerank"],
     ]
-    done = run(installed, "-m", "rerank_plugins", "check", "acme")
+    done = run_python(installed, "-m", "rerank_plugins", "check", "acme")
     assert done.returncode == 0
     assert done.stdout.startswith("ok: acme:acme-1 put the right document first")
 
 
 @pytest.mark.slow
-def test_the_contract_suite_holds_for_it(installed, tmp_path):
+def test_backend_passes_the_contract_suite(installed, tmp_path):
     (tmp_path / "test_acme.py").write_text(CONTRACT, "utf-8")
-    done = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path))
+    done = run_python(
+        installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)
+    )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

@@ -1,8 +1,10 @@
-"""README's code runs, its tables are what the code says, and its commands are those that there are."""
+"""The code of README and docs/ runs, what it prints is what it says, and its commands are those that there are."""
 
 from __future__ import annotations
 
 import ast
+import json
+import logging
 import re
 import shlex
 import tomllib
@@ -10,142 +12,189 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
+from support.pages import README, ROOT, TEXTS, Block, blocks, command_lines, documented
+from support.source import parse_source
 from test_plugin import BACKEND, CONTRACT, PYPROJECT
 
 import rerank_plugins
 from rerank_plugins import cli, load_reranker
-from rerank_plugins.config.registry import BUILTIN, models
+from rerank_plugins.backends.presets import PRESETS
 from rerank_plugins.langchain import RerankCompressor
 from rerank_plugins.llama_index import RerankPostprocessor
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+PYTHON = [
+    pytest.param(block, id=str(block), marks=[pytest.mark.slow] if block.mark == "slow" else [])
+    for block in blocks("python")
+    if not block.mark.startswith("run by: ")
+]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def execute(block: Block) -> None:
+    exec(compile(block.text, str(block), "exec"), {"__name__": "page"})
 
 
-def table() -> str:
-    rows = ["| backend | kind | what | extra |", "|---|---|---|---|"]
-    rows += [f"| `{name}` | {each.kind} | {each.summary} | {each.extra or ''} |" for name, each in BUILTIN.items()]
-    return "\n".join(rows)
+@pytest.fixture
+def logging_restored():
+    root, ours = logging.getLogger(), logging.getLogger("rerank_plugins")
+    before = root.level, list(root.handlers), ours.level
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    ours.setLevel(before[2])
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_runs(number: int, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("block", PYTHON)
+@pytest.mark.usefixtures("logging_restored")
+def test_python_block_runs(block: Block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[number], f"README python block {number}", "exec"), {"__name__": "readme"})
+    execute(block)
 
 
-def test_the_frameworks_blocks_print_what_it_says(capsys):
-    told = blocks("text")[0]
-    for number in (0, 1):
-        exec(compile(blocks("python")[number], "README", "exec"), {"__name__": "readme"})
-        assert capsys.readouterr().out == told
-    assert f"# {told}" in blocks("python")[1]
+def test_marks_of_blocks_are_known():
+    for block in blocks():
+        if block.mark.startswith("run by: "):
+            file, _, name = block.mark.removeprefix("run by: ").partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text("utf-8"), block
+        else:
+            assert block.mark in ("", "slow") or block.mark.startswith(("generated: ", "end: ")), block
 
 
-def test_both_lines_of_the_vendors_diff_run(monkeypatch):
+def test_framework_blocks_print_what_readme_says(capsys):
+    expected = blocks("text", "README.md")[0].text
+    langchain, llama_index = blocks("python", "README.md")[:2]
+    for block in (langchain, llama_index):
+        execute(block)
+        assert capsys.readouterr().out == expected
+    assert f"# {expected}" in llama_index.text
+
+
+def test_tutorial_shows_readmes_blocks():
+    tutorial = {block.text for block in blocks("python", "docs/tutorial/first-result.md")}
+    assert {block.text for block in blocks("python", "README.md")[:2]} <= tutorial
+
+
+def test_both_lines_of_the_vendor_diff_run(monkeypatch):
     monkeypatch.setenv("CO_API_KEY", "a-key-of-the-test")
-    (diff,) = blocks("diff")
+    (diff,) = {block.text for block in blocks("diff")}
     old, new = (eval(line[1:], {"RerankPostprocessor": RerankPostprocessor}) for line in diff.splitlines())
     assert (old.top_n, new.top_n) == (5, 5)
     assert new.reranker == "cohere:rerank-v4.0-fast"
 
 
-def test_the_file_of_the_configuration_section_loads(tmp_path, monkeypatch):
+KEYS = [preset.key_variables[0] for preset in PRESETS.values() if preset.key_variables] + [
+    "CO_API_KEY",
+    "VOYAGE_API_KEY",
+]
+"""Environment variables of keys."""
+TOML = [block for block in blocks("toml") if "[rerankers." in block.text]
+
+
+@pytest.mark.parametrize("block", TOML, ids=map(str, TOML))
+def test_configuration_file_loads(block: Block, tmp_path, monkeypatch):
     file = tmp_path / "rerank.toml"
-    file.write_text(blocks("toml")[0], "utf-8")
-    monkeypatch.setenv("CO_API_KEY", "a-key-of-the-test")
-    with load_reranker("production", config=file) as reranker:
-        assert reranker.top_n == 5
-        assert reranker.scorer.label == "cohere:rerank-v4.0-fast"
+    file.write_text(block.text, "utf-8")
+    for name in (*KEYS, "AZURE_COHERE_KEY", "MY_KEY", "OPENAI_API_KEY", "TYPESAFE_API_KEY"):
+        monkeypatch.setenv(name, "a-key-of-the-test")
+    for name, table in tomllib.loads(block.text)["rerankers"].items():
+        with load_reranker(name, config=file) as reranker:
+            assert reranker.top_n == table.get("top_n")
+            assert table["use"].partition(":")[0] in reranker.scorer.label
 
 
 ELSEWHERE = {
-    "compare": "test_the_comparison_prints_what_it_says",
-    "calibrate": "calibration/test_command.py",
-    "fetch": "engine/test_hub.py",
-    "serve": "serving/test_serve_process.py",
-    "batch": "serving/test_serve_process.py",
+    "compare": "tests/test_readme.py",
+    "calibrate": "tests/calibration/test_command.py",
+    "fetch": "tests/engine/test_hub.py",
+    "serve": "tests/serving/test_serve_process.py",
+    "batch": "tests/serving/test_serve_process.py",
 }
-"""Subcommands whose line here needs files, a hub or a process of its own, and who runs it."""
+"""Commands whose line needs files, a hub or a process of its own, and the file whose test runs it."""
 
 
-def test_no_block_is_left_out():
+def test_every_block_is_of_a_known_kind():
     """Every block is of a kind that some test reads; every command in one is known to a test."""
-    fences = re.findall(r"^```(.*)$", README, re.MULTILINE)
-    assert set(fences[::2]) == {"python", "console", "toml", "text", "diff"}
-    assert set(fences[1::2]) == {""}
-    for line in "".join(blocks("console")).splitlines():
+    assert {block.language for block in blocks()} == {"python", "console", "toml", "text", "diff"}
+    for name, text in TEXTS.items():
+        assert text.count("\n```") == 2 * len(blocks(page=name)), name
+    for line in command_lines():
         assert re.match(r"pip install '|make [a-z]|rerank-plugins [a-z]", line), line
-    for command, where in ELSEWHERE.items():
-        file = Path(__file__) if where.startswith("test_") else ROOT / "tests" / where
-        assert re.search(rf'documented\("{command}"\)|{where}', file.read_text("utf-8")), command
+    for command, file in ELSEWHERE.items():
+        assert f'documented("{command}")' in (ROOT / file).read_text("utf-8"), command
 
 
 def test_the_extras_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    texts = [README, *(file.read_text("utf-8") for file in (ROOT / "examples").rglob("*.py"))]
-    named = re.findall(r"pip install '(?:rerank-plugins|\.)\[([\w,-]+)\]'", "".join(texts))
-    named += re.findall(r"\(extra `([\w-]+)`", README)
-    assert len(named) > 8
-    assert {each for names in named for each in names.split(",")} <= set(extras)
-
-
-def test_the_links_inside_lead_somewhere():
-    """GitHub's rule: lower case, spaces become hyphens, punctuation goes."""
-    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    linked = re.findall(r"\]\(#([^)]*)\)", README)
-    assert len(linked) > 8
-    assert set(linked) <= anchors
+    texts = "".join([*TEXTS.values(), *(file.read_text("utf-8") for file in (ROOT / "examples").rglob("*.py"))])
+    named = re.findall(r"pip\s+install\s+'(?:rerank-plugins|\.)\[([\w,-]+)\]'", texts)
+    named += re.findall(r"extra `([\w-]+)`", texts)
+    assert len(named) > 20
+    assert {extra for names in named for extra in names.split(",")} <= set(extras)
 
 
 def test_the_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("Bananas are yellow.\nA reranker scores query and document together.\n", "utf-8")
-    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("rerank-plugins ")]
-    lines = [line for line in lines if line.split()[1] not in ELSEWHERE]
-    assert len(lines) == 4
-    for line in lines:
+    lines = [line.partition(" > ") for line in command_lines() if line.startswith("rerank-plugins ")]
+    lines = [line for line in lines if line[0].split()[1] not in ELSEWHERE]
+    assert len(lines) == 6
+    for line, _, file in lines:
         assert cli.main(shlex.split(line)[1:]) == 0, line
-    assert "A reranker scores" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert out
+        assert not file or json.loads(out)
 
 
 @pytest.mark.slow  # half a minute: the embedded model over 1,200 pairs
 def test_the_comparison_prints_what_it_says(tmp_path, monkeypatch, capsys):
     """Everything but the times, which are the machine's."""
-    section = README.split("## Which reranker, and is it worth it?")[1].split("\n## ")[0]
-    command = re.search(r"^rerank-plugins (compare .*)$", section, re.MULTILINE)[1]
+    page = TEXTS["docs/tutorial/real-data.md"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    assert cli.main(shlex.split(command)) == 0
+    assert cli.main(documented("compare")) == 0
     out = capsys.readouterr().out
 
     def quality(text: str) -> dict[str, list[str]]:
         rows = re.findall(r"^(BM25|lexical|embedded) +(\d\.\d{3} +[-+].*)$", text, re.MULTILINE)
-        return {label: told.split()[: 6 if label == "BM25" else 8] for label, told in rows}
+        return {label: figures.split()[: 6 if label == "BM25" else 8] for label, figures in rows}
 
-    assert len(quality(section)) == 3
-    assert quality(out) == quality(section)
-    (decision,) = re.findall(r"^Use embedded: .* retriever\.", section, re.MULTILINE)
+    assert len(quality(page)) == 3
+    assert quality(out) == quality(page)
+    short = re.findall(
+        r"^(BM25|lexical|embedded) +(\d\.\d{3}) +(-|[-+]\S+ \[.*?\])", README.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(short) == 3
+    assert all(
+        re.search(rf"^{label} +{re.escape(ndcg)} +{re.escape(lift)}", page, re.MULTILINE) for label, ndcg, lift in short
+    )
+    (decision,) = re.findall(r"^Use embedded: .* retriever\.", page, re.MULTILINE)
     assert decision in out
     assert (tmp_path / "report.html").stat().st_size > 900_000
 
 
+def test_the_filter_of_the_guide_keeps_what_has_no_score_and_what_a_stand_in_ordered():
+    names: dict[str, Any] = {}
+    exec(blocks("python", "docs/guides/thresholds.md")[1].text, names)
+    metadata: list[dict[str, Any]] = [
+        {"relevance_score": 0.5},
+        {"relevance_score": 0.1},
+        {"relevance_score": None},
+        {"relevance_score": 0.1, "rerank_degraded": True},
+    ]
+    documents = [Document("text", metadata=each) for each in metadata]
+    assert names["filtered"](documents, 0.3) == [documents[0], documents[2], documents[3]]
+
+
 def test_lancedbs_block_puts_the_right_passage_first(capsys):
-    (block,) = (each for each in blocks("python") if "LanceDBReranker" in each)
-    exec(compile(block, "README", "exec"), {"__name__": "readme"})
+    (block,) = blocks("python", "docs/guides/object-storage.md")
+    execute(block)
     assert capsys.readouterr().out.startswith("A reranker scores query and document together.")
 
 
 def migrations() -> list[tuple[str, str]]:
     """The table's `before` and `after`."""
-    section = README.split("## Coming from another reranker")[1].split("\n## ")[0]
-    rows = [row for row in section.splitlines() if re.match(r"\| (?!from)", row)]
+    rows = [row for row in TEXTS["docs/guides/migrating.md"].splitlines() if re.match(r"\| (?!from)", row)]
     return [tuple(cell.strip(" |`") for cell in row.split(" | ")[1:]) for row in rows]
 
 
@@ -165,7 +214,7 @@ def test_every_migration_is_one_that_a_file_runs_both_ways():
     """All names, models and numbers of the table's `before` and `after` stand in the functions of one file each."""
     files = [file for file in (ROOT / "examples" / "migration").glob("*.py") if file.name != "compare.py"]
     functions = [
-        {each.name: ast.unparse(each) for each in ast.parse(file.read_text("utf-8")).body if hasattr(each, "name")}
+        {each.name: ast.unparse(each) for each in parse_source(file.read_text("utf-8")).body if hasattr(each, "name")}
         for file in files
     ]
 
@@ -180,37 +229,24 @@ def test_every_migration_is_one_that_a_file_runs_both_ways():
 
 
 def test_the_files_it_names_exist():
-    named = re.findall(r"(?:examples|benchmarks|training)/[\w/.]*\w|(?:examples|benchmarks|training)/", README)
-    assert len(named) > 8
+    named = re.findall(
+        r"(?:examples|benchmarks|training)/[\w/.]*\w|(?:examples|benchmarks|training)/", "".join(TEXTS.values())
+    )
+    assert len(named) > 20
     for each in named:
         assert (ROOT / each).exists(), each
 
 
 def test_the_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", README, re.MULTILINE):
+    for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", "".join(TEXTS.values()), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_table_of_backends_is_the_registry():
-    between = README.split("<!-- backends: begin -->\n")[1].split("\n<!-- backends: end -->")[0]
-    assert between == table(), f"README's table of backends has to be:\n{table()}"
-
-
-def test_the_table_of_models_is_the_recipes():
-    rows = [[f"`{row['spec']}`", *list(row.values())[1:]] for row in models()]
-    lines = [list(models()[0]), *rows]
-    expected = ["| " + " | ".join(cells) + " |" for cells in lines]
-    expected.insert(1, "|" + "---|" * len(lines[0]))
-    between = README.split("<!-- models: begin -->\n")[1].split("\n<!-- models: end -->")[0]
-    assert between == "\n".join(expected), "README's table of models has to be:\n" + "\n".join(expected)
-
-
 def test_the_strangers_backend_is_the_one_that_is_tested():
-    assert BACKEND in blocks("python")
-    assert CONTRACT in blocks("python")
-    (entry_points,) = (tomllib.loads(block) for block in blocks("toml") if "entry-points" in block)
-    assert entry_points["project"] == {"entry-points": tomllib.loads(PYPROJECT)["project"]["entry-points"]}
+    page = "docs/guides/backends.md"
+    assert [block.text for block in blocks("python", page)] == [BACKEND, CONTRACT]
+    assert [block.text for block in blocks("toml", page)] == [PYPROJECT]
 
 
 def test_changelog_and_package_agree_on_the_version():

@@ -1,4 +1,4 @@
-"""The laws of DESIGN.md that one `Reranker` over one small scorer can show: order, input hygiene, truth on the answer."""
+"""`Reranker` over one small scorer: order of results, checks of the input, and what the response reports."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from rerank_plugins import BadResponse, ConfigError, InputError, Reranker, RerankResponse, RerankResult, Usage
 from rerank_plugins.core import Capabilities, LocalBackend, RerankRequest, Scorer, Scores, SDKBackend, Span
-from rerank_plugins.policies.observe import Observe
+from rerank_plugins.policies.instrumented import Instrumented
 
 
 class Fixed(Scorer):
-    """Gives the scores it was made with, and remembers every request."""
+    """A scorer that returns the scores of its constructor. It records every request."""
 
     label = "fixed"
 
@@ -39,7 +39,7 @@ class Fixed(Scorer):
 
 
 class ByLength(Fixed):
-    """A document's score is its length: whatever is asked, the right order is known."""
+    """A scorer whose score is the length of a document, so the expected order of any input is known."""
 
     async def ascore(self, request):
         self.requests.append(request)
@@ -47,18 +47,18 @@ class ByLength(Fixed):
         return Scores(values=values, model=self.label, capabilities=self.capabilities)
 
 
-class Given(LocalBackend):
-    """A local backend whose `score` returns what it was told to."""
+class FixedScores(LocalBackend):
+    """A local backend whose `score` returns the scores of its constructor."""
 
-    model = "given"
+    model = "fixed"
     capabilities = Capabilities(scale="logit")
 
-    def __init__(self, answer) -> None:
+    def __init__(self, scores) -> None:
         super().__init__()
-        self.answer = answer
+        self.scores = scores
 
     def score(self, query: str, documents: Sequence[str]):
-        return self.answer(documents) if callable(self.answer) else self.answer
+        return self.scores(documents) if callable(self.scores) else self.scores
 
 
 def letters(count: int) -> list[str]:
@@ -74,15 +74,15 @@ def ranked(*values: float | None, documents=None, top_n=None, **capabilities) ->
     return Reranker(scorer).rerank("query", documents or letters(len(values)), top_n=top_n)
 
 
-# --- law 1: order and scale ---
+# --- order and scale ---
 
 
-def test_best_first_and_ties_keep_the_order_given():
+def test_results_are_best_first_and_ties_keep_the_input_order():
     assert indexes(ranked(1.0, 3.0, 2.0, 3.0, 1.0)) == [1, 3, 2, 0, 4]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30))
-def test_any_order_is_a_stable_sort_by_raw_score(values):
+def test_order_is_a_stable_sort_by_raw_score(values):
     response = ranked(*values, documents=letters(len(values)))
     assert indexes(response) == sorted(range(len(values)), key=lambda index: -values[index])
     assert [result.raw_score for result in response] == [values[index] for index in indexes(response)]
@@ -91,15 +91,15 @@ def test_any_order_is_a_stable_sort_by_raw_score(values):
     assert all(0.0 <= each <= 1.0 for each in relevances)
 
 
-def test_float64_orders_where_float32_and_the_sigmoid_tie():
+def test_raw_scores_that_differ_only_in_float64_are_ordered():
     low, high = 40.0, math.nextafter(40.0, math.inf)
     response = ranked(low, high)
     assert indexes(response) == [1, 0]
-    assert response[0].relevance_score == response[1].relevance_score  # the sigmoid cannot tell them apart
+    assert response[0].relevance_score == response[1].relevance_score  # both are 1.0 after the sigmoid
 
 
-def test_integers_of_a_backend_are_floats_in_the_answer():
-    response = Reranker(Given([2, 3])).rerank("query", letters(2))
+def test_integer_scores_become_floats():
+    response = Reranker(FixedScores([2, 3])).rerank("query", letters(2))
     assert [type(result.raw_score) for result in response] == [float, float]
 
 
@@ -122,7 +122,7 @@ def test_integers_of_a_backend_are_floats_in_the_answer():
         ({"scale": "logit", "offset": -1e4, "divisor": 0.5}, 1e4, 1.0),
     ],
 )
-def test_relevance_is_by_the_declared_scale(capabilities, raw, relevance):
+def test_relevance_score_follows_the_declared_scale(capabilities, raw, relevance):
     (result,) = ranked(raw, **capabilities)
     assert result.relevance_score == pytest.approx(relevance, abs=1e-12)
     assert result.raw_score == raw
@@ -132,47 +132,47 @@ def test_scale_is_never_guessed_from_the_values():
     assert [result.relevance_score for result in ranked(0.9, 0.1, scale="logit")] != [0.9, 0.1]
 
 
-def test_ordinal_only_falls_with_rank():
+def test_ordinal_relevance_depends_only_on_the_rank():
     response = ranked(-700.0, 5.0, 5.0, 900.0, scale="ordinal")
     assert indexes(response) == [3, 1, 2, 0]
     first, second, third, last = (result.relevance_score for result in response)
     assert 1.0 == first > second == third > last > 0.0
 
 
-def test_no_scores_keep_the_order_given():
+def test_documents_without_scores_keep_the_input_order():
     response = ranked(None, None, None, scale="ordinal")
     assert indexes(response) == [0, 1, 2]
     assert {(result.relevance_score, result.raw_score) for result in response} == {(None, None)}
 
 
-# --- law 1 and 2: threshold and top_n ---
+# --- threshold and top_n ---
 
 
-def test_threshold_keeps_what_is_at_it_and_comes_before_top_n():
+def test_threshold_is_inclusive_and_applied_before_top_n():
     reranker = Reranker(Fixed(0.2, 0.5, 0.9, 0.49, scale="unit"), score_threshold=0.5)
     assert indexes(reranker.rerank("query", letters(4))) == [2, 1]
     assert indexes(reranker.rerank("query", letters(4), top_n=1)) == [2]
     assert indexes(reranker.rerank("query", letters(4), top_n=3)) == [2, 1]
 
 
-def test_threshold_leaves_blanks_out():
+def test_threshold_drops_blank_documents():
     reranker = Reranker(Fixed(0.9, scale="unit"), score_threshold=0.0)
     assert indexes(reranker.rerank("query", [" ", "text"])) == [1]
 
 
-def test_threshold_never_cuts_a_degraded_answer():
+def test_threshold_is_not_applied_to_degraded_scores():
     class Degraded(Fixed):
         async def ascore(self, request):
-            return replace(await super().ascore(request), degraded=True, reason="a stand-in answered")
+            return replace(await super().ascore(request), degraded=True, reason="a fallback answered")
 
     response = Reranker(Degraded(0.1, 0.2, scale="unit"), score_threshold=0.9).rerank("query", letters(2))
     assert indexes(response) == [1, 0]
     assert response.degraded
-    assert response.reason == "a stand-in answered"
+    assert response.reason == "a fallback answered"
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan, True, "0.5"])
-def test_threshold_out_of_range(threshold):
+def test_threshold_out_of_range_is_refused(threshold):
     with pytest.raises(ConfigError, match="from 0 to 1"):
         Reranker(Fixed(scale="unit"), score_threshold=threshold)
 
@@ -188,36 +188,36 @@ def test_top_n(top_n, count):
 
 
 @pytest.mark.parametrize("top_n", [0, -1, True, 1.0, 2.5, "3"])
-def test_top_n_below_one_or_no_whole_number(top_n):
+def test_top_n_below_one_or_not_an_integer_is_refused(top_n):
     scorer = Fixed(1.0)
     with pytest.raises(InputError, match="at least 1"):
         Reranker(scorer).rerank("query", letters(1), top_n=top_n)
-    with pytest.raises(InputError, match="at least 1"):  # without documents too: a wrong call is one
+    with pytest.raises(InputError, match="at least 1"):  # refused without documents too
         Reranker(scorer).rerank("query", [], top_n=top_n)
     with pytest.raises(ConfigError, match="at least 1"):
         Reranker(scorer, top_n=top_n)
     assert scorer.requests == []
 
 
-def test_top_n_of_the_call_wins():
+def test_top_n_of_the_call_overrides_that_of_the_reranker():
     reranker = Reranker(Fixed(1.0, 2.0, 3.0, scale="logit"), top_n=1)
     assert len(reranker.rerank("query", letters(3))) == 1
     assert len(reranker.rerank("query", letters(3), top_n=2)) == 2
 
 
 @pytest.mark.parametrize("documents", [[], (), iter([])])
-def test_no_documents_no_request(documents):
+def test_empty_documents_need_no_request(documents):
     scorer = Fixed()
     response = Reranker(scorer).rerank("query", documents)
     assert (list(response), scorer.requests) == ([], [])
     assert (response.model, response.degraded, response.usage) == ("fixed", False, Usage())
 
 
-# --- law 3: exactly one finite score for every document ---
+# --- exactly one finite score for every document ---
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "scores",
     [
         [1.0],
         [1.0, 2.0, 3.0],
@@ -240,10 +240,10 @@ def test_no_documents_no_request(documents):
     ],
     ids=str,
 )
-def test_anything_else_is_a_bad_response(answer):
-    with pytest.raises(BadResponse, match="given") as caught:
-        Reranker(Given(answer)).rerank("query", letters(2))
-    assert caught.value.backend == "Given:given"
+def test_invalid_scores_raise_bad_response(scores):
+    with pytest.raises(BadResponse, match="fixed") as caught:
+        Reranker(FixedScores(scores)).rerank("query", letters(2))
+    assert caught.value.backend == "FixedScores:fixed"
 
 
 class ThroughSDK(SDKBackend):
@@ -259,7 +259,7 @@ class ThroughSDK(SDKBackend):
         return Scores(values=(1.0,), model=self.label, capabilities=self.capabilities)
 
 
-def test_an_author_who_asks_an_sdk_is_checked_too():
+def test_scores_of_an_sdk_backend_are_checked():
     reranker = Reranker(ThroughSDK())
     assert indexes(reranker.rerank("query", letters(1))) == [0]
     with pytest.raises(BadResponse, match="1 scores for 2 documents"):
@@ -267,10 +267,10 @@ def test_an_author_who_asks_an_sdk_is_checked_too():
     reranker.close()
 
 
-# --- law 5: nothing spoiled ---
+# --- inputs are not modified ---
 
 
-async def test_inputs_stay_as_they_were_and_come_back_themselves():
+async def test_inputs_are_not_modified_and_returned_by_identity():
     documents = ["b", {"title": "x", "tags": ["y", {"z": 1}]}, "", "b", "longest of all the documents here"]
     scores = [0.1, 0.2, 0.3, 0.4, 0.5]
     before = copy.deepcopy((documents, scores))
@@ -291,17 +291,17 @@ def test_arguments_after_the_documents_are_keyword_only():
             method("query", ["a", "b"], 1)
 
 
-async def test_sync_and_async_give_the_same():
+async def test_sync_and_async_results_are_equal():
     reranker = Reranker(ByLength(scale="logit"), top_n=3)
     documents = ["aaa", "a", "", "aa", "aaaa"]
     assert reranker.rerank("query", documents).results == (await reranker.arerank("query", documents)).results
 
 
-# --- law 6: hygiene ---
+# --- blank, duplicate and invalid input ---
 
 
 @pytest.mark.parametrize("query", ["", " ", "\n\t", "\u3000"])
-def test_a_blank_query_is_refused(query):
+def test_blank_query_raises_an_input_error(query):
     scorer = Fixed(1.0)
     with pytest.raises(InputError, match="query is blank"):
         Reranker(scorer).rerank(query, letters(1))
@@ -309,12 +309,12 @@ def test_a_blank_query_is_refused(query):
 
 
 @pytest.mark.parametrize("query", [None, 5, b"query", ["query"]])
-def test_a_query_of_another_type_is_refused(query):
+def test_query_of_a_wrong_type_is_refused(query):
     with pytest.raises(InputError, match=r"query must be a string, got (None|5|bytes|a list)\. Pass"):
         Reranker(Fixed(1.0)).rerank(query, letters(1))
 
 
-def test_blank_documents_come_last_with_a_reason_and_never_reach_the_backend():
+def test_blank_documents_are_last_with_a_reason_and_not_sent():
     scorer = ByLength(scale="logit")
     response = Reranker(scorer).rerank("query", ["", "long text", " \n", {"title": "", "body": None}, "text", {}])
     assert indexes(response) == [1, 4, 0, 2, 3, 5]
@@ -325,13 +325,13 @@ def test_blank_documents_come_last_with_a_reason_and_never_reach_the_backend():
     assert all(result.reason is None for result in response[:2])
 
 
-def test_only_blank_documents_no_request():
+def test_only_blank_documents_need_no_request():
     scorer = Fixed()
     assert indexes(Reranker(scorer).rerank("query", ["", " "])) == [0, 1]
     assert scorer.requests == []
 
 
-def test_blanks_stay_last_when_the_order_is_kept():
+def test_blank_documents_are_last_without_scores_too():
     assert indexes(Reranker(Fixed(None, None, scale="ordinal")).rerank("query", ["", "a", "b"])) == [1, 2, 0]
 
 
@@ -347,7 +347,7 @@ def test_identical_texts_are_scored_once():
 @pytest.mark.parametrize(
     "wrong", [None, 5, 1.5, b"bytes", ["nested"], object()], ids=lambda value: type(value).__name__
 )
-def test_a_document_of_another_type_is_named_by_its_index(wrong):
+def test_document_of_a_wrong_type_is_refused_with_its_index(wrong):
     scorer = Fixed()
     with pytest.raises(
         InputError, match=r"Document 2 must be a string or a mapping of fields, got .*\. (Leave it out|Decode it)"
@@ -357,24 +357,24 @@ def test_a_document_of_another_type_is_named_by_its_index(wrong):
 
 
 @pytest.mark.parametrize("documents", ["one text", b"bytes", {"text": "x"}, None, 5])
-def test_documents_that_are_no_list(documents):
+def test_documents_other_than_a_list_are_refused(documents):
     with pytest.raises(InputError, match=r"documents must be a list of strings or mappings, got .*: pass a list"):
         Reranker(Fixed()).rerank("query", documents)
 
 
-def test_documents_from_a_generator_and_a_tuple():
+def test_documents_may_be_a_generator_or_a_tuple():
     reranker = Reranker(ByLength(scale="logit"))
     assert indexes(reranker.rerank("query", (text for text in ("a", "aa")))) == [1, 0]
     assert indexes(reranker.rerank("query", ("a", "aa"))) == [1, 0]
 
 
-def test_ten_thousand_documents():
+def test_ten_thousand_documents_are_sorted():
     documents = [f"{'x' * (number % 97 + 1)} {number:05}" for number in range(10_000)]
     response = Reranker(ByLength(scale="logit")).rerank("query", documents)
     assert indexes(response) == sorted(range(10_000), key=lambda index: -len(documents[index]))
 
 
-def test_a_very_long_document_arrives_whole():
+def test_very_long_document_is_sent_whole():
     scorer = ByLength(scale="logit")
     response = Reranker(scorer).rerank("query", ["short", "x" * 200_000])
     assert response[0].raw_score == 200_000.0
@@ -391,7 +391,7 @@ def test_a_very_long_document_arrives_whole():
         ("an emoji 👩‍🚀", "an emoji 👩‍🚀"),
     ],
 )
-def test_odd_text_arrives_as_what_utf8_can_say(text, sent):
+def test_text_is_sent_with_lone_surrogates_replaced(text, sent):
     scorer = ByLength(scale="logit")
     response = Reranker(scorer).rerank(text, [text])
     assert scorer.requests[0].query == scorer.requests[0].documents[0] == sent
@@ -412,7 +412,7 @@ class Kind(enum.StrEnum):
     NEWS = "news"
 
 
-def test_fields_of_derived_types_and_the_same_list_twice_are_plain_text():
+def test_fields_of_derived_types_and_shared_lists_become_plain_yaml():
     scorer, tags = ByLength(scale="logit"), ["a"]
     document = {
         "kind": Kind.NEWS,
@@ -425,7 +425,7 @@ def test_fields_of_derived_types_and_the_same_list_twice_are_plain_text():
     assert scorer.requests[0].documents == ("kind: news\nprice: 1.5\nseen: 3\ntags:\n- a\nmore:\n  tags:\n  - a\n",)
 
 
-def test_the_fields_of_a_request_are_what_json_can_hold():
+def test_fields_of_a_request_are_json_serializable():
     scorer = ByLength(scale="logit")
     day = dt.date(2026, 11, 25)
     document = {
@@ -444,7 +444,7 @@ def test_the_fields_of_a_request_are_what_json_can_hold():
 
 
 @pytest.mark.parametrize("value", [object(), 1j, ["deep", {"x": object()}]])
-def test_a_field_that_is_no_plain_data_is_named_and_not_shown(value):
+def test_error_about_an_unsupported_field_has_its_path_not_its_value(value):
     with pytest.raises(
         InputError, match=r"Document 1 has a field 'thing(\.x)?' .*of type (object|complex): make it"
     ) as caught:
@@ -452,10 +452,10 @@ def test_a_field_that_is_no_plain_data_is_named_and_not_shown(value):
     assert "0x" not in str(caught.value)
 
 
-def test_a_field_that_holds_itself_is_refused():
+def test_field_that_contains_itself_is_refused():
     circle: dict = {}
     circle["round"] = [circle]
-    with pytest.raises(InputError, match="holds itself"):
+    with pytest.raises(InputError, match="contains itself"):
         Reranker(Fixed()).rerank("query", [circle])
 
 
@@ -463,7 +463,7 @@ def test_a_field_that_holds_itself_is_refused():
 
 
 @pytest.mark.parametrize("scores", [[], [1.0], [1.0, 2.0, 3.0]])
-def test_as_many_retrieval_scores_as_documents(scores):
+def test_wrong_number_of_retrieval_scores_is_refused(scores):
     with pytest.raises(
         InputError, match=f"retrieval_scores must have one number for each of the 2 documents, got {len(scores)}"
     ):
@@ -471,12 +471,12 @@ def test_as_many_retrieval_scores_as_documents(scores):
 
 
 @pytest.mark.parametrize("scores", [[1.0, None], [1.0, "high"], 5, [1.0, object()], [1.0, math.nan], [math.inf, 1]])
-def test_retrieval_scores_are_numbers(scores):
+def test_retrieval_scores_other_than_finite_numbers_are_refused(scores):
     with pytest.raises(InputError, match="retrieval_scores"):
         Reranker(Fixed(1.0, 2.0)).rerank("query", letters(2), retrieval_scores=scores)
 
 
-def test_an_instruction_is_followed_or_refused():  # law 9
+def test_instruction_is_sent_if_supported_and_refused_otherwise():
     scorer = Fixed(1.0, instructions=True)
     reranker = Reranker(scorer, instruction="of the spec")
     reranker.rerank("query", letters(1))
@@ -484,19 +484,21 @@ def test_an_instruction_is_followed_or_refused():  # law 9
     assert [request.instruction for request in scorer.requests] == ["of the spec", "of the call"]
     with pytest.raises(InputError, match="cannot follow an instruction"):
         Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="any")
-    Reranker(Fixed(1.0)).rerank("query", letters(1), instruction="")  # nothing asked, nothing refused
+    Reranker(Fixed(1.0)).rerank(
+        "query", letters(1), instruction=""
+    )  # an empty instruction is none, so it is not refused
 
 
 @pytest.mark.parametrize("instruction", [5, b"bytes", ["a"]])
-def test_an_instruction_is_a_text(instruction):
+def test_instruction_of_a_wrong_type_is_refused(instruction):
     with pytest.raises(InputError, match="instruction must be a string or None, got"):
         Reranker(Fixed(1.0, instructions=True)).rerank("query", letters(1), instruction=instruction)
 
 
-# --- the answer ---
+# --- the response ---
 
 
-def test_the_answer_is_a_sequence():
+def test_response_is_a_sequence():
     response = ranked(1.0, 2.0, 3.0)
     assert isinstance(response, Sequence)
     assert len(response) == 3
@@ -510,7 +512,7 @@ def test_the_answer_is_a_sequence():
         response[3]
 
 
-def test_nothing_of_the_answer_can_be_changed_and_no_document_is_printed():
+def test_response_is_immutable_and_its_repr_has_no_document():
     response = ranked(1.0, documents=["a private text"])
     with pytest.raises(AttributeError):
         response[0].index = 5
@@ -518,52 +520,53 @@ def test_nothing_of_the_answer_can_be_changed_and_no_document_is_printed():
     assert isinstance(response[0], RerankResult)
 
 
-def test_truncated_and_spans_belong_to_their_document():
-    class Telling(Fixed):
+def test_truncated_and_spans_are_assigned_to_their_document():
+    class TruncatedWithSpans(Fixed):
         async def ascore(self, request):
             return replace(await super().ascore(request), truncated=(False, True), spans=((), (Span(0, 3, 0.9),)))
 
-    response = Reranker(Telling(1.0, 2.0, scale="logit")).rerank("query", ["a", " ", "b", "a"])
+    response = Reranker(TruncatedWithSpans(1.0, 2.0, scale="logit")).rerank("query", ["a", " ", "b", "a"])
     assert [(result.index, result.truncated) for result in response] == [(2, True), (0, False), (3, False), (1, False)]
     assert [len(result.spans) for result in response] == [1, 0, 0, 0]
 
 
-def test_attempts_usage_and_time_stand_on_the_answer():
-    class Remote(Given):
+def test_response_has_attempts_usage_and_latency():
+    class Remote(FixedScores):
         remote = True
 
-    response = Reranker(Observe(Remote([1.0, 2.0]))).rerank("query", letters(2))
+    response = Reranker(Instrumented(Remote([1.0, 2.0]))).rerank("query", letters(2))
     (attempt,) = response.attempts
-    assert (attempt.model, attempt.outcome, attempt.remote) == ("Remote:given", "answered", True)
+    assert (attempt.model, attempt.outcome, attempt.remote) == ("Remote:fixed", "answered", True)
     assert response.usage == Usage(requests=1)
     assert response.latency_ms >= attempt.milliseconds > 0
-    local = Reranker(Observe(Given([1.0, 2.0]))).rerank("query", letters(2))
+    local = Reranker(Instrumented(FixedScores([1.0, 2.0]))).rerank("query", letters(2))
     assert (len(local.attempts), local.usage.requests) == (1, 0)
 
 
-def test_four_threads_give_what_one_gives():
-    reranker = Reranker(Given(lambda documents: [float(len(document)) for document in documents]))
+def test_calls_on_four_threads_give_the_scores_of_one():
+    """State shared between calls would mix up the documents of two threads."""
+    reranker = Reranker(FixedScores(lambda documents: [float(len(document)) for document in documents]))
     documents = [["x" * (number * step % 13 + 1) for number in range(40)] for step in range(1, 5)]
     expected = [indexes(reranker.rerank("query", each)) for each in documents]
-    found: list[list[int] | None] = [None] * 4
+    orders: list[list[int] | None] = [None] * 4
 
     def work(position: int) -> None:
         for _ in range(10):
-            found[position] = indexes(reranker.rerank("query", documents[position]))
+            orders[position] = indexes(reranker.rerank("query", documents[position]))
 
     threads = [threading.Thread(target=work, args=(position,)) for position in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == expected
+    assert orders == expected
 
 
-async def test_the_sync_face_works_inside_a_running_loop():
+async def test_sync_call_inside_a_running_loop_works():
     assert indexes(ranked(1.0, 2.0)) == [1, 0]
 
 
-def test_a_reranker_without_a_spec_is_not_pickled():
+def test_pickling_a_reranker_without_a_spec_raises_a_type_error():
     import pickle
 
     with pytest.raises(TypeError, match="load_reranker"):

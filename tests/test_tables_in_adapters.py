@@ -1,4 +1,4 @@
-"""Tables, columns and arrays as the documents of an adapter; apart from its other tests, which need no pandas."""
+"""Tables, columns and arrays as the documents of an adapter; the other tests of adapters need no pandas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY = "the moon"
 TEXTS = ["bees", "the moon", "a moon of Mars"]
 
 
-async def ask(adapter: Any, items: Any, *, sync: bool) -> list[Any]:
+async def rerank(adapter: Any, items: Any, *, sync: bool) -> list[Any]:
     if isinstance(adapter, RerankCompressor):
         return adapter.compress_documents(items, QUERY) if sync else await adapter.acompress_documents(items, QUERY)
     if sync:
@@ -46,8 +46,8 @@ def nodes() -> list[Any]:
     ids=["array", "Series", "column"],
 )
 @pytest.mark.parametrize("sync", [True, False])
-async def test_columns_of_objects_are_lists_of_them(kind: Any, make: Any, column: Any, sync: bool) -> None:
-    answer = await ask(kind(reranker="lexical"), column(make()), sync=sync)
+async def test_columns_of_documents_are_reranked(kind: Any, make: Any, column: Any, sync: bool) -> None:
+    answer = await rerank(kind(reranker="lexical"), column(make()), sync=sync)
     texts = [each.page_content if isinstance(each, Document) else each.get_content() for each in answer]
     assert texts == ["the moon", "a moon of Mars", "bees"]
 
@@ -68,15 +68,17 @@ async def test_columns_of_objects_are_lists_of_them(kind: Any, make: Any, column
         (pa.RecordBatch.from_pydict({"text": TEXTS}), r"a RecordBatch: {make}, .* for row in batch.to_pylist\(\)\]"),
         (np.array([["x", "y"]]), "a ndarray of 2 dimensions: pass one column of it as a list"),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda table: type(table).__name__,
 )
 @pytest.mark.parametrize("sync", [True, False])
-async def test_tables_are_refused_by_name(kind: Any, name: str, make: str, table: Any, got: str, sync: bool) -> None:
+async def test_tables_are_refused_with_advice(
+    kind: Any, name: str, make: str, table: Any, got: str, sync: bool
+) -> None:
     with pytest.raises(InputError, match=f"{name}, got {got.replace('{make}', make)}"):
-        await ask(kind(reranker="lexical"), table, sync=sync)
+        await rerank(kind(reranker="lexical"), table, sync=sync)
 
 
 @pytest.mark.parametrize("kind", [RerankCompressor, RerankPostprocessor])
-async def test_a_column_of_texts_is_refused_by_its_first_item(kind: Any) -> None:
+async def test_column_of_strings_is_refused(kind: Any) -> None:
     with pytest.raises(InputError, match=r"Item 0 must be a .*, got a string: wrap it"):
-        await ask(kind(reranker="lexical"), pd.Series(TEXTS), sync=True)
+        await rerank(kind(reranker="lexical"), pd.Series(TEXTS), sync=True)

@@ -1,4 +1,4 @@
-"""Spans and metrics through OpenTelemetry's real SDK, of calls through both frameworks to a vendor server on loopback."""
+"""Spans and metrics through OpenTelemetry's SDK, of calls through both frameworks to a local vendor server."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from rerank_plugins.core import RateLimited
 from rerank_plugins.langchain import RerankCompressor, RerankRetriever
 from rerank_plugins.llama_index import RerankPostprocessor
 from rerank_plugins.testing.script import Status
-from rerank_plugins.testing.vendors import CohereServer
+from rerank_plugins.testing.vendors import CohereServer, OpenAIDecisionsServer
 
 QUERY = "where does zanzibar sleep"
 DOCUMENTS = ["zanzibar sleeps on the sofa", "zanzibar eats", "quokkas are yellow"]
 WORDS = ("zanzibar", "sofa", "quokka")
 
 
-class Seen:
-    """What the SDK exported."""
+class Exported:
+    """The spans and metrics that the SDK exported."""
 
     def __init__(self) -> None:
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
@@ -47,24 +47,24 @@ class Seen:
         return [span for span in finished if not names or span.name.startswith(names)]
 
     def metrics(self) -> dict[str, list]:
-        found = self.reader.get_metrics_data()
-        every = [metric for each in found.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]
+        data = self.reader.get_metrics_data()
+        every = [metric for each in data.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]
         return {metric.name: list(metric.data.data_points) for metric in every}
 
 
 @pytest.fixture(scope="module")
 def sdk():
-    """OpenTelemetry takes one provider for the life of a process."""
-    seen = Seen()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(seen.exporter))
-    trace.set_tracer_provider(provider)
-    metrics.set_meter_provider(MeterProvider([seen.reader]))
-    return seen
+    """Set up OpenTelemetry once: a process accepts only one tracer provider."""
+    exported = Exported()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exported.exporter))
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(MeterProvider([exported.reader]))
+    return exported
 
 
 @pytest.fixture
-def seen(sdk):
+def exported(sdk):
     sdk.exporter.clear()
     return sdk
 
@@ -85,10 +85,10 @@ def spec(vendor, **options):
     } | options
 
 
-def check_the_call(seen, vendor, parent):
-    """A rerank with two attempts inside, the tokens on it, and nothing of the texts or the key anywhere."""
-    (call,) = seen.spans("rerank ")
-    first, second = seen.spans("attempt ")
+def check_rerank_span(exported, vendor, parent):
+    """Check a rerank span with two attempts and its tokens, without any text or key. Returns the rerank span."""
+    (call,) = exported.spans("rerank ")
+    first, second = exported.spans("attempt ")
     assert call.context.trace_id == parent.get_span_context().trace_id
     for attempt, status, outcome in ((first, 429, "RateLimited"), (second, 200, "answered")):
         assert attempt.parent.span_id == call.context.span_id
@@ -119,9 +119,9 @@ def check_the_call(seen, vendor, parent):
 
 
 def check_no_secrets(spans, *secrets):
-    told = " ".join(span.to_json() for span in spans)
+    exported = " ".join(span.to_json() for span in spans)
     for secret in (*WORDS, *secrets):
-        assert secret not in told
+        assert secret not in exported
 
 
 class Store(BaseRetriever):
@@ -146,7 +146,7 @@ def llama_index_traced():
 
 
 def langchain_of(spec, retriever):
-    """Every way to rerank in LangChain."""
+    """Return the LangChain retriever of type `retriever` with a reranker of `spec`."""
     if retriever == "RerankRetriever":
         return RerankRetriever(retriever=Store(), reranker=spec)
     return ContextualCompressionRetriever(base_compressor=RerankCompressor(reranker=spec), base_retriever=Store())
@@ -154,40 +154,43 @@ def langchain_of(spec, retriever):
 
 @pytest.mark.parametrize("retriever", ["RerankRetriever", "ContextualCompressionRetriever"])
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_langchain_call_stands_inside_its_own_span(seen, vendor, langchain_traced, way, retriever):
+def test_langchain_call_is_a_child_of_the_retriever_span(exported, vendor, langchain_traced, way, retriever):
     vendor.play(Status(429, {"retry-after": "0.001"}))
-    asking = langchain_of(spec(vendor), retriever)
+    langchain_retriever = langchain_of(spec(vendor), retriever)
     if way == "sync":
-        asking.invoke(QUERY)  # the work is on our own loop's thread, and the context went along
+        langchain_retriever.invoke(QUERY)  # runs on the background loop's thread, with the caller's context
     else:
-        asyncio.run(asking.ainvoke(QUERY))
-    (theirs,) = seen.spans(retriever)
-    assert theirs.parent is None
-    assert check_the_call(seen, vendor, theirs).parent.span_id == theirs.context.span_id
+        asyncio.run(langchain_retriever.ainvoke(QUERY))
+    (retriever_span,) = exported.spans(retriever)
+    assert retriever_span.parent is None
+    call = check_rerank_span(exported, vendor, retriever_span)
+    assert call.parent.span_id == retriever_span.context.span_id
 
 
-class Odd(BaseCallbackHandler):
+class UnrelatedGetSpan(BaseCallbackHandler):
     def get_span(self, name, kind):
-        """Something else."""
+        """Has the name of OpenInference's method with other parameters."""
 
 
-@pytest.mark.parametrize("callbacks", [None, [Odd()], CallbackManager([Odd()], parent_run_id=uuid.uuid4())])
-def test_who_keeps_no_span_is_no_reason_to_fail(seen, vendor, callbacks):
+@pytest.mark.parametrize(
+    "callbacks", [None, [UnrelatedGetSpan()], CallbackManager([UnrelatedGetSpan()], parent_run_id=uuid.uuid4())]
+)
+def test_callback_without_a_span_does_not_fail_the_call(exported, vendor, callbacks):
     compressor = RerankCompressor(reranker=spec(vendor))
     assert compressor.compress_documents([Document(DOCUMENTS[0])], QUERY, callbacks=callbacks)
-    (call,) = seen.spans("rerank ")
+    (call,) = exported.spans("rerank ")
     assert call.parent is None
 
 
-def test_a_langchain_compressor(seen, vendor):
+def test_langchain_compressor_is_a_child_of_the_current_span(exported, vendor):
     vendor.play(Status(429, {"retry-after": "0.001"}))
     with trace.get_tracer("test").start_as_current_span("mine") as mine:
         RerankCompressor(reranker=spec(vendor)).compress_documents([Document(each) for each in DOCUMENTS], QUERY)
-    assert check_the_call(seen, vendor, mine).parent.span_id == mine.get_span_context().span_id
+    assert check_rerank_span(exported, vendor, mine).parent.span_id == mine.get_span_context().span_id
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_a_llama_index_call_stands_inside_its_own_span(seen, vendor, llama_index_traced, way):
+def test_llama_index_call_is_a_child_of_the_postprocessor_span(exported, vendor, llama_index_traced, way):
     vendor.play(Status(429, {"retry-after": "0.001"}))
     nodes = [NodeWithScore(node=TextNode(text=each), score=0.5) for each in DOCUMENTS]
     postprocessor = RerankPostprocessor(reranker=spec(vendor))
@@ -196,71 +199,71 @@ def test_a_llama_index_call_stands_inside_its_own_span(seen, vendor, llama_index
             postprocessor.postprocess_nodes(nodes, query_str=QUERY)
         else:
             asyncio.run(postprocessor.apostprocess_nodes(nodes, query_str=QUERY))
-    call = check_the_call(seen, vendor, mine)
-    theirs = {span.context.span_id: span.name for span in seen.spans("RerankPostprocessor")}
-    assert theirs[call.parent.span_id].startswith("RerankPostprocessor.")
+    call = check_rerank_span(exported, vendor, mine)
+    names = {span.context.span_id: span.name for span in exported.spans("RerankPostprocessor")}
+    assert names[call.parent.span_id].startswith("RerankPostprocessor.")
 
 
-def test_the_metrics(seen, vendor):
+def test_metrics_of_a_call_have_duration_tokens_attempts_and_cost(exported, vendor):
     vendor.play(Status(429, {"retry-after": "0.001"}))
     load_reranker(spec(vendor, use="cohere:rerank-v5-metrics", cache=True)).rerank(QUERY, DOCUMENTS)
 
-    def of(name, **attributes):
-        points = [each for each in seen.metrics()[name] if attributes.items() <= dict(each.attributes).items()]
+    def points_of(name, **attributes):
+        points = [each for each in exported.metrics()[name] if attributes.items() <= dict(each.attributes).items()]
         return [each for each in points if each.attributes["gen_ai.request.model"] == "rerank-v5-metrics"]
 
-    (duration,) = of("gen_ai.client.operation.duration")
+    (duration,) = points_of("gen_ai.client.operation.duration")
     assert duration.count == 1
     assert 0 < duration.sum < 30
-    (tokens,) = of("gen_ai.client.token.usage", **{"gen_ai.token.type": "input"})
+    (tokens,) = points_of("gen_ai.client.token.usage", **{"gen_ai.token.type": "input"})
     assert tokens.sum > 0
-    (limited,) = of("rerank.attempts", **{"rerank.outcome": "RateLimited", "http.response.status_code": 429})
-    (answered,) = of("rerank.attempts", **{"rerank.outcome": "answered", "http.response.status_code": 200})
+    (limited,) = points_of("rerank.attempts", **{"rerank.outcome": "RateLimited", "http.response.status_code": 429})
+    (answered,) = points_of("rerank.attempts", **{"rerank.outcome": "answered", "http.response.status_code": 200})
     assert (limited.value, answered.value) == (1, 1)
-    (cost,) = of("rerank.cost")
+    (cost,) = points_of("rerank.cost")
     assert cost.value == pytest.approx(tokens.sum / 1e6)
 
 
-def test_cache_and_degradation(seen, vendor):
+def test_spans_report_cache_hits_and_degradation(exported, vendor):
     vendor.play(Status(500), Status(500), Status(500))
     with load_reranker(spec(vendor, cache=True, fallback=["lexical"])) as reranker:
         assert reranker.rerank(QUERY, DOCUMENTS).degraded
         assert not reranker.rerank(QUERY, DOCUMENTS[:2]).degraded
         reranker.rerank(QUERY, DOCUMENTS)
-    degraded, _, cached = seen.spans("rerank ")
+    degraded, _, cached = exported.spans("rerank ")
     assert degraded.attributes["rerank.degraded"] is True
     assert degraded.attributes["gen_ai.response.model"] == "lexical"
-    attempts = [each for each in seen.spans("attempt ") if each.parent.span_id == degraded.context.span_id]
+    attempts = [each for each in exported.spans("attempt ") if each.parent.span_id == degraded.context.span_id]
     assert [each.attributes["gen_ai.provider.name"] for each in attempts] == ["cohere"] * 3 + ["lexical"]
     assert [each.kind for each in attempts] == [SpanKind.CLIENT] * 3 + [SpanKind.INTERNAL]
     (event,) = cached.events
     assert (event.name, event.attributes["rerank.detail"]) == ("cached", "2 of 3 documents")
-    assert any(each.value == 1 for each in seen.metrics()["rerank.degraded"])
-    check_no_secrets(seen.spans(), vendor.key)
+    assert any(each.value == 1 for each in exported.metrics()["rerank.degraded"])
+    check_no_secrets(exported.spans(), vendor.key)
 
 
-def test_a_cascade_is_no_vendor_of_its_own(seen, vendor):
+def test_cascade_span_has_no_vendor_as_its_provider(exported, vendor):
     stages = ["embedded:fast", spec(vendor)]
     with load_reranker({"cascade": {"stages": stages, "keep": [2]}}) as reranker:
         reranker.rerank(QUERY, DOCUMENTS)
-    (call,) = seen.spans("rerank ")
-    asked = [span.attributes["gen_ai.provider.name"] for span in seen.spans("attempt ")]
-    assert asked == ["embedded", "cohere"]
+    (call,) = exported.spans("rerank ")
+    backends = [span.attributes["gen_ai.provider.name"] for span in exported.spans("attempt ")]
+    assert backends == ["embedded", "cohere"]
     assert call.attributes["gen_ai.provider.name"] == "rerank_plugins"
     assert call.attributes["gen_ai.request.model"] == "embedded:fast → cohere:rerank-v5-test"
 
 
-def test_a_failure_tells_its_kind_and_not_its_words(seen, vendor):
+def test_failed_span_has_the_error_class_and_not_its_message(exported, vendor):
     vendor.always(Status(429, message="zanzibar is too much"))
     with load_reranker(spec(vendor, retry=1)) as reranker, pytest.raises(RateLimited, match="zanzibar"):
         reranker.rerank(QUERY, DOCUMENTS)
-    (call,) = seen.spans("rerank ")
+    (call,) = exported.spans("rerank ")
     assert (call.status.status_code, call.status.description) == (StatusCode.ERROR, "RateLimited")
-    check_no_secrets(seen.spans(), vendor.key)
+    check_no_secrets(exported.spans(), vendor.key)
 
 
-def test_without_opentelemetry_it_is_off():
-    """Not installed, as far as this process can see; and nothing of ours asks for it."""
+def test_telemetry_is_off_without_opentelemetry():
+    """Blocks the import, as if OpenTelemetry were not installed."""
     code = """
 import json, sys
 sys.modules["opentelemetry"] = None
@@ -270,3 +273,12 @@ print(json.dumps([answer[0].index, [each.outcome for each in answer.attempts]]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == [1, ["answered"]]
+
+
+def test_output_and_cached_tokens_are_on_the_span_and_in_the_metrics(exported):
+    with OpenAIDecisionsServer() as server:
+        settings = {"use": "openai", "base_url": server.url, "api_key": server.key}
+        load_reranker(settings).rerank(QUERY, DOCUMENTS)
+    (call,) = exported.spans("rerank ")
+    assert call.attributes["gen_ai.usage.output_tokens"] == 0
+    assert call.attributes["gen_ai.usage.cache_read.input_tokens"] == call.attributes["gen_ai.usage.input_tokens"] // 2

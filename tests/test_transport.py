@@ -1,4 +1,4 @@
-"""Sending: connections, addresses, what cannot be sent, and what statuses mean."""
+"""HTTP transport: connections, URLs, reply limits, and errors for statuses and bodies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rerank_plugins import (
     load_reranker,
 )
 from rerank_plugins.core.reply import reply_limit
-from rerank_plugins.core.tokens import estimate
+from rerank_plugins.core.tokens import estimate_tokens
 from rerank_plugins.core.types import RerankRequest
 from rerank_plugins.core.wire import HTTPResponse, error_for, join_url, parse_json
 from rerank_plugins.testing.cohere_like import CohereLike
@@ -49,15 +49,15 @@ def reranker_for(server: VendorServer, **options):
     return load_reranker({"use": "http", "base_url": server.url, "api_key": server.key, "retry": 1, **options})
 
 
-def test_calls_share_a_connection(server: VendorServer) -> None:
+def test_calls_reuse_one_connection(server: VendorServer) -> None:
     with reranker_for(server) as reranker:
         for _ in range(5):
             reranker.rerank("tides", DOCUMENTS)
         assert server.connections == 1
 
 
-def test_close_ends_the_connections_of_every_loop(server: VendorServer) -> None:
-    async def both() -> None:
+def test_close_closes_the_connections_of_every_loop(server: VendorServer) -> None:
+    async def call_on_two_loops() -> None:
         reranker = reranker_for(server)
         await reranker.arerank("tides", DOCUMENTS)
         await asyncio.to_thread(reranker.rerank, "tides", DOCUMENTS)
@@ -65,17 +65,17 @@ def test_close_ends_the_connections_of_every_loop(server: VendorServer) -> None:
         await reranker.aclose()
         assert await asyncio.to_thread(server.wait_until, lambda: server.connections == 0)
 
-    asyncio.run(both())
+    asyncio.run(call_on_two_loops())
 
 
-def test_a_loop_that_ends_closes_its_connections(server: VendorServer) -> None:
+def test_end_of_a_loop_closes_its_connections(server: VendorServer) -> None:
     reranker = reranker_for(server)
     asyncio.run(reranker.arerank("tides", DOCUMENTS))
     assert server.wait_until(lambda: server.connections == 0)
 
 
-def test_a_server_that_went_away_between_calls_is_found_again(server: VendorServer) -> None:
-    """A kept connection that the server has closed in the meantime is no failure of the next call."""
+def test_call_after_the_server_closed_the_connection_reconnects(server: VendorServer) -> None:
+    """A pooled connection that the server has closed in the meantime must not fail the next call."""
     with reranker_for(server) as reranker:
         reranker.rerank("tides", DOCUMENTS)
         server._http.hang_up()
@@ -83,36 +83,37 @@ def test_a_server_that_went_away_between_calls_is_found_again(server: VendorServ
         assert len(reranker.rerank("tides", DOCUMENTS)) == 3
 
 
-def test_cancelling_a_call_cancels_all_its_parts(server: VendorServer) -> None:
+def test_cancelled_call_cancels_all_its_requests(server: VendorServer) -> None:
     server.always(Hang())
 
-    async def leave() -> None:
+    async def start_and_cancel() -> None:
         async with reranker_for(server, http={"max_documents": 1}) as reranker:
             call = asyncio.create_task(reranker.arerank("tides", DOCUMENTS))
             assert await asyncio.to_thread(server.wait_until, lambda: len(server.requests) == 3)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            gone = lambda: all(request.disconnected for request in server.requests)  # noqa: E731
-            assert await asyncio.to_thread(server.wait_until, gone)
+            assert await asyncio.to_thread(
+                server.wait_until, lambda: all(request.disconnected for request in server.requests)
+            )
 
-    asyncio.run(leave())
+    asyncio.run(start_and_cancel())
 
 
-def test_nobody_listens() -> None:
+def test_connection_refused_raises_a_transient_error() -> None:
     spec = {"use": "http", "base_url": "http://127.0.0.1:9", "retry": 1}
     with load_reranker(spec) as reranker, pytest.raises(TransientError, match=r"127\.0\.0\.1:9.*base_url") as raised:
         reranker.rerank("tides", DOCUMENTS)
     assert raised.value.__cause__ is not None
 
 
-def test_a_redirect_is_not_followed_but_told(server: VendorServer) -> None:
+def test_redirect_is_reported_and_not_followed(server: VendorServer) -> None:
     server.play(Status(307, {"location": "http://127.0.0.1:9/elsewhere"}))
     with reranker_for(server) as reranker, pytest.raises(Rejected, match="redirects: set `base_url`"):
         reranker.rerank("tides", DOCUMENTS)
 
 
-def test_a_compressed_reply_is_read(server: VendorServer) -> None:
+def test_gzip_reply_is_decompressed(server: VendorServer) -> None:
     class Gzipped(Step):
         def play(self, exchange) -> None:
             body = gzip.compress(json.dumps(exchange.answer(exchange.pairs())).encode())
@@ -123,7 +124,7 @@ def test_a_compressed_reply_is_read(server: VendorServer) -> None:
         assert len(reranker.rerank("tides", DOCUMENTS)) == 3
 
 
-def test_a_proxy_of_the_environment_is_used(server: VendorServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_used(server: VendorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     spec = {"use": "http", "base_url": "http://acme.invalid", "retry": 1}
     with load_reranker(spec) as reranker, pytest.raises(Rejected):
@@ -139,7 +140,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-def test_a_key_that_cannot_be_sent_is_told_without_the_key(
+def test_error_about_an_unsendable_key_does_not_show_it(
     server: VendorServer, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -150,12 +151,12 @@ def test_a_key_that_cannot_be_sent_is_told_without_the_key(
         reranker_for(server, **settings) as reranker,
     ):
         reranker.rerank("tides", DOCUMENTS)
-    told = "".join(traceback.format_exception(raised.value)) + caplog.text
-    assert "secret" not in told
+    logged = "".join(traceback.format_exception(raised.value)) + caplog.text
+    assert "secret" not in logged
 
 
 @pytest.mark.parametrize("base_url", ["http://user:pa55word@127.0.0.1:9", "http://127.0.0.1:9/v1?key=pa55word"])
-def test_an_address_is_told_without_what_is_secret_in_it(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_error_about_an_address_does_not_show_its_password(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="rerank_plugins")
     with load_reranker({"use": "http", "base_url": base_url, "retry": 1}) as reranker:
         with pytest.raises(TransientError, match=r"127\.0\.0\.1:9") as raised:
@@ -164,12 +165,12 @@ def test_an_address_is_told_without_what_is_secret_in_it(base_url: str, caplog: 
 
 
 @pytest.mark.parametrize("base_url", ["http://", "http://[", "http://127.0.0.1:port"])
-def test_an_address_that_is_none_is_a_config_error(base_url: str) -> None:
+def test_invalid_base_url_raises_a_config_error(base_url: str) -> None:
     with pytest.raises(ConfigError, match="base_url"):
         load_reranker({"use": "http", "base_url": base_url, "retry": 1}).rerank("tides", DOCUMENTS)
 
 
-# Data ---------------------------------------------------------------------------------------------------------------
+# --- URLs, statuses, JSON ---
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_an_address_that_is_none_is_a_config_error(base_url: str) -> None:
         ("http://h/v2", "/v1/rerank", "http://h/v2/v1/rerank"),
     ],
 )
-def test_addresses_join_without_repeating(base: str, path: str, joined: str) -> None:
+def test_join_url_does_not_repeat_path_segments(base: str, path: str, joined: str) -> None:
     assert join_url(base, path) == joined
 
 
@@ -215,7 +216,7 @@ def test_addresses_join_without_repeating(base: str, path: str, joined: str) -> 
         (599, TransientError),
     ],
 )
-def test_what_a_status_means(status: int, kind: type[BackendError]) -> None:
+def test_each_http_status_becomes_its_error(status: int, kind: type[BackendError]) -> None:
     reply = HTTPResponse(status, b"", {"x-request-id": "req-7", "retry-after": "3"})
     error = error_for(reply, backend="acme:one", explanation="because")
     assert type(error) is kind
@@ -225,19 +226,19 @@ def test_what_a_status_means(status: int, kind: type[BackendError]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"a": ', b"\xff\xfe", b"[" * 100_000])
-def test_a_body_that_is_no_json(body: bytes) -> None:
+def test_body_other_than_json_raises_bad_response(body: bytes) -> None:
     with pytest.raises(BadResponse, match="base_url"):
         parse_json(HTTPResponse(200, body), backend="acme")
 
 
-# What a reply may be ------------------------------------------------------------------------------------------------
+# --- replies ---
 
-EVERYBODY = {**VENDORS, "http": CohereLike}
+BACKENDS = {**VENDORS, "http": CohereLike}
 
 
 @functools.cache
-def packed(megabytes: int) -> bytes:
-    """Return gzip that unpacks to so many megabytes of white space, which JSON may begin with."""
+def gzip_of_spaces(megabytes: int) -> bytes:
+    """Return gzip of `megabytes` of white space, with which JSON may start."""
     packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     piece = b" " * 2**20
     return b"".join(packer.compress(piece) for _ in range(megabytes)) + packer.flush()
@@ -245,7 +246,7 @@ def packed(megabytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class Raw(Step):
-    """Any bytes, with any headers."""
+    """Reply with the given bytes and headers."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -256,11 +257,11 @@ class Raw(Step):
 
 
 @pytest.mark.parametrize("code", [200, 400])
-@pytest.mark.parametrize("name", EVERYBODY)
-def test_a_reply_that_unpacks_to_gigabytes_is_refused_early(name: str, code: int) -> None:
-    body = packed(128)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_decompression_bomb_is_refused_early(name: str, code: int) -> None:
+    body = gzip_of_spaces(128)
     assert len(body) < 2**20
-    with EVERYBODY[name]() as server:
+    with BACKENDS[name]() as server:
         server.play(Raw(body, {"content-encoding": "gzip"}, code))
         tracemalloc.start()
         try:
@@ -270,14 +271,14 @@ def test_a_reply_that_unpacks_to_gigabytes_is_refused_early(name: str, code: int
         finally:
             tracemalloc.stop()
     assert name in str(raised.value)
-    if name != "voyage":  # which unpacks nothing
+    if name != "voyage":  # its SDK does not decompress replies
         assert isinstance(raised.value, BadResponse)
         assert "larger than 16 MB" in str(raised.value)
     assert peak < 100 * 2**20
 
 
 class Endless(Step):
-    """Chunks without an end: no header says how long the reply is."""
+    """Reply with very many chunks: no header announces the length of the reply."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -286,15 +287,15 @@ class Endless(Step):
         start = f"HTTP/1.1 {self.code} OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         exchange.write(start.encode())
         chunk = b"%x\r\n%s\r\n" % (2**20, b" " * 2**20)
-        for _ in range(200):  # the client hangs up long before
+        for _ in range(200):  # the client closes the connection long before
             exchange.write(chunk)
         exchange.hang_up()
 
 
 @pytest.mark.parametrize("code", [200, 400])
-@pytest.mark.parametrize("name", EVERYBODY)
-def test_a_reply_in_chunks_is_refused_at_the_same_limit(name: str, code: int) -> None:
-    with EVERYBODY[name]() as server:
+@pytest.mark.parametrize("name", BACKENDS)
+def test_endless_chunked_reply_is_refused_at_the_limit(name: str, code: int) -> None:
+    with BACKENDS[name]() as server:
         server.play(Endless(code))
         tracemalloc.start()
         try:
@@ -304,10 +305,10 @@ def test_a_reply_in_chunks_is_refused_at_the_same_limit(name: str, code: int) ->
         finally:
             tracemalloc.stop()
         assert peak < 100 * 2**20
-        assert len(call(name, server)) == len(DOCUMENTS)  # and the backend goes on
+        assert len(call(name, server)) == len(DOCUMENTS)  # the backend works after the error
 
 
-def test_a_voyage_client_of_the_users_has_the_same_limit() -> None:
+def test_voyage_client_of_the_user_has_the_reply_limit() -> None:
     import voyageai
 
     with VENDORS["voyage"]() as server:
@@ -318,25 +319,25 @@ def test_a_voyage_client_of_the_users_has_the_same_limit() -> None:
             reranker.rerank("tides", DOCUMENTS)
 
 
-def test_the_limit_of_a_reply_follows_from_the_request() -> None:
-    few = RerankRequest(query="q", documents=("a",))
-    assert reply_limit(few) < 17 * 2**20
+def test_reply_limit_grows_with_the_request() -> None:
+    small = RerankRequest(query="q", documents=("a",))
+    assert reply_limit(small) < 17 * 2**20
     assert reply_limit(RerankRequest(query="q", documents=("a" * 10**6,) * 50)) > 300 * 2**20
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "deflate"])
 @pytest.mark.parametrize("name", ["http", "cohere"])
-def test_what_is_packed_as_nobody_asked_is_not_unpacked(name: str, encoding: str) -> None:
-    with EVERYBODY[name]() as server:
+def test_reply_with_encoding_not_requested_is_refused(name: str, encoding: str) -> None:
+    with BACKENDS[name]() as server:
         server.play(Raw(b"{}", {"content-encoding": encoding}))
-        with pytest.raises(BadResponse, match=r"packed as .*not asked for"):
+        with pytest.raises(BadResponse, match=r"encoded as .*not requested"):
             call(name, server)
         assert server.requests[0].headers["accept-encoding"] == "gzip"
 
 
-def test_bytes_that_are_not_gzip(server: VendorServer) -> None:
+def test_reply_that_is_not_gzip_raises_bad_response(server: VendorServer) -> None:
     server.play(Raw(b"{}", {"content-encoding": "gzip"}))
-    with pytest.raises(BadResponse, match="cannot be unpacked"):
+    with pytest.raises(BadResponse, match="cannot be decompressed"):
         call("http", server)
 
 
@@ -346,7 +347,7 @@ def call(name: str, server: VendorServer, **options):
         return reranker.rerank("tides", DOCUMENTS)
 
 
-@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -369,15 +370,15 @@ def call(name: str, server: VendorServer, **options):
         ({"type": "https://h/problems/no-permission", "title": "quota exceeded: top up"}, AuthenticationFailed),
     ],
 )
-def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendError]) -> None:
-    with EVERYBODY[name]() as server:
+def test_error_message_with_status_200_is_quoted(name: str, body, kind: type[BackendError]) -> None:
+    with BACKENDS[name]() as server:
         server.play(JSON(body))
         with pytest.raises(kind, match="quota exceeded: top up") as raised:
             call(name, server)
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -398,8 +399,8 @@ def test_an_error_with_status_200_is_quoted(name: str, body, kind: type[BackendE
         ("list", BadResponse),
     ],
 )
-def test_an_error_with_status_200_is_the_one_that_it_names(name: str, error: str, kind) -> None:
-    with EVERYBODY[name]() as server:
+def test_error_name_with_status_200_selects_the_error_class(name: str, error: str, kind) -> None:
+    with BACKENDS[name]() as server:
         server.play(JSON({"type": error}))
         with pytest.raises(BackendError) as raised:
             call(name, server)
@@ -408,7 +409,7 @@ def test_an_error_with_status_200_is_the_one_that_it_names(name: str, error: str
 
 
 @pytest.mark.parametrize("field", ["code", "status", "statusCode", "error", "error_code", "errorType", "__type"])
-def test_the_name_of_an_error_has_many_fields(server: VendorServer, field: str) -> None:
+def test_error_name_is_read_from_each_known_field(server: VendorServer, field: str) -> None:
     server.play(JSON({field: "com.acme#ThrottlingException"}))
     with pytest.raises(RateLimited, match=r"com\.acme#ThrottlingException"):
         call("http", server)
@@ -421,13 +422,13 @@ def test_the_name_of_an_error_has_many_fields(server: VendorServer, field: str) 
         {"type": "list", "documents": [{"error": "forbidden"}]},
     ],
 )
-def test_what_a_document_says_is_no_error_of_the_vendor(server: VendorServer, body) -> None:
+def test_error_words_inside_a_document_are_ignored(server: VendorServer, body) -> None:
     server.play(JSON(body))
     with pytest.raises(BadResponse):
         call("http", server)
 
 
-def test_an_error_nested_without_end_is_an_error_still(server: VendorServer) -> None:
+def test_deeply_nested_error_raises_bad_response(server: VendorServer) -> None:
     body: object = "deep"
     for _ in range(100):
         body = {"error": [body]}
@@ -436,9 +437,9 @@ def test_an_error_nested_without_end_is_an_error_still(server: VendorServer) -> 
         call("http", server)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
-def test_the_query_of_an_address_comes_last(name: str) -> None:
-    with EVERYBODY[name]() as server:
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "voyage"])
+def test_query_string_of_the_base_url_follows_the_path(name: str) -> None:
+    with BACKENDS[name]() as server:
         spec = {"use": name, "base_url": f"{server.url}/?api-version=2024-05-01&tenant=red", "api_key": server.key}
         with load_reranker(spec) as reranker:
             reranker.rerank("tides", DOCUMENTS)
@@ -447,41 +448,43 @@ def test_the_query_of_an_address_comes_last(name: str) -> None:
     assert query == "api-version=2024-05-01&tenant=red"
 
 
-def test_voyages_sdk_cannot_send_a_query() -> None:
+def test_voyage_base_url_with_a_query_string_is_refused() -> None:
     with pytest.raises(ConfigError, match="backend `http`"):
         load_reranker({"use": "voyage", "base_url": "http://h/?a=b", "api_key": "k"})
 
 
-@pytest.mark.parametrize("name", EVERYBODY)
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("code", [404, 405])
-def test_a_wrong_path_is_shown(name: str, code: int) -> None:
-    with EVERYBODY[name]() as server:
+def test_error_about_a_wrong_path_shows_the_url(name: str, code: int) -> None:
+    with BACKENDS[name]() as server:
         server.play(Status(code))
-        with pytest.raises(Rejected, match=rf"`base_url`\. {server.url}/\S*rerank\S* was asked"):
+        with pytest.raises(
+            Rejected, match=rf"`base_url`\. The request went to {server.url}/\S*(rerank|decisions|systemone)"
+        ):
             call(name, server)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERYBODY if name != "voyage"])
-def test_a_file_server_is_recognised(name: str) -> None:
-    with EVERYBODY[name]() as server:
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "voyage"])
+def test_error_about_an_html_reply_advises_to_check_base_url(name: str) -> None:
+    with BACKENDS[name]() as server:
         server.always(HTML(501))
         with pytest.raises(TransientError, match="does not look like a rerank API: check `base_url`"):
             call(name, server, retry={"attempts": 2, "wait_initial": 0})
 
 
-# Lengths and scales -------------------------------------------------------------------------------------------------
+# --- lengths and scales ---
 
 
 @pytest.mark.parametrize(
     "text", ["the moon pulls the sea. " * 12_500, "月は海を引く" * 20_000, "a1" * 50_000, "a" * 100_000]
 )
-def test_a_document_longer_than_max_tokens_is_cut_before_it_is_sent(server: VendorServer, text: str) -> None:
+def test_document_longer_than_max_tokens_is_truncated_before_sending(server: VendorServer, text: str) -> None:
     with reranker_for(server, http={"max_tokens": 512}) as reranker:
         response = reranker.rerank("tides", [text, "bananas"])
     (long, short) = server.requests[0].documents
     assert text.startswith(long)
     assert 64 < len(long) < 2100
-    assert estimate(long)[1] <= 512
+    assert estimate_tokens(long)[1] <= 512
     assert short == "bananas"
     assert {result.index: result.truncated for result in response} == {0: True, 1: False}
 
@@ -497,7 +500,7 @@ def test_a_document_longer_than_max_tokens_is_cut_before_it_is_sent(server: Vend
         (400, "the request exceeds the available context size"),  # llama.cpp
     ],
 )
-def test_a_text_that_the_server_finds_too_long_says_how_it_is_cut(server: VendorServer, code: int, words: str) -> None:
+def test_error_about_a_too_long_text_advises_max_tokens(server: VendorServer, code: int, words: str) -> None:
     server.always(Status(code, message=words))
     with reranker_for(server) as reranker, pytest.raises(Rejected, match=r"`max_tokens`.*`truncated`.*'rejected'"):
         reranker.rerank("tides", DOCUMENTS)
@@ -511,7 +514,7 @@ def test_a_text_that_the_server_finds_too_long_says_how_it_is_cut(server: Vendor
 
 
 @pytest.mark.parametrize(
-    ("scale", "values", "told"),
+    ("scale", "values", "message"),
     [
         ("unit", [7.7, 3.8, -2.3], "outside 0…1, from -2.3 to 7.7"),
         ("cosine", [7.7, 3.8, -2.3], "outside -1…1"),
@@ -520,7 +523,7 @@ def test_a_text_that_the_server_finds_too_long_says_how_it_is_cut(server: Vendor
         ("ordinal", [7.7, 3.8, -2.3], None),
     ],
 )
-def test_scores_outside_of_their_scale_are_reported(scale: str, values, told, caplog: pytest.LogCaptureFixture) -> None:
+def test_scores_outside_their_scale_are_reported(scale: str, values, message, caplog: pytest.LogCaptureFixture) -> None:
     scores = dict(zip(DOCUMENTS, values, strict=True))
     with (
         CohereLike(score=lambda _, text: scores[text]) as server,
@@ -530,30 +533,30 @@ def test_scores_outside_of_their_scale_are_reported(scale: str, values, told, ca
             response = reranker.rerank("tides", DOCUMENTS)
             assert [result.raw_score for result in response] == values
             assert not response.degraded
-            if told is None:
+            if message is None:
                 assert response.reason is None
             else:
-                assert told in response.reason
+                assert message in response.reason
                 assert 'http = {scale = "logit"}' in response.reason
-    assert len(caplog.records) == (told is not None)
+    assert len(caplog.records) == (message is not None)
 
 
-@pytest.mark.parametrize("name", EVERYBODY)
-def test_the_advice_on_another_scale_can_be_followed(name: str) -> None:
-    """A spec that does what the reason says gets relevance scores that tell the documents apart."""
+@pytest.mark.parametrize("name", BACKENDS)
+def test_advice_about_the_scale_works_when_followed(name: str) -> None:
+    """A spec changed as the reason advises gives distinct relevance scores."""
     logits = dict(zip(DOCUMENTS, [7.7, 3.8, -2.3], strict=True))
-    with EVERYBODY[name](score=lambda _, text: logits[text]) as server:
+    with BACKENDS[name](score=lambda _, text: logits[text]) as server:
         reason = call(name, server).reason
         (table,) = re.findall(r"([\w-]+) = \{(.*?)\}", reason)
         option = tomllib.loads(table[1])
     if name in ("http", "vllm", "tei", "infinity"):
         assert table[0] == name
-    else:  # without an option of its own
+    else:  # backends without an option for the scale
         assert f"{name} has no option for another scale" in reason
         assert "`base_url`" in reason
         assert "`calibration`" in reason
         assert table[0] == "http"
-    with EVERYBODY[table[0]](score=lambda _, text: logits[text]) as server:
+    with BACKENDS[table[0]](score=lambda _, text: logits[text]) as server:
         response = call(table[0], server, **{table[0]: option})
     assert response.reason is None
     assert response.scale == "logit"
@@ -561,7 +564,7 @@ def test_the_advice_on_another_scale_can_be_followed(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [False, 0, None])
-def test_vllm_sends_no_truncation_where_the_spec_says_so(value) -> None:
+def test_vllm_truncation_can_be_turned_off(value) -> None:
     with VENDORS["vllm"]() as server:
         call("vllm", server, vllm={"truncate_prompt_tokens": value})
         assert "truncate_prompt_tokens" not in server.requests[0].body
@@ -569,14 +572,14 @@ def test_vllm_sends_no_truncation_where_the_spec_says_so(value) -> None:
         load_reranker({"use": "vllm", "base_url": "http://h", "vllm": {"truncate_prompt_tokens": True}})
 
 
-# Logs ---------------------------------------------------------------------------------------------------------------
+# --- logs ---
 
 
-@pytest.mark.parametrize("name", EVERYBODY)
-def test_a_vendors_words_are_in_no_log_and_no_counter(name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", BACKENDS)
+def test_vendor_message_is_in_no_log_and_no_statistics(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     words = "your text was:\nthe moon\n\x1b[31mERROR forged line"
-    with EVERYBODY[name]() as server:
+    with BACKENDS[name]() as server:
         server.play(Status(503, message=words))
         response = call(name, server, fallback=["passthrough"])
         spec = {"use": name, "base_url": server.url, "api_key": server.key, "retry": 1, "fallback": ["passthrough"]}
@@ -606,12 +609,12 @@ def test_attempts_cache_and_breaker_are_logged(server: VendorServer, caplog: pyt
         while reranker.stats()["backends"]["http"]["breaker"] == "open":
             pass
         reranker.rerank("three", DOCUMENTS)
-    told = [(record.levelname, record.getMessage()) for record in caplog.records]
-    debug = " ".join(text for level, text in told if level == "DEBUG")
+    records = [(record.levelname, record.getMessage()) for record in caplog.records]
+    debug = " ".join(text for level, text in records if level == "DEBUG")
     assert "http: answered (HTTP 200), 3 documents" in debug
     assert "http: TransientError (HTTP 503), 3 documents" in debug
     assert "http: 3 of 3 documents are in the cache" in debug
-    warnings = [text for level, text in told if level == "WARNING"]
+    warnings = [text for level, text in records if level == "WARNING"]
     assert [text.split(":")[0] for text in warnings] == [
         "The circuit breaker of http opens",
         "The circuit breaker of http is half open",

@@ -1,4 +1,4 @@
-"""The YAML of mappings is PyYAML's, character for character, in slices and in linear time."""
+"""The YAML of mappings equals PyYAML's output character for character, written in slices and in linear time."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ trees = st.recursive(
 
 @given(st.dictionaries(strings, strings | numbers, min_size=1, max_size=4))
 @settings(max_examples=150)
-def test_flat_mappings_are_as_pyyaml_writes_them(fields):
+def test_flat_mapping_equals_the_output_of_pyyaml(fields):
     assert yaml_text(fields) == by_pyyaml(fields)
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_strings_that_yaml_has_another_meaning_for(word):
+def test_string_with_a_yaml_meaning_is_quoted_as_by_pyyaml(word):
     for fields in ({"a": word}, {word: "a"}, {"a": [word, word], "b": {"c": word}}):
         assert yaml_text(fields) == by_pyyaml(fields)
 
@@ -122,21 +122,21 @@ def test_strings_that_yaml_has_another_meaning_for(word):
 @given(st.dictionaries(keys, trees, min_size=1, max_size=3))
 @settings(max_examples=150)
 @example({"": {"a": [[]], "b": {}}, "a\nb": {"c": [["d"]]}, "e": [[["f\ng"]], {"h": "i\n\nj"}]})
-def test_nested_mappings_are_as_pyyaml_writes_them(fields):
+def test_nested_mapping_equals_the_output_of_pyyaml(fields):
     assert yaml_text(fields) == by_pyyaml(fields)
 
 
 @given(st.lists(strings | st.text(st.sampled_from("\n '\U0001f600"), min_size=5, max_size=20), min_size=1, max_size=6))
 @settings(max_examples=100)
-def test_slices_change_nothing(parts):
+def test_yaml_text_is_independent_of_the_slices(parts):
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SLICE", 3)
+        patch.setattr(module, "SLICE_CHARACTERS", 3)
         patch.setattr(module, "slices", lambda text: (text[start : start + 3] for start in range(0, len(text), 3)))
         if not module._NUMBER.match(text) and module._contains(module._NOT_A_NUMBER, text):  # see `_is_number`
             assert yaml_text({"a": text}) == by_pyyaml({"a": text})
 
 
-def test_dates_are_dates():
+def test_dates_are_written_as_yaml_timestamps():
     fields = {"day": dt.date(2026, 11, 5), "at": dt.datetime(2026, 11, 5, 12, 30, tzinfo=dt.UTC)}
     assert yaml_text(fields) == by_pyyaml(fields) == "day: 2026-11-05\nat: 2026-11-05 12:30:00+00:00\n"

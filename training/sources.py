@@ -1,7 +1,7 @@
-"""The training sources: passages and queries of `shared/train`, and which queries are for fitting and which for choosing.
+"""The training sources: their passages, and their queries in a training and a development split.
 
-A query belongs to the development split if the hash of its source and its first relevant passage says so (one in ten):
-no passage that answers a development query is ever a training positive.
+A hash of the source and of a query's first relevant passage decides the split; one query in ten is for development. So
+no passage that answers a development query is a training positive.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-LEFT_OUT = {"xquad"}
-"""Its paragraphs are the distractors of a test collection."""
+EXCLUDED = {"xquad"}
+"""xquad: its paragraphs are the distractors of a test collection."""
 QUESTIONS = {"squad", "squad_du", "selqa", "medquad", "covidqa", "pubmedqa", "scitldr"}
-"""Sources whose queries people wrote; the others' are headings, terms and definitions."""
+"""Sources whose queries were written by people. The queries of the others are headings, terms and definitions."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query of a source: its text, the relevant passages, those that may be, and given negatives (positions)."""
+    """A query of a source: its text, and positions of relevant, possibly relevant and irrelevant passages."""
 
     name: str
     text: str
@@ -41,14 +41,14 @@ class Source:
     dev: list[Query]
 
 
-def names(folder: Path) -> list[str]:
-    """Return the sources in a folder that may be trained on."""
-    found = sorted(path.name.split(".")[0] for path in folder.glob("*.queries.jsonl.gz"))
-    return [name for name in found if name not in LEFT_OUT]
+def source_names(folder: Path) -> list[str]:
+    """Return the names of the sources in a folder that may be trained on."""
+    sources = sorted(path.name.split(".")[0] for path in folder.glob("*.queries.jsonl.gz"))
+    return [name for name in sources if name not in EXCLUDED]
 
 
-def read(folder: Path, name: str) -> Source:
-    """Read a source; its queries are shuffled by a seed of its name, so that the first n are a sample."""
+def read_source(folder: Path, name: str) -> Source:
+    """Read a source. Its queries are shuffled with its name as the seed, so that the first n are a sample."""
     with gzip.open(folder / f"{name}.passages.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     place = {row["pid"]: position for position, row in enumerate(rows)}
@@ -57,7 +57,7 @@ def read(folder: Path, name: str) -> Source:
         for line in lines:
             row = json.loads(line)
             positives = tuple(place[pid] for pid in row["pos"] if pid in place)
-            # Identifiers and version numbers ("R-12259-19638-…") ask nothing.
+            # Identifiers and version numbers ("R-12259-19638-…") are not queries.
             if not positives or not re.search(r"[A-Za-z]{3}", row["query"]):
                 continue
             query = Query(

@@ -1,7 +1,7 @@
-"""Runs the `before` and the `after` of a migration on the same documents, and fails where the order differs.
+"""Run `before` and `after` of a migration on the same documents, and fail if the order differs.
 
-A `before` whose package is not installed is left out, with the reason. Vendors are played by servers on this machine
-that speak their formats: no key, no bill. Local models come from the folder named on the command line.
+A `before` whose package is not installed is skipped, with the reason. The vendors are local servers with the same wire
+formats: no key, no cost. Local models are read from the folder in the command line.
 """
 
 import sys
@@ -17,13 +17,13 @@ KEY = "a-key-of-this-example"
 
 
 class Cohere(CohereServer):
-    """Takes a null in place of a number too, as langchain-cohere sends it."""
+    """A server that also accepts null for a number, which langchain-cohere sends."""
 
     optional = CohereServer.optional | {"max_tokens_per_doc": (int, type(None))}
 
 
 def folder() -> str:
-    """Return the folder of a cross-encoder, PyTorch weights and all."""
+    """Return the folder of a cross-encoder with PyTorch weights."""
     if len(sys.argv) != 2:
         raise SystemExit(f"Name the folder of a cross-encoder: python {sys.argv[0]} FOLDER")
     return sys.argv[1]
@@ -40,11 +40,11 @@ def llama_index(postprocessor) -> list[str]:
     from llama_index.core.schema import NodeWithScore, TextNode
 
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in TEXTS]
-    return [found.node.get_content() for found in postprocessor.postprocess_nodes(nodes, query_str=QUESTION)]
+    return [item.node.get_content() for item in postprocessor.postprocess_nodes(nodes, query_str=QUESTION)]
 
 
 def compare(before, after, run) -> None:
-    """Print both orders; `run` gives the texts that came back, best first, of what `before` and `after` return."""
+    """Print both orders. `run` takes what `before` or `after` returned, and returns the texts, best first."""
     new = run(after())
     print("after: ", new)
     try:

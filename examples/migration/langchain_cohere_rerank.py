@@ -1,7 +1,7 @@
 """`CohereRerank` of langchain-cohere → `RerankCompressor`: same model, same place in the chain.
 
-langchain-cohere 0.6 pins cohere below 6; `RerankCompressor` takes 5.13 and all later ones, so both can be installed while
-you migrate. New: async without a thread, `Document.id` kept, retries and a deadline, usage, fallbacks.
+langchain-cohere 0.6 pins cohere below 6; `RerankCompressor` takes 5.13 and later, so both can be installed while you
+migrate. New: async without a thread, `Document.id` kept, retries and a deadline, usage, fallbacks.
 
 pip install 'rerank-plugins[langchain,cohere]' langchain-cohere
 """

@@ -1,6 +1,6 @@
 """`CrossEncoderReranker` (langchain-classic, with langchain-community's HuggingFaceCrossEncoder) → `RerankCompressor`.
 
-New: the scores, which it drops, stand in the metadata; long documents are cut with a mark; `onnx:FOLDER` needs no torch.
+New: the scores are in the metadata; a cut of a long document is reported; `onnx:FOLDER` needs no torch.
 
 pip install 'rerank-plugins[langchain,sentence-transformers]' langchain-classic langchain-community
 """

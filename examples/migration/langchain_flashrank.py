@@ -1,8 +1,8 @@
-"""`FlashrankRerank` of langchain-community → `RerankCompressor`, over the very folder that FlashRank has downloaded.
+"""`FlashrankRerank` of langchain-community → `RerankCompressor`, with the folder that FlashRank downloaded.
 
-FOLDER is FlashRank's cache folder plus the name of the model: /tmp/ms-marco-TinyBERT-L-2-v2 unless told otherwise. New:
-batches of like lengths instead of one padded to the longest, nothing crashes on no documents, `Document.id` kept. Where there is
-no such folder yet, `flashrank:NAME` fetches the model, with its SHA-256 recorded and without the package.
+FOLDER is FlashRank's cache folder plus the name of the model, by default /tmp/ms-marco-TinyBERT-L-2-v2. New: batches of
+similar lengths instead of one that is padded to the longest text, no crash without documents, `Document.id` is kept.
+Without such a folder, `flashrank:NAME` fetches the model and records its SHA-256; the package is not needed.
 
 pip install 'rerank-plugins[langchain]' langchain-community flashrank
 """

@@ -1,7 +1,7 @@
 """`VoyageAIRerank` of langchain-voyageai → `RerankCompressor`. Its `top_k` is `top_n` here; `truncation` stays on.
 
-New: retries (the SDK does none unless told), limits split, `Document.id` kept. Usage is told once, on the response
-(`on_response`), not as `total_tokens` in every document.
+New: retries (the SDK does none by default), requests above the vendor's limits are split, `Document.id` is kept. Usage
+is on the response (`on_response`), not as `total_tokens` in every document.
 
 pip install 'rerank-plugins[langchain,voyage]' langchain-voyageai
 """

@@ -1,6 +1,6 @@
 """LlamaIndex's `CohereRerank` (llama-index-postprocessor-cohere-rerank) → `RerankPostprocessor`.
 
-That package pins cohere below 7; `RerankPostprocessor` takes 5.13 and all later ones. New: async without a thread, 429
+That package pins cohere below 7; `RerankPostprocessor` takes 5.13 and later. New: async without a thread, 429
 retried after `Retry-After` (it retries 500, 503 and 504, on top of the SDK's own retries), a deadline, a fallback.
 
 pip install 'rerank-plugins[llama-index,cohere]' llama-index-postprocessor-cohere-rerank

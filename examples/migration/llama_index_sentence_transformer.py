@@ -1,8 +1,8 @@
 """LlamaIndex's `SentenceTransformerRerank` → `RerankPostprocessor`.
 
-New: its input is not changed, scores are Python floats (JSON takes them), no code of the model's folder is run (it trusts
-remote code unless told otherwise), the model's own limit instead of 512 tokens, the retriever's score kept in the metadata
-without entering the text.
+New: the input is not changed, scores are Python floats (which JSON accepts), no code of the model's folder is run (it
+trusts remote code by default), the limit is the model's instead of 512 tokens, and the retriever's score is kept in the
+metadata without entering the text.
 
 pip install 'rerank-plugins[llama-index,sentence-transformers]'
 """

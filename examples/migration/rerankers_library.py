@@ -1,7 +1,7 @@
 """`rerankers` → `load_reranker`. `Reranker(name)` and `.rank(query, docs)` become `load_reranker(spec)` and `.rerank`.
 
-Its `as_langchain_compressor()` imports a module that LangChain 1 no longer has; here that is `RerankCompressor`. New: a
-missing package is an error and not `None`, no documents are an empty answer and not an IndexError.
+Its `as_langchain_compressor()` imports a module that LangChain 1 no longer has; here that is `RerankCompressor`. New:
+a missing package raises an error instead of returning `None`; no documents return an empty answer, not an IndexError.
 
 pip install 'rerank-plugins[sentence-transformers]' rerankers
 """

@@ -1,4 +1,4 @@
-"""What the second stage is worth, and what each stage takes."""
+"""The gain of the second stage in nDCG, and the time of each stage."""
 
 from statistics import mean, median
 
@@ -9,7 +9,9 @@ from passages import Passages
 
 from rerank_plugins import load_reranker
 
-RERANKER = load_reranker({"use": "embedded", "embedded": {"cache_mb": 600}})  # vectors of every passage fit
+RERANKER = load_reranker(
+    {"use": "embedded", "embedded": {"cache_mb": 600}}
+)  # large enough for the vectors of all passages
 FIRST_STAGES = {
     "keywords": "keywords (BM25)",
     "vectors": "vectors (approximate, 12 bytes each)",
@@ -23,34 +25,34 @@ def change(new: list[float], old: list[float]) -> str:
     return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def quality(passages: Passages, collection: Collection, names: list[str]) -> None:
-    """Print nDCG@10 of each first stage alone and reranked, in LangChain; and of the last one in LlamaIndex too."""
+def print_quality(passages: Passages, collection: Collection, names: list[str]) -> None:
+    """Print nDCG@10 of each first stage alone and reranked in LangChain, and of the hybrid one in LlamaIndex."""
 
-    def scored(search) -> list[float]:
+    def ndcg(search) -> list[float]:
         return [collection.ndcg(name, search(collection.queries[name])) for name in names]
 
     print(f"\n{f'nDCG@10, {len(names)} queries, 100 candidates':40}{'alone':>7}{'reranked':>10}{'change [95 %]':>26}")
     one, two = {}, {}
-    for how, told in FIRST_STAGES.items():
+    for how, title in FIRST_STAGES.items():
         reranked = langchain_search.two_stages(passages, RERANKER, how, top_n=10)
-        one[how] = scored(lambda query, how=how: [row["id"] for row in passages.candidates(query, how=how)])
-        two[how] = scored(lambda query, search=reranked: [each.id for each in search.invoke(query)])
-        print(f"{told:40}{mean(one[how]):7.3f}{mean(two[how]):10.3f}{change(two[how], one[how]):>26}", flush=True)
+        one[how] = ndcg(lambda query, how=how: [row["id"] for row in passages.candidates(query, how=how)])
+        two[how] = ndcg(lambda query, search=reranked: [document.id for document in search.invoke(query)])
+        print(f"{title:40}{mean(one[how]):7.3f}{mean(two[how]):10.3f}{change(two[how], one[how]):>26}", flush=True)
     engine = llama_index_search.two_stages(passages, RERANKER, top_n=10)
-    same = scored(lambda query: [each.node_id for each in engine.query(query).source_nodes])
+    same = ndcg(lambda query: [node.node_id for node in engine.query(query).source_nodes])
     print(f"{'hybrid, in LlamaIndex':40}{'':7}{mean(same):10.3f}{change(same, one['hybrid']):>26}")
     best = max(("keywords", "vectors", "hybrid"), key=lambda how: mean(one[how]))
     print(f"Two stages (hybrid, reranked) against the best single one ({best}): {change(two['hybrid'], one[best])}")
 
 
-def times(passages: Passages, queries: list[str]) -> None:
+def print_times(passages: Passages, queries: list[str]) -> None:
     """Print the median milliseconds of each stage of a hybrid search, one query at a time."""
     passages.milliseconds.clear()
-    found = {query: [row["text"] for row in passages.candidates(query)] for query in queries}
-    print(f"\nmilliseconds a query (median of {len(queries)}; LanceDB has its indexes in memory by now)")
+    candidates = {query: [row["text"] for row in passages.candidates(query)] for query in queries}
+    print(f"\nmilliseconds a query (median of {len(queries)}; LanceDB has its indexes in memory)")
     for stage in ("embed", "search", "fetch"):
         print(f"  {stage:8}{median(passages.milliseconds[stage]):8.1f}")
     new = load_reranker({"use": "embedded", "embedded": {"cache_mb": 0}})
-    for reranker, asked, told in ((new, queries[:3], "not seen before"), (RERANKER, queries, "seen before")):
-        took = [reranker.rerank(query, found[query], top_n=5).latency_ms for query in asked]
-        print(f"  {'rerank':8}{median(took):8.1f}  100 passages {told}")
+    for reranker, sample, state in ((new, queries[:3], "not seen before"), (RERANKER, queries, "seen before")):
+        times = [reranker.rerank(query, candidates[query], top_n=5).latency_ms for query in sample]
+        print(f"  {'rerank':8}{median(times):8.1f}  100 passages {state}")

@@ -1,4 +1,4 @@
-"""LangChain: the passages as a retriever, and a reranker behind it."""
+"""LangChain: a retriever of the passages with a reranker behind it."""
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -20,7 +20,7 @@ class LanceRetriever(BaseRetriever):
 
 
 def two_stages(passages: Passages, reranker="embedded", how="hybrid", top_n=5, **options) -> RerankRetriever:
-    """Search broadly, rank precisely: 100 candidates, `top_n` documents."""
+    """Return a retriever that reranks 100 candidates and returns `top_n` of them."""
     return RerankRetriever(
         retriever=LanceRetriever(passages=passages, how=how), reranker=reranker, top_n=top_n, **options
     )

@@ -1,4 +1,4 @@
-"""LlamaIndex: the passages under a query engine, and a reranker between them and the LLM."""
+"""LlamaIndex: a query engine with a reranker between the passages and the LLM."""
 
 from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -22,7 +22,7 @@ class LanceRetriever(BaseRetriever):
 def two_stages(
     passages: Passages, reranker="embedded", how="hybrid", top_n=5, llm: LLM | None = None, **options
 ) -> RetrieverQueryEngine:
-    """Search broadly, rank precisely: 100 candidates, `top_n` of them before the LLM."""
+    """Return an engine that reranks 100 candidates and passes `top_n` of them to the LLM."""
     return RetrieverQueryEngine.from_args(
         LanceRetriever(passages, how=how),
         llm=llm or MockLLM(max_tokens=32),

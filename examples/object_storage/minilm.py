@@ -1,4 +1,4 @@
-"""Embeddings without a download: MiniLM, in the form that `embedded` reranks with. Yours go in its place."""
+"""Embeddings without a download: MiniLM, from the model of the `embedded` reranker. Replace it by your embeddings."""
 
 import asyncio
 import threading
@@ -8,11 +8,11 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 import rerank_plugins
-from rerank_plugins.engine.onnx.model import BATCH_TOKENS, OnnxModel
+from rerank_plugins.engine.onnx.cross_encoder import BATCH_TOKENS, OnnxModel
 
 
 class MiniLM(Embeddings):
-    """Mean of the last layer's token vectors, at length one: 384 numbers a text, of which 256 tokens are read."""
+    """The normalised mean of the last layer's token vectors: 384 numbers for the first 256 tokens of a text."""
 
     def __init__(self) -> None:
         self.model = OnnxModel.shared(Path(rerank_plugins.__file__).parent / "backends" / "embedded_model")
@@ -26,18 +26,18 @@ class MiniLM(Embeddings):
                 mean = output[line, : len(rows[position].ids)].mean(axis=0)
                 vectors[position] = mean / np.linalg.norm(mean)
 
-        await self.model.map(rows, BATCH_TOKENS, keep)
+        await self.model.run_rows(rows, BATCH_TOKENS, keep)
         return vectors.tolist()
 
     async def aembed_query(self, text: str) -> list[float]:
         return (await self.aembed_documents([text]))[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        answer = []  # on a thread of its own: the caller's may run an event loop already
-        thread = threading.Thread(target=lambda: answer.append(asyncio.run(self.aembed_documents(texts))))
+        vectors = []  # in another thread, since the caller's thread may run an event loop
+        thread = threading.Thread(target=lambda: vectors.append(asyncio.run(self.aembed_documents(texts))))
         thread.start()
         thread.join()
-        return answer[0]
+        return vectors[0]
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text])[0]

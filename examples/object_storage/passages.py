@@ -1,4 +1,4 @@
-"""The first stage: search vectors and words in the bucket, fuse, and fetch the texts of the candidates only."""
+"""The first stage: search vectors and words in the bucket, fuse the results, and fetch the texts of the candidates."""
 
 import time
 from collections import defaultdict
@@ -11,11 +11,11 @@ from table import DEADLINE, connect
 
 
 class StorageUnavailable(RuntimeError):
-    """The bucket did not answer; when it does again, so do the same objects."""
+    """The bucket did not answer. The same objects work again when it does."""
 
 
 class Passages:
-    """Takes any framework's embedding: LangChain's `embed_query`, LlamaIndex's `get_query_embedding`."""
+    """Searches with the embedding of any framework: LangChain's `embed_query`, LlamaIndex's `get_query_embedding`."""
 
     def __init__(self, storage: Storage, embed_query: Callable[[str], list[float]]) -> None:
         self.storage, self.embed_query = storage, embed_query
@@ -29,11 +29,11 @@ class Passages:
             vector = [] if how == "keywords" else self.embed_query(query)
         with self._stage("search"):
             search = self._search(query, vector, how).with_row_id(True).limit(k)
-            found = search.to_arrow(timeout=DEADLINE)["_rowid"].to_pylist()
+            row_ids = search.to_arrow(timeout=DEADLINE)["_rowid"].to_pylist()
         with self._stage("fetch"):
-            texts = self.table.take_row_ids(found).select(["id", "text"]).with_row_id()
-            rows = {row["_rowid"]: row for row in (texts.to_list(timeout=DEADLINE) if found else [])}
-        return [rows[each] for each in found]
+            texts = self.table.take_row_ids(row_ids).select(["id", "text"]).with_row_id()
+            rows = {row["_rowid"]: row for row in (texts.to_list(timeout=DEADLINE) if row_ids else [])}
+        return [rows[row_id] for row_id in row_ids]
 
     def _search(self, query: str, vector: list[float], how: str) -> Any:
         if how == "keywords":
@@ -49,8 +49,8 @@ class Passages:
         started = time.perf_counter()
         try:
             yield
-        except (OSError, RuntimeError, ValueError) as error:  # LanceDB raises any of them, with the cause in the text
-            if name == "embed":  # the embedding's own error is no outage of the bucket
+        except (OSError, RuntimeError, ValueError) as error:  # LanceDB raises any of them
+            if name == "embed":  # an error of the embedding model, not of the bucket
                 raise
             raise StorageUnavailable(
                 f"{name}: the table in s3://{self.storage.folder} at {self.storage.endpoint or 'AWS'} cannot be read. "

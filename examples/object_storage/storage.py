@@ -1,4 +1,4 @@
-"""One bucket: of a server on loopback; of S3, or what speaks it, where RERANK_PLUGINS_BUCKET and AWS's usual variables say so."""
+"""One bucket: of a local server, or the one that RERANK_PLUGINS_BUCKET and the usual variables of AWS name."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from pyarrow.fs import FileSelector, S3FileSystem
 from s3_server import KEYS, S3Server
 
 BUCKET = "RERANK_PLUGINS_BUCKET"
-PREFIX = "rerank-plugins-example"  # nothing is read, written or deleted anywhere else in the bucket
+PREFIX = "rerank-plugins-example"  # nothing else in the bucket is read, written or deleted
 
 
 class Storage:
-    """The documents, one object each, and the folder of the LanceDB database beside them."""
+    """The documents, one object each, in a folder of the bucket. The LanceDB database is in the same folder."""
 
     def __init__(self, bucket: str) -> None:
         self.folder = f"{bucket}/{PREFIX}"
@@ -24,7 +24,7 @@ class Storage:
         self.files = S3FileSystem(region=region, endpoint_override=self.endpoint, allow_bucket_creation=True)
 
     def put(self, documents: Iterable[tuple[str, str]]) -> None:
-        """Write (name, text) pairs, sixteen at a time, in place of the documents that lie there."""
+        """Replace all documents by these (name, text) pairs, sixteen at a time."""
 
         def write(document: tuple[str, str]) -> None:
             with self.files.open_output_stream(f"{self.folder}/documents/{quote(document[0], safe='')}") as stream:
@@ -36,15 +36,15 @@ class Storage:
 
     def read(self) -> list[tuple[str, str]]:
         """Return the (name, text) pairs of all documents, in the order of their names."""
-        found = self.files.get_file_info(FileSelector(f"{self.folder}/documents"))
+        files = self.files.get_file_info(FileSelector(f"{self.folder}/documents"))
         with ThreadPoolExecutor(16) as pool:
-            texts = pool.map(lambda each: self.files.open_input_stream(each.path).read().decode(), found)
-            return sorted(zip([unquote(each.base_name) for each in found], texts, strict=True))
+            texts = pool.map(lambda file: self.files.open_input_stream(file.path).read().decode(), files)
+            return sorted(zip([unquote(file.base_name) for file in files], texts, strict=True))
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Storage]:
-    """Give the bucket that the environment names; without one, a bucket of a server that is started here."""
+def open_storage() -> Iterator[Storage]:
+    """Yield the bucket that the environment names, else a bucket of a local server that is started and killed."""
     if os.environ.get(BUCKET):
         yield Storage(os.environ[BUCKET])
         return

@@ -1,9 +1,10 @@
-"""Each family of local models, as a preset over one of the engines."""
+"""The families of local models, each a preset over the engines."""
 
 from __future__ import annotations
 
-import logging
+import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,39 +17,51 @@ from ..engine.causal_lm.backend import CausalLM
 from ..engine.causal_lm.model import text_tokens
 from ..engine.causal_lm.templates import TEMPLATES
 from ..engine.checkpoint import architecture
-from ..engine.hub import Repository, onnx_files, torch_files
-from ..engine.lazy import UNKNOWN_LENGTH, LazyBackend, is_path, located
+from ..engine.files import has_onnx_file
+from ..engine.hub import Repository, folder_or_repository, is_path
+from ..engine.hub_files import onnx_files, torch_files
 from ..engine.listwise.backend import Listwise
 from ..engine.listwise.model import ARCHITECTURE
-from ..engine.onnx.backend import OnnxCrossEncoder
+from ..engine.model_backend import UNKNOWN_LENGTH, LazyBackend
+from ..engine.onnx.cross_encoder import OnnxCrossEncoder
 from ..engine.tokenizer import Limits
-from ..engine.torch.backend import TorchCrossEncoder
+from ..engine.torch.cross_encoder import TorchCrossEncoder
 from ..options import LocalOptions
-from .recipes import CAUSAL, LISTWISE, MODELS, ONNX, TORCH, Recipe
+from .recipes import CAUSAL, LISTWISE, MODELS, ONNX, TORCH, Recipe, find_recipe
 
-__all__ = ["BGE", "Ettin", "FlashRank", "Jina", "MSMarco", "Mxbai", "Qwen3", "Zerank"]
+__all__ = ["BGE", "Contextual", "CrossEncoders", "Ettin", "FlashRank", "Jina", "MSMarco", "Mxbai", "Qwen3", "Zerank"]
 
-_log = logging.getLogger("rerank_plugins")
-_warned: set[str] = set()
 _ENGINES: dict[str, Any] = {ONNX: OnnxCrossEncoder, TORCH: TorchCrossEncoder, CAUSAL: CausalLM, LISTWISE: Listwise}
 
 
 def _torch(options: LocalOptions) -> bool:
-    """Tell whether the options ask for what only the torch engine has."""
+    """Tell whether the options need the torch engine."""
     return (
         options.runtime == "torch"
-        or any(each not in (None, "cpu", "auto") for each in devices(options.device))
+        or any(device not in (None, "cpu", "auto") for device in devices(options.device))
         or (options.dtype in ("bfloat16", "float16") and options.runtime != "openvino")
     )
 
 
+def _has_torch() -> bool:
+    return importlib.util.find_spec("sentence_transformers") is not None
+
+
+def _engine_of(recipe: Recipe, options: LocalOptions) -> str:
+    """Return the engine that runs a known model with these options."""
+    if _torch(options):
+        return TORCH if recipe.native and recipe.engine == ONNX else recipe.engine
+    selects_onnx = options.runtime in OnnxCrossEncoder.runtimes or options.dtype == "int8"
+    return ONNX if recipe.onnx_repository and (selects_onnx or not _has_torch()) else recipe.engine
+
+
 class FamilyOptions(LocalOptions):
-    """Options of the families of models: which engine runs one depends on the model, and on these."""
+    """Options of a family of models. The model and these options decide which engine runs it."""
 
     runtime: Literal["auto", "onnxruntime", "openvino", "torch"] | None = None
-    """`torch` asks for the torch engine; `onnxruntime` or `openvino` runs the ONNX file, where there is one."""
+    """`torch` selects the torch engine; `onnxruntime` or `openvino` runs the ONNX file, if there is one."""
     dtype: Literal["float32", "auto", "bfloat16", "float16", "int8"] | None = None
-    """`bfloat16` and `float16` ask for torch, unless the runtime is `openvino`; `int8` is OpenVINO's."""
+    """`bfloat16` and `float16` select torch, unless the runtime is `openvino`; `int8` selects OpenVINO."""
 
 
 class Family(LazyBackend):
@@ -57,45 +70,51 @@ class Family(LazyBackend):
     Options = FamilyOptions
     family: ClassVar[str]
     template: ClassVar[str | None] = None
-    """The prompt of its language models, where it has some."""
+    """The prompt template of the family's language models, if it has some."""
     only_language_models: ClassVar[bool] = False
 
     def __init__(self, model: str | None = None, options: FamilyOptions | None = None) -> None:
-        """Name a model of the family's, or a folder; `None` is the default.
+        """Take the name of a model or a folder.
 
-        It runs on the ONNX file where there is one, on torch where not, or where only torch can.
+        The model runs from its ONNX file if there is one, and on torch if there is none or the options need torch.
+
+        Args:
+            model: A model of the family, by name or hub repository, or a folder; `None` is the family's default.
+            options: See `FamilyOptions`.
 
         Raises:
-            ConfigError: The family has no such model.
-            MissingExtra: It needs torch, which is not installed.
+            ConfigError: The family has no such model, or an option is not offered for it.
+            MissingExtra: The model needs torch, which is not installed.
         """
         options = options or FamilyOptions()
-        recipe = None if model and is_path(model) else self._recipe(model)
-        where: Path | Repository | Archive
+        recipe = None if model and is_path(model) else find_recipe(self.family, model)
+        source: Path | Repository | Archive
         if recipe is None:
-            where = Path(str(model)).expanduser()
-            kind = self._kind(where, options)
+            source = Path(str(model)).expanduser()
+            kind = self._engine_for(source, options)
         else:
-            kind = TORCH if recipe.engine == ONNX and recipe.native and _torch(options) else recipe.engine
-            where = self._remote(recipe, kind, options)
+            kind = _engine_of(recipe, options)
+            source = self._source_of(recipe, kind, options)
         if kind != ONNX:
-            _need_torch(self.name)
+            _require_torch(self.name)
         elif options.runtime == "torch":
             raise ConfigError(
-                f"{self.name}:{recipe.name if recipe else model} runs from its ONNX file only: leave runtime out."
+                f"{self.name}:{recipe.name if recipe else model} runs only from its ONNX file: leave runtime out."
             )
         if kind == TORCH and (options.runtime in OnnxCrossEncoder.runtimes or options.dtype == "int8"):
             raise ConfigError(
-                f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: make one "
-                f"with rerank-plugins export {recipe.repository if recipe else model} ./folder; name it {self.name}:./folder."
+                f"{self.name}:{recipe.name if recipe else model} has no ONNX file, which that runtime or dtype needs: "
+                f"make one "
+                f"with rerank-plugins export {recipe.repository if recipe else model} ./folder; name it "
+                f"{self.name}:./folder."
             )
         engine = _ENGINES[kind]
-        engine.check_options(**options.engine())  # now, and not once a model of gigabytes is there
+        engine.check_options(**options.engine())  # before gigabytes are fetched
         prompt = TEMPLATES[self.template] if kind == CAUSAL and self.template else None
-        known = recipe or self._known(where)
+        known, length = recipe or self._recipe_of_folder(source), recipe.max_tokens if recipe else None
         declared = Capabilities(
             scale="cosine" if kind == LISTWISE else "logit",
-            max_tokens=options.max_tokens or (recipe.max_tokens if recipe else UNKNOWN_LENGTH),
+            max_tokens=options.max_tokens or length or UNKNOWN_LENGTH,
             offset=known.offset if known else prompt.offset if prompt else 0.0,
             divisor=known.divisor if known else prompt.divisor if prompt else 1.0,
             max_query_tokens=known.query_tokens if known else None,
@@ -107,20 +126,23 @@ class Family(LazyBackend):
         own: dict[str, Any] = {}
         if kind == CAUSAL:
             own = {"template": self.template}
+        elif kind == ONNX and recipe and recipe.onnx and not recipe.zipped:
+            own = {"file": Path(recipe.onnx)}  # others may have fetched more ONNX files into the same folder
         elif kind == LISTWISE and known is not None:
             own = {"query_tokens": known.query_tokens, "document_tokens": known.document_tokens}
 
         def make(folder: Path) -> Backend:
             longest = options.max_tokens
-            if recipe and longest is None and kind != LISTWISE:  # what both the recipe and the files allow
+            if recipe and longest is None and kind != LISTWISE:  # the lower limit of the recipe and of the files
                 limit = text_tokens(folder) if kind == CAUSAL else Limits.read(folder).max_tokens
-                longest = min(recipe.max_tokens, limit)
-            backend: Backend = engine(folder, **options.engine() | {"max_tokens": longest}, **own)
+                longest = min(length or limit, limit)
+            file = {"file": source.onnx_file()} if kind == ONNX and not isinstance(source, Path) else {}
+            backend: Backend = engine(folder, **options.engine() | {"max_tokens": longest}, **{**file, **own})
             return backend
 
-        super().__init__(recipe.name if recipe else str(model), where, make, declared)
+        super().__init__(recipe.name if recipe else str(model), source, make, declared)
 
-    def _remote(self, recipe: Recipe, kind: str, options: LocalOptions) -> Path | Repository | Archive:
+    def _source_of(self, recipe: Recipe, kind: str, options: LocalOptions) -> Path | Repository | Archive:
         spec = f"{self.name}:{recipe.name}"
         if recipe.zipped:
             return Archive.of(
@@ -131,29 +153,32 @@ class Family(LazyBackend):
                 revision=options.revision,
                 local_files_only=options.local_files_only,
             )
-        more = {"runtime": "torch"} if kind != recipe.engine else {}
-        choose = onnx_files if kind == ONNX else torch_files
-        return located(recipe.repository, spec, choose, options.revision, options.local_files_only, more)
+        more = {"runtime": "torch" if kind == TORCH else "onnxruntime"} if kind != recipe.engine else {}
+        onnx = kind == ONNX
+        repository = recipe.onnx_repository if onnx and recipe.onnx_repository else recipe.repository
+        choose = partial(onnx_files, known=recipe.onnx_parts) if onnx else partial(torch_files)
+        return folder_or_repository(repository, spec, choose, options.revision, options.local_files_only, more)
 
-    def _kind(self, folder: Path, options: LocalOptions) -> str:
-        """Return what runs the model in a folder."""
+    def _engine_for(self, folder: Path, options: LocalOptions) -> str:
+        """Return the engine that runs the model in a folder."""
         named = architecture(folder) if folder.is_dir() else ""
-        if self.only_language_models or (self.template and named.endswith("ForCausalLM")):
+        known = TEMPLATES[self.template].architectures if self.template else ()
+        if self.only_language_models or named in known or (known and named.endswith("ForCausalLM")):
             return CAUSAL
         if named == ARCHITECTURE:
             return LISTWISE
-        onnx = any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx"))
-        return TORCH if _torch(options) or not onnx else ONNX
+        return TORCH if _torch(options) or not has_onnx_file(folder) else ONNX
 
     def _wrap(self, backend: Backend) -> None:
         super()._wrap(backend)
         scale = self._scale
         self.capabilities = replace(backend.capabilities, offset=scale.offset, divisor=scale.divisor)
 
-    def _known(self, folder: Path | Repository | Archive) -> Recipe | None:
-        """Return the recipe that a folder's path names (`…/mxbai-rerank-base-v2`, a hub's cache), whatever its files cannot tell.
+    def _recipe_of_folder(self, folder: Path | Repository | Archive) -> Recipe | None:
+        """Return the recipe whose name occurs in a folder's path (`…/mxbai-rerank-base-v2`, a hub's cache), or `None`.
 
-        That is how large a score there can be (mxbai v2), and how much is read of a text (jina v3 and v3.5).
+        The folder's files do not say how large a score can be (mxbai v2), nor how much of a text is read (jina v3 and
+        v3.5).
         """
         parts = folder.parts if isinstance(folder, Path) else ()
         named = [
@@ -161,27 +186,9 @@ class Family(LazyBackend):
         ]
         return max(named, key=lambda recipe: len(recipe.name), default=None)
 
-    def _recipe(self, model: str | None) -> Recipe:
-        known = [recipe for recipe in MODELS if recipe.family == self.family]
-        recipe = known[0] if model is None else next((each for each in known if model in each.names), None)
-        if recipe is None:
-            names = ", ".join(recipe.name for recipe in known)
-            raise ConfigError(
-                f"{self.family} has no model {model!r}. Choose one of: {names}; or name a folder, or any hub's model as "
-                "sentence-transformers:org/name or onnx:org/name."
-            )
-        if not recipe.commercial and recipe.name not in _warned:
-            _warned.add(recipe.name)
-            _log.warning(
-                "%s is licensed %s: not for commercial use without its maker's leave.", recipe.name, recipe.licence
-            )
-        return recipe
 
-
-def _need_torch(name: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("sentence_transformers") is None:
+def _require_torch(name: str) -> None:
+    if not _has_torch():
         raise MissingExtra(f"The backend {name!r}", extra="sentence-transformers", package="sentence_transformers")
 
 
@@ -200,7 +207,7 @@ class Mxbai(Family):
 
 
 class Qwen3(Family):
-    """Qwen3-Reranker: "yes" against "no"."""
+    """Qwen3-Reranker: "yes" against "no"; and its conversions to a classifier."""
 
     family = "qwen3"
     template = "qwen3"
@@ -215,8 +222,22 @@ class Zerank(Family):
     only_language_models = True
 
 
+class Contextual(Family):
+    """Contextual's v2: Qwen3, the logit of the vocabulary's first token."""
+
+    family = "ctxl"
+    template = "ctxl"
+    only_language_models = True
+
+
+class CrossEncoders(Family):
+    """Encoders of other makers: BERT, XLM-R, ModernBERT."""
+
+    family = "cross-encoder"
+
+
 class Jina(Family):
-    """Jina v1 (JinaBERT) and v2 (XLM-R) from their ONNX files, since their code is remote; v3 (Qwen3), listwise."""
+    """Jina's v1 (JinaBERT) and v2 (XLM-R) as ONNX files (on torch they need remote code); v3 is listwise."""
 
     family = "jina"
 
@@ -228,12 +249,12 @@ class Ettin(Family):
 
 
 class MSMarco(Family):
-    """The cross-encoders of sentence-transformers trained on MS MARCO."""
+    """The cross-encoders of sentence-transformers trained on MS MARCO, or on its translation mMARCO."""
 
     family = "ms-marco"
 
 
 class FlashRank(Family):
-    """The encoders of the flashrank package, from its author's zip files; or a folder that the package has unpacked."""
+    """The models of the flashrank package, from its author's zip files; or a folder that the package has unpacked."""
 
     family = "flashrank"

@@ -2,8 +2,9 @@
 
 Sends `{"model"?, "query", "documents": [text, …], "return_documents": false, "raw_scores": false}`; reads `{"results":
 [{"index", "relevance_score"}], "usage": {"total_tokens"}}`
-(github.com/michaelfeil/infinity, libs/infinity_emb/infinity_emb/fastapi_schemas/pymodels.py; read in November 2026).
-Infinity cuts a pair at the model's length from the longer side, which may be the query; it has no switch for that.
+(https://github.com/michaelfeil/infinity, libs/infinity_emb/infinity_emb/fastapi_schemas/pymodels.py; read in November
+2026). Infinity cuts a pair to the model's length at the longer side, which may be the query; no field changes that. Its
+`usage` counts characters unless the server runs with `--lengths-via-tokenize` (observed with 0.0.78).
 """
 
 from __future__ import annotations
@@ -12,36 +13,41 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.hosted import HostedBackend
-from ..core.types import Capabilities, RerankRequest, Scores
+from ..core.types import Capabilities, RerankRequest, Scores, Usage
 from ..options import Count, HostedOptions
+from .server_info import InformedBackend
 
 __all__ = ["Infinity"]
 
-LONGEST = 8192 * 15  # characters of one text (INPUT_STRING in pymodels.py)
+MAX_CHARACTERS = 8192 * 15  # of one text (INPUT_STRING in pymodels.py)
 
 
 class InfinityOptions(HostedOptions):
-    """Options of an Infinity server; `base_url` is needed, `api_key` where it was started with one."""
+    """Options of an Infinity server. `base_url` is required; so is `api_key` if the server was started with one."""
 
     raw_scores: bool = False
-    """Ask for the model's logits instead of their sigmoid."""
+    """Request the model's logits instead of their sigmoid."""
     max_tokens: Count | None = None
-    """What the model reads of query and document together; without it, cuts are not reported."""
+    """The model's length in tokens, query and document together. Without it, `truncated` is not reported."""
+    lengths_via_tokenize: bool = False
+    """The server was started with `--lengths-via-tokenize`: its `usage` counts tokens. Otherwise it counts characters,
+    and the answer's `usage.input_tokens` is `None`."""
 
 
-class Infinity(HostedBackend):
-    """An Infinity server, at `base_url`; one started with `--url-prefix` has it there too."""
+class Infinity(InformedBackend):
+    """The backend of an Infinity server, at `base_url`, which includes the server's `--url-prefix`."""
 
     Options = InfinityOptions
     key_required = False
     key_variables = ("INFINITY_API_KEY",)
+    info = "infinity"
 
     def __init__(self, model: str | None = None, options: InfinityOptions | None = None) -> None:
-        """Describe the server; `model` is the name it serves the model under. Without one, none is sent."""
+        """Read the options. `model` is the name under which the server serves the model; without it, none is sent."""
         options = options or InfinityOptions()
         super().__init__(model, **options.shared())
         self._raw_scores = options.raw_scores
+        self._counts_tokens = options.lengths_via_tokenize
         self.capabilities = Capabilities(
             scale="logit" if options.raw_scores else "unit",
             scale_option="raw_scores = true",
@@ -50,12 +56,18 @@ class Infinity(HostedBackend):
         )
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Send one request; a longer text would fail all of them, so it is cut, and the answer says so."""
-        cut = tuple(text[:LONGEST] for text in request.documents)
+        """Send one request. The server refuses texts above 122,880 characters: they are cut and marked `truncated`."""
+        if all(len(text) <= MAX_CHARACTERS for text in request.documents):
+            return await super().ascore(request)
+        cut = tuple(text[:MAX_CHARACTERS] for text in request.documents)
         scores = await super().ascore(replace(request, documents=cut))
-        if cut == request.documents:
-            return scores
-        return replace(scores, truncated=tuple(len(text) > LONGEST for text in request.documents))
+        flags = scores.truncated or (False,) * len(cut)
+        return replace(
+            scores,
+            truncated=tuple(
+                flag or len(text) > MAX_CHARACTERS for flag, text in zip(flags, request.documents, strict=True)
+            ),
+        )
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return Infinity's body."""
@@ -69,4 +81,8 @@ class Infinity(HostedBackend):
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
         """Return (index, score) of each result."""
-        return ((each["index"], each["relevance_score"]) for each in body["results"])
+        return ((result["index"], result["relevance_score"]) for result in body["results"])
+
+    def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
+        """Return the number of tokens if the server counts tokens, else an empty usage."""
+        return super().usage(body, headers) if self._counts_tokens else Usage()

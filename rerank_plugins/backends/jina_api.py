@@ -13,13 +13,14 @@ from typing import Any
 from ..core.hosted import HostedBackend
 from ..core.types import Capabilities, RerankRequest
 from ..options import HostedOptions
+from .prices import PRICES
 
 __all__ = ["JinaAPI"]
 
-# One context window for the query and all documents (https://jina.ai/models/jina-reranker-v3, and v3.5: 131,072 tokens),
-# so a score depends on the other documents; it is a cosine. What the API does above the 2,048 tokens a document of the
-# model's own code (huggingface.co/jinaai/jina-reranker-v3, modeling.py) is not documented; neither is a number of
-# documents. Read in November 2026.
+# The query and all documents share one context window of 131,072 tokens (https://jina.ai/models/jina-reranker-v3, and
+# v3.5), so a score depends on the other documents. Scores are cosines. The model's own code cuts a document at 2,048
+# tokens (https://huggingface.co/jinaai/jina-reranker-v3, modeling.py). What the API does with longer ones is not
+# documented, and neither is a limit of documents. Read in November 2026.
 LISTWISE = Capabilities(scale="cosine", listwise=True, max_query_tokens=512, max_document_tokens=2048)
 
 
@@ -28,26 +29,30 @@ class JinaOptions(HostedOptions):
 
 
 class JinaAPI(HostedBackend):
-    """Jina; the listwise models (v3, v3.5) are never split."""
+    """The backend of Jina's API. Requests to the listwise models (v3, v3.5) are never split."""
 
     Options = JinaOptions
     model = "jina-reranker-v3.5"
     base_url = "https://api.jina.ai/v1"
     key_variables = ("JINA_API_KEY", "JINAAI_API_KEY", "JINA_AI_API_KEY")
-    # No limit of documents is documented; 1,000 is ours, as at the other vendors.
+    list_prices = PRICES["jina-api"]
+    # No limit of documents is documented: 1,000 is our choice, as for other vendors.
     capabilities = Capabilities(scale="unit", max_documents=1000)
     by_model = {  # noqa: RUF012
         "jina-reranker-v3.5": LISTWISE,
         "jina-reranker-v3": LISTWISE,
         # https://jina.ai/models/jina-reranker-m0: a window of 10,240 tokens.
         "jina-reranker-m0": Capabilities(scale="unit", max_documents=1000, max_tokens=10_240),
-        # 1,024 tokens a window; longer documents are read in overlapping windows
-        # (https://jina.ai/models/jina-reranker-v2-base-multilingual), so nothing is cut.
+        # Documents of more than 1,024 tokens are read in overlapping windows, so nothing is cut
+        # (https://jina.ai/models/jina-reranker-v2-base-multilingual).
         "jina-reranker-v2-base-multilingual": Capabilities(scale="unit", max_documents=1000),
     }
 
+    # Elastic's service moves to v3.5 (https://github.com/elastic/docs-content/pull/7584, 2026-07-27).
+    retired = {"jina-reranker-v3": "jina-reranker-v3.5 replaces it"}  # noqa: RUF012
+
     def __init__(self, model: str | None = None, options: JinaOptions | None = None) -> None:
-        """Name a model."""
+        """Read the options."""
         super().__init__(model, **(options or JinaOptions()).shared())
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
@@ -61,4 +66,4 @@ class JinaAPI(HostedBackend):
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
         """Return (index, score) of each result."""
-        return ((each["index"], each["relevance_score"]) for each in body["results"])
+        return ((result["index"], result["relevance_score"]) for result in body["results"])

@@ -1,4 +1,4 @@
-"""The order given: the last entry of a fallback, and the baseline that a reranker has to beat."""
+"""Keeps the retriever's order: the last entry of a fallback, and the baseline for a reranker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Passthrough"]
 
 
 class PassthroughOptions(Options):
-    """The order given has no options."""
+    """Passthrough has no options."""
 
 
 class Passthrough(Backend):
@@ -22,7 +22,7 @@ class Passthrough(Backend):
     instant = True
 
     def __init__(self, options: PassthroughOptions | None = None) -> None:
-        """There is nothing to choose."""
+        """Take no options."""
         super().__init__()
 
     async def ascore(self, request: RerankRequest) -> Scores:

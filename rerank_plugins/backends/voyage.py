@@ -1,9 +1,9 @@
 """Voyage AI (MongoDB), through the `voyageai` SDK (0.3.7 to 0.5): `POST https://api.voyageai.com/v1/rerank`.
 
 Sends `{"query", "documents": [text, …], "model", "top_k": null, "truncation": true}`; reads `{"data": [{"index",
-"relevance_score"}], "usage": {"total_tokens"}}` (https://docs.voyageai.com/reference/reranker-api, and `client_async.py`
-of voyageai 0.5.0; read in November 2026). Keys of MongoDB Atlas (`al-…`) go to https://ai.mongodb.com/v1/rerank
-(https://www.mongodb.com/docs/voyageai, November 2026).
+"relevance_score"}], "usage": {"total_tokens"}}` (https://docs.voyageai.com/reference/reranker-api, and
+`client_async.py` of voyageai 0.5.0; read in November 2026). Keys of MongoDB Atlas (`al-…`) go to
+https://ai.mongodb.com/v1/rerank (https://www.mongodb.com/docs/voyageai, November 2026).
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ import sys
 import urllib.request
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from ..core.address import proxy_variable
+from ..core._runtime.context_vars import set_context
+from ..core._runtime.text_work import run_text_work
+from ..core.address import PathURL, proxy_variable
 from ..core.call import ResponseMetadata, record_response, response_metadata
-from ..core.context import holding
+from ..core.credentials import FunctionKey, KeySource
 from ..core.errors import BadResponse, ConfigError, TransientError
+from ..core.key_file import file_key
 from ..core.reply import explanation
 from ..core.sdk import SDKBackend
 from ..core.secret import Secret
-from ..core.text_work import run_text_work
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
-from ..core.wire import connection_advice, error_for_status, join_url, whole_number
+from ..core.wire import connection_advice, error_for_status, integer_or_none, join_url
 from ..options import HostedOptions
-from ..transport import proxy_error, too_large
+from ..transport import proxy_error, reply_too_large
+from .prices import PRICES
 
 __all__ = ["Voyage"]
 
@@ -65,14 +67,15 @@ class VoyageOptions(HostedOptions):
 class Voyage(SDKBackend):
     """Voyage's rerankers.
 
-    A blocking `voyageai.Client` of the user's runs on threads of this backend's own. The SDK reads its replies whole, so
-    the size of a reply has no limit; with an `AsyncClient` it has one.
+    A blocking `voyageai.Client` of the user's runs on threads of this backend's own. The SDK reads its replies whole,
+    so the size of a reply has no limit; with an `AsyncClient` it has one.
     """
 
     Options = VoyageOptions
     model = "rerank-3"
     base_url = "https://api.voyageai.com"
     key_variables = ("VOYAGE_API_KEY",)
+    list_prices = PRICES["voyage"]
     # Tokens of the query, of query and document, of a whole call (the query's times the documents, plus theirs), and at
     # most 1,000 documents: https://docs.voyageai.com/reference/reranker-api and the SDK's docstrings (read in November
     # 2026). That rerank-3 has the limits of rerank-2.5 is confirmed for its context of 32,000
@@ -90,25 +93,25 @@ class Voyage(SDKBackend):
         options = options or VoyageOptions()
         super().__init__(model, client=options.client, **options.shared())
 
-    def _find_key(self, given: Secret | None) -> Secret | None:
+    def _find_key(self, api_key: Secret | FunctionKey | None) -> Secret | KeySource | None:
         path = os.environ.get("VOYAGE_API_KEY_PATH")
-        if given is not None or self._given is not None or not path or os.environ.get("VOYAGE_API_KEY"):
-            return super()._find_key(given)
+        if api_key is not None or self._user_client is not None or not path or os.environ.get("VOYAGE_API_KEY"):
+            return super()._find_key(api_key)
         try:
-            return Secret.of(Path(path).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"VOYAGE_API_KEY_PATH names the file {path}, which cannot be read: {type(error).__name__}."
-            ) from error
+            return file_key(path)
+        except ConfigError as error:
+            raise ConfigError(f"VOYAGE_API_KEY_PATH: {error}") from error
 
-    def _find_address(self, given: str | None) -> str:
+    def _find_address(self, base_url: str | None) -> str:
         atlas = self._key is not None and self._key.reveal().startswith("al-")
         if self._base.user is not None or self._base.query is not None:
             raise ConfigError(
-                "voyage.base_url cannot have a user or a query: the voyageai SDK sends neither. For a gateway that needs "
-                "them, use the backend `http` with results_field = 'data'."
+                "voyage.base_url cannot have a user or a query: the voyageai SDK sends neither. For a gateway that "
+                "needs them, use the backend `http` with results_field = 'data'."
             )
-        return super()._find_address(given or (ATLAS if atlas else None))
+        # The key of a function is not known yet, and one in a file may change.
+        self._address_by_key = not base_url and self._key_source is not None
+        return super()._find_address(base_url or (ATLAS if atlas else None))
 
     def key_of(self, client: Any) -> Secret | None:
         """Return the key that the SDK's client holds."""
@@ -116,22 +119,22 @@ class Voyage(SDKBackend):
         return Secret(key) if isinstance(key, str) and key else None
 
     def load(self) -> None:
-        """Import the SDK, and keep it from logging what our calls send (it does, at the level DEBUG)."""
+        """Import the SDK, and stop it from logging the texts of our calls (it does at DEBUG)."""
         import voyageai  # noqa: F401
 
-        logging.getLogger("voyage").addFilter(_quiet)
-        # aiohttp's word about bodies of more than a megabyte, which the SDK hands it as bytes: 600,000 tokens are that.
+        logging.getLogger("voyage").addFilter(_log_filter)
+        # aiohttp warns of bodies above 1 MB that it gets as bytes, as from the SDK; 600,000 tokens are more than that.
         warnings.filterwarnings("ignore", "Sending a large body directly with raw bytes", ResourceWarning)
 
     def open(self) -> Any:
-        """Return an aiohttp session for this loop's calls: the SDK alone would open one for every request.
+        """Return an aiohttp session for this loop's calls; the SDK itself opens one for every request.
 
-        Nothing is unpacked: aiohttp sets no limit to what a small reply may unpack to, and scores need no packing.
+        No compression: aiohttp does not limit the size of an unpacked reply, and scores are small.
         """
         import aiohttp
 
         traces = aiohttp.TraceConfig()
-        traces.on_request_end.append(_note)
+        traces.on_request_end.append(_record_reply)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -151,12 +154,12 @@ class Voyage(SDKBackend):
         An instruction is put before the query: there is no field for it (docs.voyageai.com/docs/reranker, read in
         November 2026).
         """
-        own = self._given is None
-        sender = self._sender() if own else _unhurried(client)
+        own = self._user_client is None
+        sender = self._sender() if own else _without_retries(client)
         limit = 2 * (self.capabilities.max_tokens or sys.maxsize)
         long = sum(len(text) for text in request.documents if len(text) > limit)
         documents = await run_text_work(long, self._readable, request.documents, limit)
-        with _using(client if own else await self._clients.get()):
+        with _use_session(client if own else await self._clients.get()):
             answer = await self.run(
                 sender.rerank,
                 query=request.query if request.instruction is None else f"{request.instruction}\n{request.query}",
@@ -164,36 +167,40 @@ class Voyage(SDKBackend):
                 model=self.model,
                 truncation=True,
             )
-        values, reply_order = self._scores_of(_pairs, answer, request)
+        values, reply_order, _ = self._scores_of(_pairs, answer, request)
         return Scores(
             values=values,
             reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
-            usage=Usage(input_tokens=whole_number(getattr(answer, "total_tokens", None))),
+            usage=Usage(input_tokens=integer_or_none(getattr(answer, "total_tokens", None))),
         )
 
     @staticmethod
     def _readable(documents: Sequence[str], limit: int) -> list[str]:
-        """Return the documents without what the model certainly does not read: the SDK writes its JSON on the event loop.
+        """Return the documents without the text that the model cannot read: the SDK writes its JSON on the event loop.
 
         Truncate marks a document by the estimate of its whole text, so one that is cut here is `truncated`.
         """
         return [beginning(text, limit) for text in documents]
 
     def _sender(self) -> Any:
-        """Return the SDK's client, which holds no connections: those are the session's."""
+        """Return the SDK's client; the session holds the connections."""
         from voyageai.client_async import AsyncClient
 
+        key = self._key.reveal() if self._key is not None else None
+        address = self._address
+        if self._address_by_key and key is not None:
+            address = PathURL(ATLAS if key.startswith("al-") else self.base_url)
         return AsyncClient(
-            self._key.reveal() if self._key is not None else None,
+            key,
             max_retries=0,
-            timeout=self.timeout + 60,  # ours covers the attempt
-            base_url=join_url(self._address, PATH).removesuffix("/rerank"),  # which the SDK appends
+            timeout=self.timeout + 60,  # our own timeout ends the attempt first
+            base_url=join_url(address, PATH).removesuffix("/rerank"),  # which the SDK appends
         )
 
     def translate(self, error: Exception) -> Exception:
-        """Return our error, by the status that came rather than by the SDK's class: those do not cover every status."""
+        """Return our error by the HTTP status: the SDK's classes do not cover every status."""
         import voyageai.error
 
         reply = response_metadata() or ResponseMetadata()
@@ -204,13 +211,16 @@ class Voyage(SDKBackend):
             headers = reply.headers or {
                 str(name).lower(): str(value) for name, value in (getattr(error, "headers", None) or {}).items()
             }
-            told = explanation(getattr(error, "json_body", None)) or explanation(_json(getattr(error, "http_body", "")))
+            words = explanation(getattr(error, "json_body", None)) or explanation(
+                _json(getattr(error, "http_body", ""))
+            )
             return error_for_status(
                 status,
                 headers,
                 backend=self.label,
-                explanation=self._redacted(told)[:300],
+                explanation=self._redacted(words)[:300],
                 url=join_url(self._address, PATH),
+                key_advice=self.key_advice(),
             )
         network = isinstance(error, voyageai.error.Timeout | OSError) or packages & {"aiohttp", "requests", "urllib3"}
         if network or (status is None and isinstance(error, voyageai.error.APIConnectionError)):
@@ -222,58 +232,60 @@ class Voyage(SDKBackend):
         if body is not None and (ours := self._error_in(body)) is not None:
             return ours
         return BadResponse(
-            f"{self.label} answered what the voyageai SDK cannot read ({kind}). Check `base_url`.", backend=self.label
+            f"{self.label} sent a reply that the voyageai SDK cannot read ({kind}). Check `base_url`.",
+            backend=self.label,
         )
 
 
-class _Quiet(logging.Filter):
-    """Drops what the SDK logs about a call of ours: it writes out queries and documents."""
+class _DropRecordsOfCalls(logging.Filter):
+    """Drop the SDK's log records of our calls: they hold queries and documents."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return response_metadata() is None
 
 
-_quiet = _Quiet()
+_log_filter = _DropRecordsOfCalls()
 
 
-def _using(session: Any) -> contextlib.AbstractContextManager[None]:
-    """Make the SDK send through `session`."""
+def _use_session(session: Any) -> contextlib.AbstractContextManager[None]:
+    """Make the SDK send its requests through `session`."""
     import voyageai
 
-    return holding(voyageai.aiosession, session)
+    return set_context(voyageai.aiosession, session)
 
 
-async def _note(_session: Any, _context: Any, parameters: Any) -> None:
+async def _record_reply(_session: Any, _context: Any, parameters: Any) -> None:
     response = parameters.response
     record_response(response.status, response.headers.items())
     if (reply := response_metadata()) is None:
         return
-    if reply.limit is not None:
-        if (response.content_length or 0) > reply.limit:
-            raise too_large(reply.limit)
-        response.content = _Bounded(response.content, reply.limit)  # a reply in chunks does not say its length
+    if reply.max_bytes is not None:
+        if (response.content_length or 0) > reply.max_bytes:
+            raise reply_too_large(reply.max_bytes)
+        # The length of a chunked reply is not known before it is read.
+        response.content = _LimitedStream(response.content, reply.max_bytes)
     if response.status == 200:
-        reply.body = await response.read()  # aiohttp keeps it, so the SDK reads the same again
+        reply.body = await response.read()  # aiohttp caches it, so the SDK can read it again
 
 
-class _Bounded:
-    """The stream of a reply's body; all else than reading it to its end is the stream's own."""
+class _LimitedStream:
+    """The stream of a reply's body, with a limit on `read`; everything else is passed to the stream."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream = stream
         self._limit = limit
 
     async def read(self) -> bytes:
-        """Return the rest.
+        """Return the rest of the body.
 
         Raises:
-            BadResponse: It has more bytes than the limit; aiohttp then closes the connection.
+            BadResponse: The body is longer than the limit; aiohttp then closes the connection.
         """
         body = bytearray()
         async for chunk in self._stream.iter_any():
             body += chunk
             if len(body) > self._limit:
-                raise too_large(self._limit)
+                raise reply_too_large(self._limit)
         return bytes(body)
 
     def __getattr__(self, name: str) -> Any:
@@ -281,9 +293,9 @@ class _Bounded:
 
 
 def _proxy(url: str) -> dict[str, Any]:
-    """Return the options of a session that sends through the environment's proxy for `url`.
+    """Return the options of a session that uses the environment's proxy for `url`.
 
-    As aiohttp's `trust_env` does, but without ~/.netrc: aiohttp refuses a request that has a key and an entry there.
+    Like aiohttp's `trust_env`, but without ~/.netrc: aiohttp refuses a request with a key and an entry there.
     """
     import aiohttp
 
@@ -304,8 +316,8 @@ def _proxy(url: str) -> dict[str, Any]:
     return {"proxy": proxy}
 
 
-def _unhurried(client: Any) -> Any:
-    """Return the user's client without its own retries."""
+def _without_retries(client: Any) -> Any:
+    """Return a copy of the user's client without retries."""
     own = copy.copy(client)
     own.max_retries = 0
     return own

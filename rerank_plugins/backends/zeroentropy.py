@@ -4,8 +4,12 @@ Sends `{"model", "query", "documents": [text, …], "latency": "fast" or "slow"}
 "relevance_score"}], "total_tokens", "total_bytes", "actual_latency_mode", …}`
 (https://docs.zeroentropy.dev/api-reference/models/rerank, and the SDK zeroentropy 0.1.0a11; read in November 2026).
 
-Without `latency` the API answers over the rate limit all the same, ten seconds and more later; with "fast" it answers
-429, which retries and fallbacks understand. So it is always sent.
+`latency` is always sent. Over the rate limit, the API answers 429 if it is "fast", which retries and fallbacks handle.
+Without the field it answers ten seconds later or more.
+
+In July 2026 ZeroEntropy announced that this API ends on 2026-09-04 (quoted in
+https://github.com/garrytan/gbrain/issues/3657 and /4792; the announcement itself was not read, and the API was not
+called since). The same models run locally: `zerank`.
 """
 
 from __future__ import annotations
@@ -14,18 +18,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from ..core.errors import RateLimited, Rejected, TransientError
 from ..core.hosted import HostedBackend
-from ..core.types import Capabilities, RerankRequest, Usage
-from ..core.wire import whole_number
+from ..core.types import Capabilities, RerankRequest, Scores, Usage
+from ..core.wire import integer_or_none
 from ..options import HostedOptions
+from .prices import PRICES
 
 __all__ = ["ZeroEntropy"]
 
+NOTICE = (
+    "ZeroEntropy announced that its API ends on 2026-09-04: if that is why, use the same models in this process "
+    "(`zerank`), or another vendor."
+)
 LIMITS = Capabilities(
     scale="unit",  # "will range between 0.0 and 1.0 … dependent on only the query and the scored document" (SDK)
-    # "The maximum per-request payload size is 5000000 bytes", where a document counts with the query and 150 bytes more
-    # (API reference). With at most 1,000 documents (ours: none is documented) half of that leaves room for queries of
-    # two thousand bytes.
+    # "The maximum per-request payload size is 5000000 bytes", where each document counts with the query and 150 bytes
+    # (API reference). No limit of documents is documented; 1,000 is our choice. Half of the bytes for the documents
+    # leaves the other half for 1,000 times the query, of up to 2,000 bytes.
     max_documents=1000,
     max_bytes=2_500_000,
     max_tokens=32_768,  # the models' context (huggingface.co/zeroentropy/zerank-2-reranker)
@@ -36,30 +46,39 @@ class ZeroEntropyOptions(HostedOptions):
     """Options of ZeroEntropy's API."""
 
     latency: Literal["fast", "slow"] = "fast"
-    """`slow` has much higher rate limits and takes ten seconds and more."""
+    """`slow` has much higher rate limits, and takes ten seconds or more."""
 
 
 class ZeroEntropy(HostedBackend):
-    """ZeroEntropy's zerank models."""
+    """The backend of ZeroEntropy's API."""
 
     Options = ZeroEntropyOptions
     model = "zerank-2"
     base_url = "https://api.zeroentropy.dev/v1"
     base_url_variables = ("ZEROENTROPY_BASE_URL",)
     key_variables = ("ZEROENTROPY_API_KEY", "ZERO_ENTROPY_API_KEY")
+    list_prices = PRICES["zeroentropy"]
     capabilities = LIMITS
     by_model = {"zerank-2": replace(LIMITS, instructions=True)}  # noqa: RUF012
 
     def __init__(self, model: str | None = None, options: ZeroEntropyOptions | None = None) -> None:
-        """Name a model and how long it may take."""
+        """Read the options."""
         options = options or ZeroEntropyOptions()
         super().__init__(model, **options.shared())
         self._latency = options.latency
 
+    async def _ask(self, request: RerankRequest) -> Scores:
+        try:
+            return await super()._ask(request)
+        except (Rejected, TransientError) as error:
+            if not isinstance(error, RateLimited):
+                error.args = (f"{error} {NOTICE}",)
+            raise
+
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return ZeroEntropy's body.
 
-        An instruction goes into the query in tags, as zerank-2 was trained
+        zerank-2 was trained with the instruction in tags behind the query
         (https://www.zeroentropy.dev/articles/prompting-best-practices-for-instruction-following-rerankers, 2026-01-22).
         """
         query = request.query
@@ -74,8 +93,8 @@ class ZeroEntropy(HostedBackend):
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
         """Return (index, score) of each result."""
-        return ((each["index"], each["relevance_score"]) for each in body["results"])
+        return ((result["index"], result["relevance_score"]) for result in body["results"])
 
     def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
-        """Return the tokens, which are what it bills."""
-        return Usage(input_tokens=whole_number(body.get("total_tokens")))
+        """Return the number of tokens, which ZeroEntropy bills."""
+        return Usage(input_tokens=integer_or_none(body.get("total_tokens")))

@@ -1,1 +1,1 @@
-"""Calibration: the file that holds a fitted curve and whose scores it is for, how it is fitted, and how well it holds."""
+"""Calibration: fit a curve to judged scores, measure it on held-out queries, and store it in a file."""

@@ -1,4 +1,4 @@
-"""The file of a calibration: written by `rerank-plugins calibrate`, read by the option `calibration`."""
+"""Calibration files: written by `rerank-plugins calibrate`, read by the option `calibration`."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.curve import Curve
+from ..core.calibration_curve import Curve
 from ..core.errors import ConfigError, clause
 
-__all__ = ["Calibration", "read", "write"]
+__all__ = ["Calibration", "load_calibration", "save_calibration"]
 
 FORMAT = 1
 _KEYS = ("format", "of", "method", "parameters", "held_out", "sha256")
-AGAIN = "Make it anew with `rerank-plugins calibrate`."
+REFIT = "Make a new one with `rerank-plugins calibrate`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A curve, whose scores it is for, and how well it held on questions that it was not fitted to."""
+    """A fitted curve.
+
+    Args:
+        of: The identity of the scorer that the curve was fitted to; see `identity`.
+        curve: The curve.
+        held_out: Calibration error on held-out queries; see `fit`.
+    """
 
     of: Mapping[str, Any]
-    """See `identity`."""
     curve: Curve
     held_out: Mapping[str, Any]
-    """See `fit`."""
 
 
-def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Write the file, whole or not at all.
+def save_calibration(calibration: Calibration, path: str | os.PathLike[str]) -> None:
+    """Write the file atomically: a reader sees the old file or the new one, never a part.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     curve = calibration.curve
     points = [list(point) for point in curve.points]
@@ -48,41 +52,46 @@ def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
         "held_out": dict(calibration.held_out),
     }
     file = Path(path)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(json.dumps({**body, "sha256": _digest(body)}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    beside.replace(file)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({**body, "sha256": _digest(body)}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(file)
 
 
-def read(path: Any) -> Calibration:
-    """Return what the file holds.
+def load_calibration(path: Any) -> Calibration:
+    """Read a calibration file.
 
     Raises:
-        ConfigError: It is not there, is no calibration, or was changed since it was written.
+        ConfigError: The file does not exist, is not a calibration, or was changed after it was written.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise ConfigError(f"calibration is the path of a file made by `rerank-plugins calibrate`; {path!r} is not.")
+        raise ConfigError(
+            f"calibration must be the path of a file made by `rerank-plugins calibrate`, got {path!r}. "
+            "Name such a file."
+        )
     file = Path(path).expanduser()
     try:
-        told = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"The calibration {file} cannot be read: {error.strerror}. Check the path, or make it with "
             "`rerank-plugins calibrate SPEC --data FILE --out PATH`."
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{file} is no calibration, or a broken one: {clause(error)}. {AGAIN}") from error
-    if not isinstance(told, dict) or set(told) != set(_KEYS) or not isinstance(told["of"], dict):
-        raise ConfigError(f"{file} is no calibration: it needs exactly {', '.join(_KEYS)}. {AGAIN}")
-    if told["format"] != FORMAT:
-        raise ConfigError(f"{file} is of format {told['format']!r}, and this version reads {FORMAT}. {AGAIN}")
-    if told.pop("sha256") != _digest(told):
-        raise ConfigError(f"{file} was changed since it was written: its checksum is another. {AGAIN}")
+        raise ConfigError(f"{file} is not a calibration, or is damaged: {clause(error)}. {REFIT}") from error
+    if not isinstance(content, dict) or set(content) != set(_KEYS) or not isinstance(content["of"], dict):
+        raise ConfigError(f"{file} is not a calibration: it must have exactly the keys {', '.join(_KEYS)}. {REFIT}")
+    if content["format"] != FORMAT:
+        raise ConfigError(f"{file} has format {content['format']!r}, and this version reads {FORMAT}. {REFIT}")
+    if content.pop("sha256") != _digest(content):
+        raise ConfigError(f"{file} was changed after it was written: its checksum does not match. {REFIT}")
     try:
-        parameters = dict(told["parameters"])
+        parameters = dict(content["parameters"])
         parameters["points"] = tuple((raw, chance) for raw, chance in parameters.get("points", ()))
-        return Calibration(of=told["of"], curve=Curve(method=told["method"], **parameters), held_out=told["held_out"])
+        return Calibration(
+            of=content["of"], curve=Curve(method=content["method"], **parameters), held_out=content["held_out"]
+        )
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{file} holds no curve that can be used: {clause(error)}. {AGAIN}") from error
+        raise ConfigError(f"{file} holds an invalid curve: {clause(error)}. {REFIT}") from error
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Fit a curve to judged scores, with scikit-learn, and see how well it holds on questions that it was not fitted to."""
+"""Fits a curve to judged scores with scikit-learn, and measures it on held-out queries by cross-validation."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..core.curve import METHODS, Curve, Method, log_odds
+from ..core.calibration_curve import METHODS, Curve, Method, log_odds
 from ..core.errors import InputError, MissingExtra
 from ..core.types import Capabilities
-from .measure import BINS, measure
+from .measure import BINS, measure_calibration
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["CHOICES", "FOLDS", "Choice", "Judged", "fit", "fittable", "fitted_curve"]
+__all__ = ["MAX_FOLDS", "METHOD_CHOICES", "JudgedScore", "MethodChoice", "fit", "fit_curve", "require_scikit_learn"]
 
-Choice = Literal["auto", "platt", "isotonic", "temperature"]
-CHOICES: tuple[Choice, ...] = get_args(Choice)
-FOLDS = 5
+MethodChoice = Literal["auto", "platt", "isotonic", "temperature"]
+METHOD_CHOICES: tuple[MethodChoice, ...] = get_args(MethodChoice)
+MAX_FOLDS = 5
 
-Judged = tuple[str, float, bool]
-"""The query, a raw score, and whether that document is relevant to it."""
+JudgedScore = tuple[str, float, bool]
+"""(query, raw score of a document, whether the document is relevant)."""
 
 
-def fittable() -> None:
-    """See, before any score is paid for, that a curve can be fitted.
+def require_scikit_learn() -> None:
+    """Check that scikit-learn is installed. Call it before you request scores, which may cost money.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
@@ -35,25 +35,27 @@ def fittable() -> None:
 
 
 def fit(
-    judged: Sequence[Judged], capabilities: Capabilities, method: Choice = "auto", *, seed: int = 0
+    judged: Sequence[JudgedScore], capabilities: Capabilities, method: MethodChoice = "auto", *, seed: int = 0
 ) -> tuple[Curve, dict[str, Any]]:
-    """Return the curve fitted to all of `judged`, and how well its method holds out.
+    """Fit a curve to all judged scores, and measure its method on held-out queries.
 
     Args:
-        judged: Scores with labels; those of one query never stand on both sides of a fold.
-        capabilities: Of the scorer: what its raw scores mean without a curve.
-        method: `auto` takes the one with the least Brier score held out.
-        seed: Shuffles the queries into at most five folds.
+        judged: Scores with labels. The scores of one query are never divided between training and test.
+        capabilities: Capabilities of the scorer. Their scale maps a raw score to the relevance before calibration.
+        method: `auto` chooses the method with the lowest Brier score on held-out queries.
+        seed: Seed with which the queries are shuffled into at most five folds.
 
     Returns:
-        The curve; and `folds`, `seed`, `bins`, `queries`, `pairs`, `relevant`, `before`, `after` and the other `methods`'
-        figures; see `measure`.
+        The curve, and a mapping: `folds`, `seed`, `bins`; the counts `queries`, `pairs` and `relevant`; `before` and
+        `after`, the calibration error without and with the curve (see `measure_calibration`); and `methods`, the error
+        of every method.
 
     Raises:
-        InputError: Fewer than two queries, no relevant or no other document, or scores that order the wrong way.
+        InputError: There are fewer than two queries, no relevant or no irrelevant document, or higher scores go with
+            less relevant documents.
         MissingExtra: scikit-learn is not installed.
     """
-    fittable()
+    require_scikit_learn()
     import numpy as np
     from sklearn.model_selection import GroupKFold
 
@@ -62,30 +64,36 @@ def fit(
     labels = np.array([label for _, _, label in judged], dtype=bool)
     if len(set(queries)) < 2 or labels.all() or not labels.any():
         raise InputError(
-            f"A calibration needs relevant and other documents of two queries or more; there are {len(set(queries))} "
+            f"A calibration needs relevant and irrelevant documents of at least two queries, got {len(set(queries))} "
             f"queries with {int(labels.sum())} relevant documents among {len(labels)}. Give more judged data."
         )
-    declared = [capabilities.relevance(raw) for raw in raws.tolist()]
-    folds = GroupKFold(min(FOLDS, len(set(queries))), shuffle=True, random_state=seed)
-    held: dict[Method, list[float]] = {}
+    declared_relevance = [capabilities.relevance(raw) for raw in raws.tolist()]
+    folds = GroupKFold(min(MAX_FOLDS, len(set(queries))), shuffle=True, random_state=seed)
+    held_out_probabilities: dict[Method, list[float]] = {}
     curves: dict[Method, Curve] = {}
-    refused: list[InputError] = []
-    for each in METHODS if method == "auto" else (method,):
-        chances = np.empty(len(raws))
+    errors: list[InputError] = []
+    for name in METHODS if method == "auto" else (method,):
+        probabilities = np.empty(len(raws))
         try:
             for train, test in folds.split(raws, groups=queries):
-                curve, _ = fitted_curve(each, raws[train], [declared[at] for at in train], labels[train])
-                chances[test] = [curve.probability(float(raws[at]), declared[at]) for at in test]
-            curves[each], _ = fitted_curve(each, raws, declared, labels)
+                curve, _ = fit_curve(name, raws[train], [declared_relevance[index] for index in train], labels[train])
+                probabilities[test] = [
+                    curve.probability(float(raws[index]), declared_relevance[index]) for index in test
+                ]
+            curves[name], _ = fit_curve(name, raws, declared_relevance, labels)
         except InputError as error:
-            refused.append(error)
+            errors.append(error)
             continue
-        held[each] = chances.tolist()
-    # Isotonic levels out what falls, so that it is the slope of `platt` that tells an order the wrong way round.
-    if not held or (refused and "platt" not in held and method == "auto"):
-        raise refused[0]
-    figures = {each: measure(chances, labels.tolist()) for each, chances in held.items()}
-    best = min(figures, key=lambda each: figures[each]["brier"])
+        held_out_probabilities[name] = probabilities.tolist()
+    # If higher scores go with less relevant documents, isotonic regression fits a constant, and raises no error. Only
+    # `platt` detects this reliably, so its error counts for all methods.
+    if not held_out_probabilities or (errors and "platt" not in held_out_probabilities and method == "auto"):
+        raise errors[0]
+    metrics = {
+        name: measure_calibration(probabilities, labels.tolist())
+        for name, probabilities in held_out_probabilities.items()
+    }
+    best = min(metrics, key=lambda name: metrics[name]["brier"])
     return curves[best], {
         "folds": folds.get_n_splits(),
         "seed": seed,
@@ -93,22 +101,24 @@ def fit(
         "queries": len(set(queries)),
         "pairs": len(judged),
         "relevant": int(labels.sum()),
-        "before": measure(declared, labels.tolist()),
-        "after": figures[best],
+        "before": measure_calibration(declared_relevance, labels.tolist()),
+        "after": metrics[best],
         "methods": {
-            each: {key: told[key] for key in ("ece", "ece_equal_count", "brier")} for each, told in figures.items()
+            name: {key: values[key] for key in ("ece", "ece_equal_count", "brier")} for name, values in metrics.items()
         },
     }
 
 
-def fitted_curve(method: Method, raws: np.ndarray, declared: Sequence[float], labels: np.ndarray) -> tuple[Curve, Any]:
-    """Return a curve fitted to all that is given, and scikit-learn's estimator behind it.
+def fit_curve(
+    method: Method, raws: np.ndarray, declared_relevance: Sequence[float], labels: np.ndarray
+) -> tuple[Curve, Any]:
+    """Return a curve fitted to all scores, and the fitted scikit-learn estimator.
 
-    The estimator predicts from the standardised raw score (`platt`), the raw score (`isotonic`) or the log-odds of the
-    declared relevance (`temperature`).
+    The input of the estimator is the standardised raw score (`platt`), the raw score (`isotonic`), or the log-odds of
+    the relevance before calibration (`temperature`).
 
     Raises:
-        InputError: The higher the score, the less relevant: no curve that rises can mend that.
+        InputError: Higher scores go with less relevant documents, which no rising curve fits.
     """
     import numpy as np
     from sklearn.isotonic import IsotonicRegression
@@ -119,22 +129,23 @@ def fitted_curve(method: Method, raws: np.ndarray, declared: Sequence[float], la
         isotonic.fit(raws, labels.astype(np.float64))
         points = zip(isotonic.X_thresholds_.tolist(), isotonic.y_thresholds_.tolist(), strict=True)
         return Curve(method=method, points=tuple(points)), isotonic
-    # A weak penalty: it moves nothing where there is data, and keeps the slope finite where the classes do not overlap.
+    # A weak penalty (large C) keeps the slope finite if a threshold separates the classes. Otherwise its effect is not
+    # measurable.
     if method == "temperature":
         temperature = LogisticRegression(C=1e3, fit_intercept=False, tol=1e-8, max_iter=1000)
-        temperature.fit(np.array([[log_odds(each)] for each in declared]), labels)
-        return Curve(method=method, slope=_rising(temperature.coef_[0, 0])), temperature
-    mean, spread = float(raws.mean()), float(raws.std()) or 1.0
-    platt = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000).fit(((raws - mean) / spread)[:, None], labels)
-    slope = _rising(platt.coef_[0, 0] / spread)
+        temperature.fit(np.array([[log_odds(relevance)] for relevance in declared_relevance]), labels)
+        return Curve(method=method, slope=_positive_slope(temperature.coef_[0, 0])), temperature
+    mean, deviation = float(raws.mean()), float(raws.std()) or 1.0
+    platt = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000).fit(((raws - mean) / deviation)[:, None], labels)
+    slope = _positive_slope(platt.coef_[0, 0] / deviation)
     return Curve(method=method, slope=slope, intercept=float(platt.intercept_[0]) - slope * mean), platt
 
 
-def _rising(slope: float) -> float:
+def _positive_slope(slope: float) -> float:
     if not slope > 0:
         raise InputError(
-            "In this data no rising curve of this method fits: a higher score goes with a less relevant document, or "
-            "(temperature, which only stretches around 0.5) nearly all scores lie on the wrong side of 0.5. Take "
-            "another method; where none fits, look at the labels, or take another reranker."
+            "No rising curve of this method fits the data: higher scores go with less relevant documents, or "
+            "(with temperature, which only scales the log-odds) nearly all scores are on the wrong side of 0.5. Use "
+            "another method. If none fits, check the labels, or use another reranker."
         )
     return float(slope)

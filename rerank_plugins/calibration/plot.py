@@ -1,4 +1,4 @@
-"""The reliability plot: what was said against what was so."""
+"""Reliability plot: predicted probability against the observed share of relevant documents."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from typing import Any
 
 from ..core.errors import ConfigError, MissingExtra
 
-__all__ = ["plot", "plottable"]
+__all__ = ["check_plot_path", "draw_reliability_plot"]
 
 
-def plottable(path: Path) -> None:
-    """See, before anything is paid for, that a plot can be drawn there.
+def check_plot_path(path: Path) -> None:
+    """Check that a plot can be written to `path`, before any score is paid for.
 
     Raises:
-        ConfigError: The ending is neither `.svg` nor `.html`.
+        ConfigError: The suffix is neither `.svg` nor `.html`.
         MissingExtra: matplotlib is not installed.
     """
     if path.suffix not in (".svg", ".html"):
-        raise ConfigError(f"The plot is written as .svg or .html, and {path.name} is neither: change its ending.")
+        raise ConfigError(f"The plot's file must end in .svg or .html, got {path.name}: change its suffix.")
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("A reliability plot", extra="calibration", package="matplotlib")
 
 
-def plot(held_out: Mapping[str, Any], title: str, path: Path) -> None:
-    """Draw `before` and `after` of a fit's figures, and how many documents each bin holds, into one file without network.
+def draw_reliability_plot(held_out: Mapping[str, Any], title: str, path: Path) -> None:
+    """Write a plot of the calibration before and after the fit, with the number of documents per bin.
 
     Args:
-        held_out: See `fit`.
-        title: Whose scores.
-        path: `.svg`, or `.html` with the picture in it.
+        held_out: The second result of `fit`.
+        title: The label of the reranker.
+        path: A `.svg` file, or a `.html` file with the SVG inside. Neither needs the network.
 
     Raises:
-        ConfigError, MissingExtra: As `plottable`.
+        ConfigError, MissingExtra: As `check_plot_path`.
     """
-    plottable(path)
+    check_plot_path(path)
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 7), layout="constrained")
     FigureCanvasSVG(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--", label="as it should be")
-    for name, colour, mark in (("before", "#c05a00", "s"), ("after", "#0059b3", "o")):
-        told = held_out[name]
-        chances, shares, counts = zip(*told["bins"], strict=True)
-        label = f"{name}: ECE {told['ece']:.3f}, Brier {told['brier']:.3f}"
-        above.plot(chances, shares, color=colour, marker=mark, markersize=4, label=label)
-        below.plot(chances, counts, color=colour, marker=mark, markersize=4)
+    above.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--", label="perfect calibration")
+    for name, colour, marker in (("before", "#c05a00", "s"), ("after", "#0059b3", "o")):
+        metrics = held_out[name]
+        chances, shares, counts = zip(*metrics["bins"], strict=True)
+        label = f"{name}: ECE {metrics['ece']:.3f}, Brier {metrics['brier']:.3f}"
+        above.plot(chances, shares, color=colour, marker=marker, markersize=4, label=label)
+        below.plot(chances, counts, color=colour, marker=marker, markersize=4)
     above.set(title=title, ylabel="share that is relevant", ylim=(-0.02, 1.02))
     above.legend(loc="upper left")
     below.set(xlabel="relevance_score", ylabel="documents", yscale="log", xlim=(-0.02, 1.02))
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None, "Title": title})
-    picture = drawn.getvalue()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
+    picture = buffer.getvalue()
     if path.suffix == ".html":
-        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_plain(title)}</title>'
+        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_escape(title)}</title>'
         page = '<meta name="viewport" content="width=device-width"><style>svg{max-width:100%;height:auto}</style>'
         picture = f"{head}{page}{picture[picture.index('<svg') :]}</html>\n"
     path.write_text(picture, "utf-8")
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")

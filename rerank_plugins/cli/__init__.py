@@ -1,4 +1,4 @@
-"""The command `rerank-plugins`. A command is a file of this folder."""
+"""The command line `rerank-plugins`. Each of its commands is a module of this package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .terminal import printable, say
 __all__ = ["main"]
 
 COMMANDS = tuple(
-    each.COMMAND for each in (rerank, listing, fetch, check, compare, calibrate, export, serve, batch, schema)
+    module.COMMAND for module in (rerank, listing, fetch, check, compare, calibrate, export, serve, batch, schema)
 )
 
 
@@ -28,91 +28,98 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     Args:
-        argv: The arguments after the program's name; `None` is the process's own.
+        argv: The arguments after the program's name; `None` means those of the process.
 
     Returns:
-        0 fine; 1 the reranker failed; 2 wrong usage, configuration or input; 130 interrupted by Ctrl-C. A reader that
-        closes the pipe early (`| head`) has what it wanted: that is 0, and silent.
+        0 for success; 1 if the reranker failed; 2 for wrong usage, configuration or input; 130 after Ctrl-C. If the
+        reader closes the pipe early (`| head`), the exit code is 0 and nothing is printed.
+
+    Example:
+        >>> from rerank_plugins.cli import main
+        >>> main(["check", "lexical"])  # doctest: +ELLIPSIS
+        ok: lexical put the right document first; loaded in ... s, 3 documents in ... ms
+        0
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows fewer characters is no reason to stop
+            stream.reconfigure(errors="replace")  # print "?" for a character that the terminal's encoding lacks
     try:
-        arguments = _arguments(argv)
-        with _warnings_shown():
+        arguments = _parse_arguments(argv)
+        with _show_warnings():
             code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except SystemExit as stop:  # argparse: --help, --version, wrong usage
-        return stop.code if isinstance(stop.code, int) else 0
+    except SystemExit as exit_request:  # argparse raises it for --help, --version and wrong usage
+        return exit_request.code if isinstance(exit_request.code, int) else 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is left in the buffer has no reader: without this, the interpreter complains about it on its way out.
+        # The interpreter flushes stdout when it exits; into the closed pipe, that would print another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ConfigError, InputError) as error:
-        return _complain(error, WRONG_USE)
+        return _print_error(error, WRONG_USE)
     except (RerankError, OSError) as error:
-        return _complain(error, FAILED)
+        return _print_error(error, FAILED)
     return code
 
 
-def _complain(what: object, code: int) -> int:
-    say(f"{NAME}: {' '.join(str(what).split())}", file=sys.stderr)
+def _print_error(error: Exception, code: int) -> int:
+    """Print `error` on one line of stderr and return `code`."""
+    say(f"{NAME}: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
 @contextlib.contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Show what the package logs (a degraded answer, say) the way errors are shown."""
-    log, shown = logging.getLogger("rerank_plugins"), logging.StreamHandler()
-    shown.setFormatter(_Printable(f"{NAME}: %(message)s"))
-    log.addHandler(shown)
+def _show_warnings() -> Iterator[None]:
+    """Print the warnings that the package logs, such as one about a degraded answer, as errors are printed."""
+    logger, stderr = logging.getLogger("rerank_plugins"), logging.StreamHandler()
+    stderr.setFormatter(_PrintableFormatter(f"{NAME}: %(message)s"))
+    logger.addHandler(stderr)
     try:
         yield
     finally:
-        log.removeHandler(shown)
+        logger.removeHandler(stderr)
 
 
-class _Printable(logging.Formatter):
-    """Writes a record, a traceback included, without control characters."""
+class _PrintableFormatter(logging.Formatter):
+    """Formats a log record, its traceback included, without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in two lines rather than with the whole usage."""
+    """Reports wrong usage in two lines, instead of printing all of the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"{NAME}: {printable(message)}\nTry '{self.prog} --help'.\n")
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         prog=NAME, description="Rerank documents with any model or vendor, named by one string.", epilog=EXIT_CODES
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        about = f"{command.about[0].upper()}{command.about[1:]}."
-        made = commands.add_parser(
+        summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+        subparser = commands.add_parser(
             command.name,
-            help=command.about,
-            description=f"{about} {command.more}".rstrip(),
+            help=command.summary,
+            description=f"{summary}\n\n{command.details.strip()}".rstrip(),
             epilog=f"{command.examples}\n\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(run=command.run)
-        made.add_argument(
-            "--config", metavar="FILE", help="TOML file of named rerankers; default: $RERANK_PLUGINS_CONFIG"
+        subparser.set_defaults(run=command.run)
+        subparser.add_argument(
+            "--config", metavar="FILE", help="TOML file with named rerankers; default: $RERANK_PLUGINS_CONFIG"
         )
-        command.options(made)
+        command.add_options(subparser)
 
     arguments, rest = parser.parse_known_args(argv)
-    # Files may stand after options too: argparse (before Python 3.12.7) would not take them there.
-    files = [each for position, each in enumerate(rest) if _is_file(each, rest[:position])]
-    unknown = [each for position, each in enumerate(rest) if each != "--" and not _is_file(each, rest[:position])]
+    # Files may also come after options. argparse before Python 3.12.7 does not accept them there.
+    files = [word for position, word in enumerate(rest) if _is_file(word, rest[:position])]
+    unknown = [word for position, word in enumerate(rest) if word != "--" and not _is_file(word, rest[:position])]
     if unknown or (files and arguments.command != "rerank"):
         parser.error(f"unrecognized arguments: {' '.join(unknown or files)}")
     if arguments.command == "rerank":

@@ -1,4 +1,4 @@
-"""`rerank-plugins calibrate`: a file that makes a reranker's scores probabilities."""
+"""`rerank-plugins calibrate`: write a file that turns the scores of a reranker into probabilities."""
 
 from __future__ import annotations
 
@@ -8,119 +8,146 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import BackendError
-from .command import Command, integer_from, named, number_from, spec_argument, writable
+from ..core.errors import BackendError, InputError, clause
+from .command import Command, add_spec_argument, check_writable, integer_type, load_named_reranker, number_type
 from .terminal import json_text, progress, say
 
 if TYPE_CHECKING:
-    from ..calibration.fit import Judged
-    from ..calibration.pairs import Question
+    from ..calibration.fit import JudgedScore
+    from ..calibration.pairs import JudgedQuery
     from ..reranker import Reranker
 
 __all__ = ["COMMAND"]
 
-BARE = ("top_n", "score_threshold", "calibration", "fallback", "diversify")
-"""Options that change which scores come back, or whose they are."""
-CANDIDATES = 100
-FEW = 100
+EXCLUDED_OPTIONS = ("top_n", "score_threshold", "calibration", "fallback", "diversify")
+"""Options of the spec that are not applied: they change which scores are returned, or which model returns them."""
+DEFAULT_CANDIDATES = 100
+MIN_RELEVANT = 100
+"""With fewer relevant documents, the output warns that the metrics and the curve are rough."""
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    spec_argument(parser)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_spec_argument(parser)
     parser.add_argument(
-        "--data", required=True, metavar="FILE", help="JSONL of query, candidates, labels; or a BEIR folder"
+        "--data", required=True, metavar="FILE", help="JSONL with query, candidates and labels; or a BEIR folder"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="where the calibration is written (JSON)")
-    parser.add_argument("--method", default="auto", choices=("auto", "platt", "isotonic", "temperature"))
-    parser.add_argument("--plot", metavar="FILE", help="a reliability plot, .svg or .html")
+    parser.add_argument("--out", required=True, metavar="FILE", help="calibration file to write (JSON)")
     parser.add_argument(
-        "--relevant-from", type=number_from(-1e12), default=1.0, metavar="GRADE", help="least label that is relevant: 1"
+        "--method", default="auto", choices=("auto", "platt", "isotonic", "temperature"), help="default: auto"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="reliability plot to write, .svg or .html")
+    parser.add_argument(
+        "--relevant-from",
+        type=number_type(-1e12),
+        default=1.0,
+        metavar="GRADE",
+        help="lowest label of a relevant document; default: 1",
     )
     parser.add_argument(
-        "--candidates", type=integer_from(1), default=CANDIDATES, metavar="N", help="of a BEIR folder, a query: 100"
+        "--candidates",
+        type=integer_type(1),
+        metavar="N",
+        help="candidates per query, if --data is a BEIR folder; default: 100",
     )
-    parser.add_argument("--seed", type=integer_from(0, 2**32 - 1), default=0, help="of the folds: 0")
+    parser.add_argument(
+        "--seed", type=integer_type(0, 2**32 - 1), default=0, metavar="N", help="seed of the folds; default: 0"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..calibration.file import Calibration, write
-    from ..calibration.fit import fit, fittable
-    from ..calibration.plot import plot, plottable
+    from ..calibration.file import Calibration, save_calibration
+    from ..calibration.fit import fit, require_scikit_learn
+    from ..calibration.plot import check_plot_path, draw_reliability_plot
     from ..config import identity
 
-    fittable()
-    writable("--out", arguments.out)
-    writable("--plot", arguments.plot)
+    require_scikit_learn()
+    check_writable("--out", arguments.out)
+    check_writable("--plot", arguments.plot)
     if arguments.plot:
-        plottable(Path(arguments.plot))
-    with named(arguments, dict.fromkeys(BARE)) as reranker:
-        identity(reranker)  # what cannot be calibrated is refused before anything is asked
+        check_plot_path(Path(arguments.plot))
+    with load_named_reranker(arguments, dict.fromkeys(EXCLUDED_OPTIONS)) as reranker:
+        identity(reranker)  # raises before any request if the reranker cannot be calibrated
         with progress(f"asking {reranker.scorer.label}"):
-            judged = _judged(reranker, arguments)
+            judged = _score_judged_pairs(reranker, arguments)
         capabilities = reranker.scorer.capabilities
         curve, held_out = fit(judged, capabilities, arguments.method, seed=arguments.seed)
-        label, of = reranker.scorer.label, identity(reranker)
+        label, calibrated_model = reranker.scorer.label, identity(reranker)
         spec = {name: value for name, value in (reranker.spec or {}).items() if value is not None}
-    write(Calibration(of=of, curve=curve, held_out=held_out), Path(arguments.out).expanduser())
+    save_calibration(Calibration(of=calibrated_model, curve=curve, held_out=held_out), Path(arguments.out).expanduser())
     if arguments.plot:
-        plot(held_out, label, Path(arguments.plot).expanduser())
-    _tell(label, curve.method, held_out)
-    # As JSON in the shell's quotes: it can be pasted behind -r, and its inside into a program or a file.
+        draw_reliability_plot(held_out, label, Path(arguments.plot).expanduser())
+    _print_results(label, curve.method, held_out)
+    # Quoted for a shell, to paste after -r. The JSON inside the quotes can be pasted into a program.
     say(f"use it: -r {shlex.quote(json_text({**spec, 'calibration': arguments.out}))}")
     return 0
 
 
-def _judged(reranker: Reranker, arguments: argparse.Namespace) -> list[Judged]:
-    judged: list[Judged] = []
-    for number, each in enumerate(_questions(Path(arguments.data).expanduser(), arguments.candidates)):
-        response = reranker.rerank(each.query, each.candidates)
+def _score_judged_pairs(reranker: Reranker, arguments: argparse.Namespace) -> list[JudgedScore]:
+    """Rerank the candidates of each judged query. Return (query number, raw score, is relevant) of each candidate."""
+    judged: list[JudgedScore] = []
+    for number, judged_query in enumerate(
+        _read_judged_queries(Path(arguments.data).expanduser(), arguments.candidates)
+    ):
+        response = reranker.rerank(judged_query.query, judged_query.candidates)
         if response.degraded:
-            raise BackendError(f"A stand-in answered, whose scores are not to be calibrated: {response.reason}.")
+            raise BackendError(
+                "A fallback answered, and its scores must not be used for this calibration: "
+                f"{clause(response.reason)}. Try again later."
+            )
         judged += [
-            (str(number), found.raw_score, each.labels[found.index] >= arguments.relevant_from)
-            for found in response
-            if found.raw_score is not None  # a blank one
+            (str(number), result.raw_score, judged_query.labels[result.index] >= arguments.relevant_from)
+            for result in response
+            if result.raw_score is not None  # blank documents, and those that were not read, have none
         ]
     return judged
 
 
-def _questions(data: Path, candidates: int) -> Iterator[Question]:
-    """Yield the questions of a JSONL file, or of a folder as `compare` reads it; what is not judged is not relevant."""
-    from ..calibration.pairs import Question, questions
+def _read_judged_queries(data: Path, candidates: int | None) -> Iterator[JudgedQuery]:
+    """Yield the queries of a JSONL file or of a BEIR folder. In a folder, unjudged candidates count as not relevant."""
+    from ..calibration.pairs import JudgedQuery, read_judged_queries
 
     if not data.is_dir():
-        yield from questions(data)
+        if candidates is not None and data.exists():
+            raise InputError(
+                f"--candidates has no effect on {data}, whose lines hold all candidates: leave out --candidates, or "
+                "name a BEIR folder."
+            )
+        yield from read_judged_queries(data)
         return
     from ..evaluation import read
 
-    found = read(data, top_k=candidates)
-    for each in found.questions:
-        grades = found.grades[each.id]
-        labels = tuple(float(grades.get(one.id, 0)) for one in each.candidates)
-        yield Question(each.text, tuple(one.text for one in each.candidates), labels)
+    dataset = read(data, top_k=candidates or DEFAULT_CANDIDATES)
+    for question in dataset.questions:
+        grades = dataset.grades[question.id]
+        labels = tuple(float(grades.get(candidate.id, 0)) for candidate in question.candidates)
+        yield JudgedQuery(question.text, tuple(candidate.text for candidate in question.candidates), labels)
 
 
-def _tell(label: str, method: str, held_out: Mapping[str, Any]) -> None:
+def _print_results(label: str, method: str, held_out: Mapping[str, Any]) -> None:
     say(
         f"{label}: {method}, fitted to {held_out['pairs']} scores of {held_out['queries']} queries, "
         f"{held_out['relevant']} relevant; held out in {held_out['folds']} folds by query (seed {held_out['seed']}):"
     )
     say(f"{'':8}{'ECE':>8}{'ECE, equal count':>18}{'Brier':>8}   ({held_out['bins']} bins)")
     for name in ("before", "after"):
-        told = held_out[name]
-        say(f"{name:8}{told['ece']:8.4f}{told['ece_equal_count']:18.4f}{told['brier']:8.4f}")
-    if held_out["relevant"] < FEW:
-        say(f"Only {held_out['relevant']} documents are relevant: with fewer than {FEW}, figures and curve are rough.")
+        metrics = held_out[name]
+        say(f"{name:8}{metrics['ece']:8.4f}{metrics['ece_equal_count']:18.4f}{metrics['brier']:8.4f}")
+    if held_out["relevant"] < MIN_RELEVANT:
+        say(
+            f"Only {held_out['relevant']} documents are relevant: with fewer than {MIN_RELEVANT}, the metrics and the "
+            "curve are rough."
+        )
 
 
 COMMAND = Command(
     "calibrate",
-    "make a reranker's scores probabilities, from judged data",
+    "turn the scores of a reranker into probabilities, with judged data",
     _run,
-    _options,
+    _add_options,
     """examples:
   rerank-plugins calibrate embedded --data judged.jsonl --out embedded.json --plot embedded.svg
   rerank-plugins calibrate cohere:rerank-v4.0-fast --data ./beir-folder --out cohere.json --method platt""",
-    'A line of the data: {"query": "…", "candidates": ["…", "…"], "labels": [1, 0]}; what a retriever finds, not only\n'
-    "what is judged. Needs 'rerank-plugins[calibration]' to fit; to use the file, nothing.",
+    'A line of the data: {"query": "…", "candidates": ["…", "…"], "labels": [1, 0]}. The candidates should be\n'
+    "all that a retriever returns, not only the judged ones. Needs 'rerank-plugins[calibration]' to fit, and nothing\n"
+    "to use the file.",
 )

@@ -1,135 +1,155 @@
-"""`rerank-plugins check`: one line that says whether a reranker works."""
+"""`rerank-plugins check`: print one line for each backend of a reranker that says whether it works."""
 
 from __future__ import annotations
 
 import argparse
-import time
+from copy import copy
 from typing import TYPE_CHECKING
 
 from ..core.errors import RerankError
-from .command import FAILED, WRONG_USE, Command, named, spec_argument
-from .terminal import progress, say
+from .command import FAILED, WRONG_USE, Command, add_spec_argument, load_named_reranker
+from .terminal import json_text, progress, say
 
 if TYPE_CHECKING:
-    from ..reranker import RerankResponse
+    from ..core.health import BackendCheck
+    from ..core.types import Usage
 
 __all__ = ["COMMAND"]
 
-CHECK_QUERY = "How does a reranker order search results?"
-CHECK_DOCUMENTS = (
-    "Bananas are yellow and rich in potassium.",
-    "A reranker reads the query together with each of the search results and orders them, the best first.",
-    "Bread rises because yeast makes gas in the dough.",
+CHECK_INSTRUCTION = "Relevant are only passages that name a price in dollars. Nothing else is relevant at all."
+INSTRUCTION_IGNORED = (
+    "; an instruction changes no score, so the server drops it: give it a chat template with a place for one, or leave "
+    "the instruction out"
 )
-CHECK_BEST = 1
-WRONG = "did NOT put the right document first"
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    spec_argument(parser)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_spec_argument(parser)
     parser.add_argument(
         "--golden",
         metavar="FAMILY",
         nargs="?",
         const="",
-        help="ask questions with one obvious answer, and say whether a template is missing, doubled or upside down; "
-        "FAMILY (qwen3, mxbai, zerank, bge) where the model's name does not tell it",
+        help="ask questions with one obvious answer, to find a prompt template that is missing or applied twice, and "
+        "yes and no that are swapped. FAMILY is qwen3, mxbai, zerank or bge, if the model's name does not contain it",
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.golden is not None:
-        return _golden(arguments)
+        return _check_golden(arguments)
     if arguments.config is not None and arguments.reranker is None:
-        return _tables(arguments.config)
-    with named(arguments, {"top_n": None, "score_threshold": None}) as reranker:
-        started = time.perf_counter()
-        with progress(f"loading {reranker.scorer.label}"):
-            reranker.warmup()
-        loaded = time.perf_counter() - started
-        response = reranker.rerank(CHECK_QUERY, CHECK_DOCUMENTS)
-    right = _order(response)
-    reason = response.reason  # scores outside of the declared scale, say
-    doubtful = right == WRONG or reason is not None
-    verdict = "degraded" if response.degraded else "warning" if doubtful else "ok"
-    say(
-        f"{verdict}: {response.model} {right}; "
-        f"loaded in {loaded:.1f} s, 3 documents in {response.latency_ms:.0f} ms{_usage(response)}"
-    )
-    if reason is not None:
-        say(reason)
-    if right == WRONG and not response.degraded:
-        say(
-            "The question is an easy one: the model may not be trained to rerank, or is asked in a wrong way. "
-            "Try `rerank-plugins check --golden`, or `rerank-plugins compare` on your own data."
-        )
-    return 0 if verdict == "ok" else FAILED
+        return _check_tables(arguments.config)
+    with (
+        load_named_reranker(arguments, {}) as reranker,
+        progress(f"checking {reranker.scorer.label}"),
+    ):
+        report = reranker.check()
+    if len(report.backends) == 1 and (error := report.backends[0].exception) is not None:
+        raise error
+    for check in report.backends:
+        say(f"{_VERDICTS[check.state]}: {check.model} {_describe_check(check)}")
+    return 0 if report.ok else FAILED
 
 
-def _tables(config: str) -> int:
-    """Parse and build every reranker of a configuration file; no model is loaded, and nothing is sent."""
+_VERDICTS = {
+    "ok": "ok",
+    "failed": "failed",
+    "degraded": "degraded",
+    "wrong_order": "warning",
+    "outside_scale": "warning",
+}
+
+
+def _describe_check(check: BackendCheck) -> str:
+    """Return the outcome of one backend, with the reason on a line of its own."""
+    reason = "" if check.reason is None else f"\n{' '.join(check.reason.split())}"
+    match check.state:
+        case "failed":
+            return f"raised {check.error}{reason}"
+        case "wrong_order":
+            outcome = "did NOT put the right document first"
+        case _ if check.scale_seen is None:
+            outcome, reason = "keeps the order given", ""
+        case "ok":
+            outcome = "put the right document first"
+        case _:
+            outcome = "answered"
+    server = "" if check.server is None else f"\nthe server says: {json_text(check.server)}"
+    timing = f"loaded in {check.load_seconds:.1f} s, 3 documents in {check.seconds * 1000:.0f} ms"
+    return f"{outcome}; {timing}{_describe_usage(check.usage)}{server}{reason}"
+
+
+def _check_tables(config: str) -> int:
+    """Parse and build every reranker of a configuration file. No model is loaded, and nothing is sent."""
     from ..config import load_reranker
     from ..config.schema import check_tables
     from ..config.sources import profiles
 
-    broken = False
+    is_broken = False
     for name, settings in profiles(config).items():
         try:
             with load_reranker(name, config=config) as reranker:
                 check_tables(settings)
             say(f"ok: {name}: {reranker.scorer.label}")
         except RerankError as error:
-            broken = True
+            is_broken = True
             say(f"broken: {name}: {' '.join(str(error).split())}")
-    return WRONG_USE if broken else 0
+    return WRONG_USE if is_broken else 0
 
 
-def _golden(arguments: argparse.Namespace) -> int:
+def _check_golden(arguments: argparse.Namespace) -> int:
     from ..config import backends
-    from ..config.registry import models
-    from .golden import judged, template_of
+    from ..config.registry import local_models
+    from .golden import check_prompt, find_template, ignores_instruction
 
-    # A cache would tell what the server said before it was mended, and counts no tokens.
-    with named(arguments, {"top_n": None, "score_threshold": None, "instruction": None, "cache": None}) as reranker:
+    # No cache: it would answer as the server did before it was repaired, and would count no tokens.
+    with load_named_reranker(arguments, {"top_n": None, "score_threshold": None, "cache": None}) as configured:
+        reranker = copy(configured)
+        reranker.instruction = None
         backend = backends(reranker)[0]
-        template = template_of(arguments.golden, backend.model_id, iter(models()))
+        template = find_template(arguments.golden, backend.model_id, iter(local_models()))
         with progress(f"asking {backend.label}"):
             reranker.warmup()
-            verdict = judged(reranker, template, server=backend.remote)
-    say(f"{'ok' if verdict.fine else 'WRONG'}: {backend.label}: {verdict.words}")
-    return 0 if verdict.fine else FAILED
+            verdict = check_prompt(reranker, template, server=backend.remote)
+            ignored = (
+                verdict.is_ok
+                and backend.remote
+                and backend.capabilities.instructions
+                and ignores_instruction(reranker, configured.instruction or CHECK_INSTRUCTION)
+            )
+    is_ok = verdict.is_ok and not (ignored and configured.instruction)
+    message = f"{verdict.message}{INSTRUCTION_IGNORED if ignored else ''}"
+    say(f"{'ok' if is_ok else 'WRONG'}: {backend.label}: {message}")
+    return 0 if is_ok else FAILED
 
 
-def _order(response: RerankResponse) -> str:
-    if all(result.raw_score is None for result in response):
-        return "keeps the order given"
-    return "put the right document first" if response[0].index == CHECK_BEST else WRONG
-
-
-def _usage(response: RerankResponse) -> str:
-    usage = response.usage
-    told = {
+def _describe_usage(usage: Usage) -> str:
+    amounts = {
         "requests": usage.requests or None,
         "tokens": usage.input_tokens,
+        "output tokens": usage.output_tokens,
+        "cached tokens": usage.cached_tokens,
         "search units": usage.search_units,
         "USD": usage.cost_usd,
     }
-    return "".join(f", {name}: {value:g}" for name, value in told.items() if value is not None)
+    return "".join(f", {name}: {value:g}" for name, value in amounts.items() if value is not None)
 
 
 COMMAND = Command(
     "check",
-    "load a reranker, rerank three documents, and say how it went",
+    "ask every backend of a reranker a question with a known answer, and print whether it worked",
     _run,
-    _options,
+    _add_options,
     """examples:
   rerank-plugins check
   rerank-plugins check voyage:rerank-2.5
   rerank-plugins check production --config rerank.toml
-  rerank-plugins check --config rerank.toml             # every table of the file; loads and sends nothing
+  rerank-plugins check --config rerank.toml             # all rerankers of the file; sends nothing
   rerank-plugins check '{"use": "vllm:my-reranker", "base_url": "http://127.0.0.1:8000"}' --golden qwen3""",
-    "With --config and no SPEC, every reranker of the file is parsed and built, without loading a model or sending anything;\n"
-    "the exit code is 2 where one of them is broken.\n"
-    "The exit code is 1 when it fails, when a stand-in answers, when the right document is not first, and when --golden finds\n"
-    "something wrong.",
+    "With --config and without SPEC, all rerankers of the file are parsed and built; no model is loaded and nothing\n"
+    "is sent. The exit code is 2 if one of them is broken.\n"
+    "Otherwise each backend is called once, past cache, retry and fallback. The exit code is 1 if one of them fails\n"
+    "or answers by a fallback of its own. It is also 1 if one does not put the right document first, sends scores\n"
+    "outside its scale, or has a fault that --golden finds.",
 )

@@ -1,8 +1,9 @@
-"""Questions with one obvious answer, and what a reranker's scores on them say about its prompt.
+"""Golden questions, which have one obvious answer: their scores show whether the prompt template of a model is right.
 
-A reranking language model that is served with no template, with two, or with yes and no exchanged answers every request
-with plausible numbers. What can be seen from outside: whether obvious answers come first, how far apart the scores are,
-whether sending the prompt along mends it, and, where a server counts tokens, how much it adds to a pair.
+A server may run a reranking language model without its prompt template, apply the template twice, or swap the answer
+tokens yes and no. It still returns plausible scores. A client can only observe whether obvious answers rank first, how
+far apart the scores are, whether it helps to send the prompt as part of the texts, and, if the server counts tokens,
+how many it adds to a pair of query and document.
 """
 
 from __future__ import annotations
@@ -13,23 +14,34 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from ..core.errors import BackendError, ConfigError
+from ..core.types import Capabilities
 from ..engine.causal_lm.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:
     from ..core.model_id import ModelId
-    from ..reranker import Reranker
+    from ..reranker import Reranker, RerankResponse
 
-__all__ = ["QUESTIONS", "Question", "Seen", "Verdict", "judged", "prompts_counted", "seen", "template_of"]
+__all__ = [
+    "QUESTIONS",
+    "Outcome",
+    "Question",
+    "Verdict",
+    "ask_questions",
+    "check_prompt",
+    "count_prompts",
+    "find_template",
+    "ignores_instruction",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, the one passage that answers it, one that sounds alike, and one about something else."""
+    """A question and three passages: its answer, a similar one, and an unrelated one."""
 
     query: str
-    right: str
-    alike: str
-    other: str
+    answer: str
+    similar: str
+    unrelated: str
 
 
 QUESTIONS = (
@@ -83,53 +95,60 @@ QUESTIONS = (
     ),
 )
 
-_ENOUGH = len(QUESTIONS) - 1
-"""Right answers that have to come first: one question may be hard for a small model."""
-_MOSTLY = len(QUESTIONS) - 2
-_APART = 0.05
-"""Relevance by which right answers lead on average, or the scores are called near one another."""
-_BETTER = 0.25
-"""Relevance by which the prompt sent along has to help answers that are good without it: then they came without a prompt."""
-_NONE_COUNTED, _TWO_COUNTED = 0.5, 1.5
-"""Prompts around a pair, by the tokens counted, below which there is none, and above which there are two."""
+_MIN_RANKED_FIRST = len(QUESTIONS) - 1
+"""How many answers a right prompt must rank first. One question may be too hard for a small model."""
+_MIN_RANKED_LAST = len(QUESTIONS) - 2
+"""How many answers must rank last to conclude that yes and no are swapped."""
+_MIN_GAP = 0.05
+"""The smallest `Outcome.gap` of a right prompt."""
+_MIN_GAIN = 0.25
+"""If the outcome is good without the prompt: by how much sending the prompt must raise the gap to conclude that the
+server applies no template."""
+_ONE_PROMPT_MIN, _ONE_PROMPT_MAX = 0.5, 1.5
+"""Results of `count_prompts` that mean one prompt. Below them there is none, above them there are two."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a reranker did with the questions."""
+class Outcome:
+    """How a reranker ranked the answers of all questions."""
 
-    first: int
-    """Right answers that came first …"""
-    last: int
-    """… and last."""
+    ranked_first: int
+    """Number of answers that ranked first."""
+    ranked_last: int
+    """Number of answers that ranked last."""
     gap: float
-    """How much `relevance_score` the right answers have over the others, on average."""
+    """Mean `relevance_score` of the answers minus that of the other passages."""
 
     @property
-    def good(self) -> bool:
-        """Whether the obvious answers come first, clearly."""
-        return self.first >= _ENOUGH and self.gap >= _APART
+    def is_good(self) -> bool:
+        """Whether enough answers rank first, with a large enough gap."""
+        return self.ranked_first >= _MIN_RANKED_FIRST and self.gap >= _MIN_GAP
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is the matter, in words."""
+    """Whether the prompt of a model is right, and a message with the reason."""
 
-    fine: bool
-    words: str
+    is_ok: bool
+    message: str
 
 
-def template_of(family: str, model_id: ModelId, rows: Iterator[dict[str, str]]) -> Template | None:
-    """Return the prompt of a family that was named, else of the model that is named; `None`: nobody knows.
+def find_template(family: str, model_id: ModelId, rows: Iterator[dict[str, str]]) -> Template | None:
+    """Return the prompt template of `family`, or of the model if `family` is empty; `None` if it is unknown.
+
+    Args:
+        family: A key of `TEMPLATES`, or a family of which `TEMPLATES` has several models. May be empty.
+        model_id: The model to find a template for.
+        rows: The known models, as `config.registry.models` yields them.
 
     Raises:
-        ConfigError: There is no such family.
+        ConfigError: There is no template of `family`.
     """
     if family:
-        found = TEMPLATES.get(family) or TEMPLATES.get(f"{family}-gemma")
-        if found is None:
-            raise ConfigError(f"--golden knows the prompts of {', '.join(TEMPLATES)}, and {family!r} is none of them.")
-        return found
+        template = TEMPLATES.get(family) or TEMPLATES.get(f"{family}-gemma")
+        if template is None:
+            raise ConfigError(f"--golden must name one of {', '.join(TEMPLATES)}; got {family!r}.")
+        return template
     for row in rows:
         name, _, model = row["spec"].partition(":")
         if row["engine"] == "causal-lm" and (model.lower() in model_id.model.lower() or model_id.backend == name):
@@ -137,134 +156,186 @@ def template_of(family: str, model_id: ModelId, rows: Iterator[dict[str, str]]) 
     return None
 
 
-def seen(reranker: Reranker, template: Template | None = None, *, whole: bool = False) -> Seen:
-    """Ask all questions; with a `template`, as text inside its prompt, which begins with the query and ends with the document.
+def ask_questions(reranker: Reranker, template: Template | None = None, *, prompt_in_document: bool = False) -> Outcome:
+    """Rerank the passages of all questions.
 
-    With `whole`, all of the prompt stands in the document, for a server that puts something between the two.
+    Args:
+        reranker: The reranker, without a `top_n` and a threshold.
+        template: If set, its prompt is sent as text: the part up to the document as the query, the rest as the
+            document.
+        prompt_in_document: Whether to send the whole prompt as the document, for a server that adds text between
+            query and document.
 
     Raises:
-        BackendError: A stand-in answered, or nothing is scored.
+        BackendError: A fallback answered, a score is outside its scale, or there are no scores.
     """
-    first = last = 0
-    gap = 0.0
+    ranked_first = ranked_last = 0
+    gap_sum = 0.0
     for question in QUESTIONS:
-        query, right = question.query, question.right
-        others = [question.other, question.alike]  # the right one is in the middle: an order that is kept is no answer
-        if template is not None and whole:
-            others = ["".join(template.sides(query, each)) for each in others]
-            right = "".join(template.sides(query, right))
+        query = question.query
+        # The answer is in the middle: a reranker that keeps or reverses the order does not rank it first.
+        passages = [question.unrelated, question.answer, question.similar]
+        if template is not None and prompt_in_document:
+            passages = ["".join(template.sides(query, passage)) for passage in passages]
         elif template is not None:
-            others = [template.sides(query, each)[1] for each in others]
-            query, right = template.sides(query, right)
-        response = reranker.rerank(query, [others[0], right, others[1]])
+            passages = [template.sides(query, passage)[1] for passage in passages]
+            query, _ = template.sides(query, question.answer)
+        response = reranker.rerank(query, passages)
         if response.degraded:
             raise BackendError(
-                f"{response.model} answered in its place ({response.reason}): check it without a fallback."
+                f"{response.model} answered as a fallback ({response.reason}): check the reranker without its fallback."
             )
-        if response.reason is not None:
+        if response.reason is not None and _has_score_outside_scale(response):
             raise BackendError(response.reason)
-        scores = {each.index: each.relevance_score for each in response}
-        values = [scores[place] or 0.0 for place in range(3)]
+        scores = {result.index: result.relevance_score for result in response}
+        values = [scores[index] or 0.0 for index in range(3)]
         if None in scores.values():
-            raise BackendError(f"{response.model} gives no scores, so there is nothing to check.")
-        first += response[0].index == 1
-        last += response[2].index == 1
-        gap += values[1] - (values[0] + values[2]) / 2
-    return Seen(first, last, gap / len(QUESTIONS))
+            raise BackendError(f"{response.model} returns no scores, so there is nothing to check.")
+        ranked_first += response[0].index == 1
+        ranked_last += response[2].index == 1
+        gap_sum += values[1] - (values[0] + values[2]) / 2
+    return Outcome(ranked_first, ranked_last, gap_sum / len(QUESTIONS))
 
 
-def prompts_counted(reranker: Reranker, template: Template) -> float | None:
-    """Return how many of the family's prompts a server puts around a pair, by the tokens it counts; `None`: it counts none.
+def _has_score_outside_scale(response: RerankResponse) -> bool:
+    bounds = Capabilities(scale=response.scale).bounds
+    scores = [result.raw_score for result in response if result.raw_score is not None]
+    return bounds is not None and not all(bounds[0] <= score <= bounds[1] for score in scores)
 
-    A query or a document that is sent twice tells how long it is, the prompt sent along how long that is, and what is left
-    of the pair is the server's: all as the server itself counts. Too many is evidence; too few alone is none, since some
-    servers count the texts only.
+
+def ignores_instruction(reranker: Reranker, instruction: str) -> bool:
+    """Return whether an instruction changes no score: vLLM drops it if the chat template has no place for one.
+
+    The scores of two equal requests may differ a little. An instruction must change them more than that.
     """
-    query, document = QUESTIONS[0].query, QUESTIONS[0].right
-    asked = (
+    question = QUESTIONS[0]
+    documents = [question.unrelated, question.answer, question.similar]
+
+    def scores(instruction: str | None) -> list[float]:
+        response = reranker.rerank(question.query, documents, instruction=instruction)
+        return [result.raw_score or 0.0 for result in sorted(response, key=lambda result: result.index)]
+
+    def largest_difference(one: list[float], other: list[float]) -> float:
+        return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+    uninstructed = scores(None)
+    noise = largest_difference(uninstructed, scores(None))
+    return largest_difference(uninstructed, scores(instruction)) <= max(2 * noise, 1e-9)
+
+
+def count_prompts(reranker: Reranker, template: Template) -> float | None:
+    """Return how many prompts of `template` the server adds to a pair, or `None` if the server counts no tokens.
+
+    Four requests give the lengths in the server's own tokens: a pair of query and document, the pair with the query
+    twice, with the document twice, and with the prompt in the document. What the pair has beyond query and document,
+    divided by the length of the prompt, is the result. About 2 shows that the template is applied twice. About 0 proves
+    nothing, since some servers count only the texts.
+    """
+    query, document = QUESTIONS[0].query, QUESTIONS[0].answer
+    pairs = (
         (query, document),
         (f"{query} {query}", document),
         (query, f"{document} {document}"),
-        (query, "".join(template.sides("", document))),  # beside the document, of which no server makes two
+        (
+            query,
+            "".join(template.sides("", document)),
+        ),  # in the document: a server may count the query twice, but not this
     )
-    told = [reranker.rerank(query, [document]).usage.input_tokens for query, document in asked]
-    pair, queries, documents, inside = (each or 0 for each in told)
-    prompt = inside - pair
-    if None in told or prompt <= 0:
+    tokens = [reranker.rerank(query, [document]).usage.input_tokens for query, document in pairs]
+    pair, query_twice, document_twice, prompt_in_document = (count or 0 for count in tokens)
+    prompt = prompt_in_document - pair
+    if None in tokens or prompt <= 0:
         return None
-    return (pair - (queries - pair) - (documents - pair)) / prompt
+    return (pair - (query_twice - pair) - (document_twice - pair)) / prompt
 
 
-def _mended(found: Seen, inside: Seen, counted: float | None) -> bool:
-    """Tell whether sending the prompt along made of poor answers good ones, or of fair ones so much better ones that it was missing."""
-    if not found.good:
-        return inside.good or (inside.first >= _ENOUGH and inside.gap > 2 * max(found.gap, 0.0))
-    return (
-        inside.good
-        and inside.first >= found.first
-        and inside.gap > found.gap + _BETTER
-        and (counted or 0.0) < _NONE_COUNTED
-    )
-
-
-def judged(reranker: Reranker, template: Template | None, *, server: bool) -> Verdict:
-    """Ask, and say what the answers mean.
+def _is_prompt_missing(without_prompt: Outcome, with_prompt: Outcome, prompt_count: float | None) -> bool:
+    """Return whether sending the prompt as text improved the outcome so much that the server applies no template.
 
     Args:
-        reranker: Without a `top_n` and a threshold.
-        template: The family's, where it is known.
-        server: Whether the prompt is made by somebody else, so that sending one along, and its tokens, can tell more.
+        without_prompt: The outcome of the texts alone.
+        with_prompt: The outcome with the prompt in the texts.
+        prompt_count: The result of `count_prompts`.
+    """
+    if not without_prompt.is_good:
+        return with_prompt.is_good or (
+            with_prompt.ranked_first >= _MIN_RANKED_FIRST and with_prompt.gap > 2 * max(without_prompt.gap, 0.0)
+        )
+    return (
+        with_prompt.is_good
+        and with_prompt.ranked_first >= without_prompt.ranked_first
+        and with_prompt.gap > without_prompt.gap + _MIN_GAIN
+        and (prompt_count or 0.0) < _ONE_PROMPT_MIN
+    )
+
+
+def check_prompt(reranker: Reranker, template: Template | None, *, server: bool) -> Verdict:
+    """Ask the questions and return a verdict on the prompt of the model.
+
+    Args:
+        reranker: The reranker, without a `top_n` and a threshold.
+        template: The template of the model's family, if it is known.
+        server: Whether a server applies the template. Then the prompt is also sent as text, and the tokens are counted.
 
     Raises:
-        BackendError: As `seen`, or no answer.
+        BackendError: `ask_questions` raised it, or the backend failed.
     """
-    found = seen(reranker)
-    shown = f"{found.first} of {len(QUESTIONS)} obvious answers first, {found.gap:+.2f} relevance ahead"
-    counted = prompts_counted(reranker, template) if server and template else None
-    if found.last >= _MOSTLY:
+    without_prompt = ask_questions(reranker)
+    total = len(QUESTIONS)
+    message = (
+        f"{without_prompt.ranked_first} of {total} obvious answers first, {without_prompt.gap:+.2f} relevance ahead"
+    )
+    prompt_count = count_prompts(reranker, template) if server and template else None
+    if without_prompt.ranked_last >= _MIN_RANKED_LAST:
         return Verdict(
             False,
-            f"upside down ({found.last} of {len(QUESTIONS)} obvious answers LAST): yes and no are swapped. Exchange the two "
-            "tokens (or labels) that the score is made of.",
+            f"{without_prompt.ranked_last} of {total} obvious answers last: yes and no are swapped. Exchange the two "
+            "tokens (or labels) whose logits give the score.",
         )
-    if counted is not None and counted > _TWO_COUNTED:
+    if prompt_count is not None and prompt_count > _ONE_PROMPT_MAX:
         return Verdict(
             False,
-            f"{shown}; the server counts as many tokens as {counted:.1f} of {template and template.name}'s prompts would "
-            "take: a template is applied twice. Let only one side apply it.",
+            f"{message}; the server adds as many tokens as {prompt_count:.1f} prompts of {template and template.name} "
+            "have: a template is applied twice. Let only one side apply it.",
         )
-    if not found.good:
-        shown += ": the scores lie near one another" if found.gap < _APART else ": obvious answers are not on top"
+    if not without_prompt.is_good:
+        message += (
+            ": the scores are close to each other"
+            if without_prompt.gap < _MIN_GAP
+            else ": obvious answers are not first"
+        )
     if not server:
-        own = " The prompt is this package's own, so the weights are another family's, or not trained to rerank."
-        return Verdict(found.good, shown if found.good else f"{shown}.{own}")
-    # Nobody knows the family: where the answers are good, there is nothing to try.
-    for tried, whole in product([template] if template else [] if found.good else TEMPLATES.values(), (False, True)):
-        inside = seen(reranker, tried, whole=whole)
-        if _mended(found, inside, counted):
+        cause = " This package makes the prompt, so the model is of another family, or is not trained to rerank."
+        return Verdict(without_prompt.is_good, message if without_prompt.is_good else f"{message}.{cause}")
+    # If the family is unknown, all templates are tried, unless the outcome is good: then no prompt is missing.
+    templates = [template] if template else [] if without_prompt.is_good else TEMPLATES.values()
+    for candidate, prompt_in_document in product(templates, (False, True)):
+        with_prompt = ask_questions(reranker, candidate, prompt_in_document=prompt_in_document)
+        if _is_prompt_missing(without_prompt, with_prompt, prompt_count):
             return Verdict(
                 False,
-                f"{shown}, but inside {tried.name}'s prompt, sent from here, {inside.first} come first, "
-                f"{inside.gap:+.2f} ahead: the server applies no template. Give it the model's chat template.",
+                f"{message}, but inside the prompt of {candidate.name}, sent from here, {with_prompt.ranked_first} "
+                f"come first, {with_prompt.gap:+.2f} ahead: the server applies no template. Configure the model's chat "
+                "template.",
             )
-    if found.good:
-        return Verdict(True, shown)
+    if without_prompt.is_good:
+        return Verdict(True, message)
     if template is None:
         return Verdict(
             False,
-            f"{shown}, and no known family's prompt sent from here mends it. The server may apply a template twice, "
-            "or another family's, or the model is no reranker; name its family "
-            f"(--golden {next(iter(TEMPLATES))}), and the tokens that the server counts are looked at too.",
+            f"{message}, and it does not help to send the prompt of any known family from here. The server may apply a "
+            "template twice, or that of another family, or the model is not a reranker. Name its family "
+            f"(--golden {next(iter(TEMPLATES))}) to compare the tokens that the server counts too.",
         )
-    if counted is not None and counted >= _NONE_COUNTED:
+    if prompt_count is not None and prompt_count >= _ONE_PROMPT_MIN:
         return Verdict(
             False,
-            f"{shown}, although the server counts the tokens of one prompt around a pair: it is another family's, or the "
-            "model is no reranker. Look at one prompt in the server's log.",
+            f"{message}, although the server counts the tokens of one prompt around a pair: it is that of another "
+            "family, or the model is not a reranker. Look at one prompt in the server's log.",
         )
     return Verdict(
         False,
-        f"{shown}, and {template.name}'s prompt sent from here does not mend it: a template is applied twice, or "
-        "another family's, or the model is no reranker. Scores alone cannot tell these apart: look at one prompt in the "
-        "server's log.",
+        f"{message}, and it does not help to send the prompt of {template.name} from here: a template is applied "
+        "twice, or that of another family, or the model is not a reranker. Scores alone cannot distinguish these: look "
+        "at one prompt in the server's log.",
     )

@@ -1,4 +1,4 @@
-"""`rerank-plugins list`: every backend, what is missing for it, and the models."""
+"""`rerank-plugins list`: list all backends, the packages they lack, the models and the published prices."""
 
 from __future__ import annotations
 
@@ -8,40 +8,57 @@ from typing import Any
 
 from ..core.errors import MissingExtra, RerankError
 from .command import WRONG_USE, Command
-from .terminal import columns, json_text, printable, say
+from .terminal import json_text, printable, say, table_lines
 
 __all__ = ["COMMAND"]
 
 INSTALL = "pip install 'rerank-plugins[{}]'"
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="as a JSON array")
-    parser.add_argument("--models", action="store_true", help="the local models that can be named instead")
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--models", action="store_true", help="list the models by name instead of the backends")
+    others.add_argument(
+        "--prices", action="store_true", help="list the published prices in US dollars, with the day they were read"
+    )
+
+
+_NEVER_RUN = (
+    "None of these was run with its own weights by the authors of this package. Exactness was tested on tiny "
+    "checkpoints of the same architectures."
+)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..config.registry import entries, models
+    from ..config.registry import entries, list_prices, local_models, remote_models
     from ..config.sources import profiles
 
     if arguments.models:
-        found = models()
-        say(json_text(found, indent=2) if arguments.json else "\n".join(columns(found)))
+        local, remote = local_models(), remote_models()
+        tables = "\n".join([*table_lines(local), _NEVER_RUN, "", *table_lines(remote)])
+        say(json_text([*local, *remote], indent=2) if arguments.json else tables)
+        return 0
+    if arguments.prices:
+        prices = list_prices()
+        say(json_text(prices, indent=2) if arguments.json else "\n".join(table_lines(prices)))
         return 0
     kinds = ("local", "hosted", "server", "plugin")
     rows: list[dict[str, Any]] = []
     for name, entry in sorted(entries().items(), key=lambda item: (kinds.index(item[1].kind), item[0])):
-        missing = entry.missing()
+        missing = entry.missing_package()
         install = INSTALL.format(entry.extra or "all") if missing else None
-        told = {"installed": missing is None, "missing": missing, "install": install}
-        rows.append({"name": name, "kind": entry.kind, "summary": entry.summary, **told})
-    rows += [_named(name, each, arguments.config) for name, each in sorted(profiles(arguments.config).items())]
-    say(json_text(rows, indent=2) if arguments.json else "\n".join(_listing(rows)))
+        installation = {"installed": missing is None, "missing": missing, "install": install}
+        about = {"summary": entry.summary, "confirmed": entry.confirmed or None, "notice": entry.notice or None}
+        rows.append({"name": name, "kind": entry.kind, **about, **installation})
+    named_rerankers = sorted(profiles(arguments.config).items())
+    rows += [_row_of_named_reranker(name, settings, arguments.config) for name, settings in named_rerankers]
+    say(json_text(rows, indent=2) if arguments.json else "\n".join(_lines(rows)))
     return WRONG_USE if any(row.get("error") for row in rows) else 0
 
 
-def _named(name: str, settings: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """Return the row of a reranker of the configuration file; building it shows what is wrong, and loads no model."""
+def _row_of_named_reranker(name: str, settings: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """Return the row of a reranker of the configuration file. It is built to find errors; no model is loaded."""
     from ..config import load_reranker
 
     cascade = settings.get("cascade")
@@ -58,7 +75,7 @@ def _named(name: str, settings: Mapping[str, Any], config: str | None) -> dict[s
     return {**row, "installed": None, "missing": None, "install": None, "error": None}
 
 
-def _listing(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     kind = None
     rows = list(rows)
     width = max(len(row["name"]) for row in rows)
@@ -66,19 +83,24 @@ def _listing(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         if row["kind"] != kind:
             kind = row["kind"]
             yield f"{kind}:"
-        need = f" (missing {row['missing']}: {row['install']})" if row["missing"] else ""
-        wrong = f" (broken: {printable(row['error'])})" if row.get("error") and not need else ""
-        yield f"  {row['name']:<{width}}  {row['summary']}{need}{wrong}"
+        missing = f" (missing {row['missing']}: {row['install']})" if row["missing"] else ""
+        broken = f" (broken: {printable(row['error'])})" if row.get("error") and not missing else ""
+        confirmed = f" [{row['confirmed']}]" if row.get("confirmed") else ""
+        notice = f" (note: {row['notice']})" if row.get("notice") else ""
+        yield f"  {row['name']:<{width}}  {row['summary']}{confirmed}{notice}{missing}{broken}"
 
 
 COMMAND = Command(
     "list",
-    "show every backend, and what is missing for it",
+    "list all backends, and the packages that they lack",
     _run,
-    _options,
+    _add_options,
     """examples:
   rerank-plugins list
   rerank-plugins list --models
+  rerank-plugins list --prices
   rerank-plugins list --json | jq -r '.[] | select(.installed) | .name'""",
-    "The rerankers of the configuration file are built, but no model is loaded; the exit code is 2 if one of them is broken.",
+    "The rerankers of the configuration file are built, but no model is loaded. The exit code is 2 if one of them is\n"
+    "broken. In brackets stands what the format of a vendor or server was checked against: a run against the real\n"
+    "server, the vendor's own package (sdk), or documentation only (docs).",
 )

@@ -1,4 +1,4 @@
-"""`rerank-plugins schema`: the JSON Schema of a configuration file."""
+"""`rerank-plugins schema`: print the JSON Schema of a configuration file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .terminal import json_text, say
 __all__ = ["COMMAND"]
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    """Take no options."""
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: the command has no options."""
 
 
 def _run(_: argparse.Namespace) -> int:
@@ -23,12 +23,12 @@ def _run(_: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "schema",
-    "print the JSON Schema of a configuration file, with which editors complete and check it",
+    "print the JSON Schema of a configuration file, for completion and checks in editors",
     _run,
-    _options,
+    _add_options,
     """examples:
   rerank-plugins schema > rerank.schema.json
   sed -i '1i #:schema ./rerank.schema.json' rerank.toml""",
-    "It is of the draft 2020-12, and knows the options of every backend that is installed here. A single spec is its\n"
-    "definition Spec.",
+    "The schema is of draft 2020-12 and has the options of all backends that are installed. Its definition Spec\n"
+    "describes a single spec.",
 )

@@ -1,4 +1,4 @@
-"""What a terminal is told, and kept safe from."""
+"""Output for a terminal: text without control characters, JSON, tables and progress bars."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from typing import Any, TextIO
 
 from ..core.redaction import one_line
 
-__all__ = ["BAR_OPTIONS", "columns", "counted", "json_text", "printable", "progress", "say"]
+__all__ = ["TQDM_OPTIONS", "json_text", "printable", "progress", "progress_bars", "say", "table_lines"]
 
 
 printable = one_line
-"""Return a text on one line and without control characters: a document cannot steer the terminal."""
+"""Return a text on one line and without control characters, so that a document cannot control the terminal."""
 
 
 def say(text: str = "", *, file: TextIO | None = None) -> None:
-    """Print `text`, which may hold names and words of anybody: line by line, without control characters."""
-    lines = ("".join(each if each.isprintable() else " " for each in line) for line in text.split("\n"))
+    """Print `text`, which may hold untrusted names and messages, line by line without control characters."""
+    lines = ("".join(char if char.isprintable() else " " for char in line) for line in text.split("\n"))
     print("\n".join(lines), file=file, flush=file is not None)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON that any reader takes, and that steers no terminal."""
+    """Return `value` as JSON that any parser accepts and that has no control characters."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    # A lone surrogate is no UTF-8, and its escape is refused by other readers of JSON (jq): U+FFFD stands for it.
+    # A lone surrogate cannot be encoded as UTF-8, and some parsers (jq) refuse its escape: write U+FFFD instead.
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    # JSON escapes control characters below U+0020 only. U+009B begins an escape sequence too, and U+202E turns a line around.
-    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
+    # JSON escapes only the control characters below U+0020. U+009B also starts an escape sequence, and U+202E reverses
+    # the direction of the line.
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
-def columns(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield the lines of a table with the keys of its rows above."""
+def table_lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield the lines of a table: the keys of the rows as a header, then the rows."""
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in ({key: key for key in rows[0]}, *rows):
         yield "  ".join(f"{value:<{widths[key]}}" for key, value in row.items()).rstrip()
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Tell a person who waits what for; a log or a pipe gets nothing."""
+def progress(task: str) -> Iterator[None]:
+    """Print `task`, and at its end how long it took, on stderr. Print nothing if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield
         return
     started = time.perf_counter()
-    print(f"{printable(what)}… ", end="", file=sys.stderr, flush=True)
+    print(f"{printable(task)}… ", end="", file=sys.stderr, flush=True)
     outcome = "stopped after"
     try:
         yield
@@ -57,34 +58,34 @@ def progress(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a function that shows a person a bar (what, how many of how many); `None` where a log or a pipe reads."""
+def progress_bars() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Yield a function (task, count, total) that updates a progress bar on stderr; `None` if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
     with contextlib.ExitStack() as bars:
-        shown: dict[str, Any] = {}
+        bar_of_task: dict[str, Any] = {}
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in shown:
-                bars.close()  # one line: the bar before is done
-                shown[what] = bars.enter_context(
+        def update_bar(task: str, count: int, total: int) -> None:
+            if task not in bar_of_task:
+                bars.close()  # removes the previous bar, so that all bars share one line
+                bar_of_task[task] = bars.enter_context(
                     tqdm(
                         total=total,
-                        initial=done,
-                        desc=printable(what)[:50],
-                        bar_format=_BAR,
-                        **BAR_OPTIONS,
+                        initial=count,
+                        desc=printable(task)[:50],
+                        bar_format=_BAR_FORMAT,
+                        **TQDM_OPTIONS,
                         leave=False,
                     )
                 )
-            shown[what].update(done - shown[what].n)
+            bar_of_task[task].update(count - bar_of_task[task].n)
 
-        yield show
+        yield update_bar
 
 
-_BAR = "{bar:24} {n:,}/{total:,} {desc}, {remaining} left"
-BAR_OPTIONS: dict[str, Any] = {"mininterval": 0, "dynamic_ncols": True}
-"""Of a tqdm bar: it shows every update, and is never wider than the terminal."""
+_BAR_FORMAT = "{bar:24} {n:,}/{total:,} {desc}, {remaining} left"
+TQDM_OPTIONS: dict[str, Any] = {"mininterval": 0, "dynamic_ncols": True}
+"""They show every update, and fit the bar to the width of the terminal."""

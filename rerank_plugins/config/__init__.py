@@ -1,7 +1,7 @@
-"""Specs as data.
+"""Turns specs into rerankers.
 
-`sources` reads them, `registry` has the names they use, `schema` makes typed settings of them, `build` makes rerankers of
-those, and `load` does all of it.
+`sources` reads specs from strings, mappings, TOML files and the environment. `registry` maps backend names to classes.
+`schema` parses a spec into typed settings, and `build` makes a reranker of them. `load` puts these steps together.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from .load import load_reranker, shared
 
 if TYPE_CHECKING:
-    from .build import backends, identity
+    from .build import backends, build_around, identity
 
-__all__ = ["backends", "identity", "load_reranker", "shared"]
+__all__ = ["backends", "build_around", "identity", "load_reranker", "shared"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pydantic when it is first asked for."""
+    """Import `build` at the first access to one of its names."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import build

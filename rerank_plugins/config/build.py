@@ -1,76 +1,113 @@
-"""Valid settings → Reranker. The one file that knows every policy and their order.
+"""Builds a reranker from valid settings. This file alone defines the order of the policies.
 
-Inside out: backend → observe → limit → retry → breaker → split → cache → truncate or chunk → calibrate, one such stack per backend; then
-cascade and fuse over stacks; then fallback; then one deadline; then diversity. (A retry around a split would send every part again for the one that failed; a cache
-around a fallback would file a stand-in's scores under the failed backend's name; a limit around a retry would not see what is
-sent again.)
+From the inside out: backend → instrumentation → rate limit → retry → circuit breaker → split → cache → adaptive depth
+→ truncate or chunk → calibrate → require a score. Each backend has one such stack. Cascade and fusion combine stacks.
+Around them come the fallback, then one deadline, then diversity.
+
+What pydantic is needed for is imported inside functions: a spec that only names a local model needs none of it.
+
+The order matters:
+
+- A retry around the split would send all parts again because one of them failed.
+- A cache around the fallback would store a fallback answer's scores under the name of the backend that failed.
+- A rate limit around the retry would not count the requests that are sent again.
+- Truncation inside the adaptive depth would refuse a document that is too long only if it happens to be read.
+- A cache around the adaptive depth would hold whole lists: which documents have no score depends on the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..calibration.identity import identity as identify
 from ..core.errors import ConfigError, RerankError, clause
-from ..core.hosted import HostedBackend
 from ..core.scorer import Backend, Scorer
 from ..core.secret import Secret
-from ..policies.cascade import Cascade, CascadeOptions
+from ..policies.adaptive_depth import AdaptiveDepth
+from ..policies.blocks import InBlocks
 from ..policies.deadline import Deadline
-from ..policies.fallback import Fallback, FallbackOptions
-from ..policies.loading import Loading
-from ..policies.observe import Observe
-from ..policies.retry import RetryOptions
+from ..policies.instrumented import Instrumented
+from ..policies.loading import BackgroundLoading
+from ..policies.refusals import RequireScore
 from ..policies.split import Split
 from ..policies.stack import Stack
 from ..reranker import Reranker
-from .schema import HOSTED, LOCAL, OPTIONS, BackendSpec, RerankerOptions, parse_spec
+from .defaults import BackendSpec, DefaultOptions
+from .error_tables import add_table
 from .sources import SENT_ALONG, holds_client, without_keys
 
-__all__ = ["OPTIONS", "backends", "build", "identity"]
+if TYPE_CHECKING:
+    from ..policies.cascade import CascadeOptions
+    from .schema import RerankerOptions
+
+__all__ = ["backends", "build", "identity"]
 
 
 def backends(reranker: Reranker) -> list[Backend]:
-    """Return every backend that a reranker may ask, the first choice first; of cascades and fusions all of theirs."""
+    """Return every backend inside a reranker, including those of cascades, fusions and fallbacks, in order of use."""
     return [scorer for scorer in reranker.scorer.walk() if isinstance(scorer, Backend)]
 
 
 def identity(reranker: Reranker) -> dict[str, Any]:
-    """Return whose raw scores `reranker` gives, as plain data; all of it is known once it is warmed up.
+    """Return the identity of the raw scores of `reranker`, as plain data. It is complete after the reranker's warm-up.
 
     Raises:
-        ConfigError: Not one backend alone, made from plain data, with scores.
+        ConfigError: The reranker is not a single backend with scores, made from plain data.
     """
-    spec, asked = reranker.spec, backends(reranker)
-    if spec is None or len(asked) != 1 or "use" not in spec or spec.get("fuse") is not None:
+    spec, every = reranker.spec, backends(reranker)
+    if spec is None or len(every) != 1 or "use" not in spec or spec.get("fuse") is not None:
         raise ConfigError(
-            "A calibration is of one backend's scores: name that backend alone, as plain data. The stages of a cascade, what "
-            "is fused and what stands in have one each."
+            "A calibration belongs to the scores of one backend: name that backend alone, as plain data. Calibrate the "
+            "stages of a cascade, the parts of a fusion and the entries of a fallback one by one."
         )
     if reranker.scorer.capabilities.scale == "ordinal":
-        raise ConfigError(f"{asked[0].label} only orders documents: there are no scores to calibrate.")
-    return _scored(asked[0], spec)
+        raise ConfigError(
+            f"{every[0].label} only orders documents: there are no scores to calibrate. Name a backend with scores."
+        )
+    return _score_identity(every[0], spec)
 
 
-def build(options: RerankerOptions, spec: Mapping[str, Any]) -> Reranker:
-    """Return the reranker of valid settings.
+def build(options: RerankerOptions | DefaultOptions, spec: Mapping[str, Any]) -> Reranker:
+    """Build a reranker.
 
     Args:
-        options: See `schema.parse_spec`.
-        spec: The plain mapping that they were made of.
+        options: Valid settings; see `schema.parse_spec` and `defaults.default_options`.
+        spec: The plain mapping from which they were parsed.
 
     Raises:
-        ConfigError: What only shows when a backend is there: a missing key or file, scores that cannot be compared.
+        ConfigError: A mistake that only shows when a backend is constructed: a missing key or file, scores that cannot
+            be compared.
     """
-    scorer = _scorer(options)
+    return _reranker(_scorer(options), options, None if holds_client(spec) else without_keys(spec, functions=True))
+
+
+def build_around(make: Callable[[Backend, Any], Backend], spec: Mapping[str, Any]) -> Reranker:
+    """Build a reranker around a backend that no spec can name, such as a chat model of a framework.
+
+    Args:
+        make: Returns the backend, from the backend that `spec` names and its options. That one is only built.
+        spec: The policies, and a backend with the same options.
+
+    Raises:
+        ConfigError: See `build`; or an option of `spec` is not valid.
+    """
+    from .schema import parse_spec
+
+    options = parse_spec(spec)
+    assert options.backend is not None, "the caller names a backend"
+    backend = make(_backend(options.backend), options.backend.arguments["options"])
+    return _reranker(_scorer(options, backend), options, None)
+
+
+def _reranker(scorer: Scorer, options: RerankerOptions | DefaultOptions, spec: Mapping[str, Any] | None) -> Reranker:
     if options.instruction and not scorer.capabilities.instructions:
         raise ConfigError(
-            f"{scorer.label} cannot follow an instruction: leave it out, put it into the query, or name a backend that can."
+            f"{scorer.label} cannot follow an instruction: leave it out, put it in the query, or name another backend."
         )
     return Reranker(
         scorer,
@@ -78,108 +115,178 @@ def build(options: RerankerOptions, spec: Mapping[str, Any]) -> Reranker:
         score_threshold=options.score_threshold,
         instruction=options.instruction,
         fields=options.fields,
-        spec=None if holds_client(spec) else without_keys(spec),
+        spec=spec,
     )
 
 
-def _scorer(options: RerankerOptions) -> Scorer:
-    """Return the scorer of a whole spec: its stack, its stand-ins, its deadline."""
-    main = _stack(options) if options.cascade is None else _cascade(options.cascade)
+def _scorer(options: RerankerOptions | DefaultOptions, backend: Backend | None = None) -> Scorer:
+    """Build the stack of a spec and the policies around it: fusion, fallback, deadline, diversity."""
+    try:
+        main = _stack(options, backend) if options.cascade is None else _cascade(options.cascade)
+    except ConfigError as error:
+        add_table(error, options.table)
+        raise
     if options.fuse is not None:
         partners = [] if options.fuse.retrieval else options.fuse.partners
         main = options.fuse.fused([main, *map(_scorer, partners)])
-    fallback = options.fallback or FallbackOptions.model_construct()
-    stand_ins = list(map(_scorer, fallback.specs))
-    if options.on_error == "degrade" and not (stand_ins and stand_ins[-1].instant):
-        stand_ins.append(_scorer(parse_spec({"use": "passthrough"})))
-    scorer = Fallback([main, *stand_ins], on=fallback.on) if stand_ins else main
+    scorer = main if options.fallback is None and options.on_error == "raise" else _with_fallbacks(main, options)
     if options.deadline is not None:
         scorer = Deadline(scorer, options.deadline)
     return scorer if options.diversify is None else options.diversify.wrap(scorer)
 
 
-def _stack(options: RerankerOptions) -> Scorer:
-    """Return one backend with the policies that belong to it."""
+def _with_fallbacks(main: Scorer, options: RerankerOptions | DefaultOptions) -> Scorer:
+    from ..policies.fallback import Fallback, FallbackOptions
+    from .schema import parse_spec
+
+    fallback = options.fallback or FallbackOptions.model_construct()
+    fallbacks = list(map(_scorer, fallback.specs))
+    if options.on_error == "degrade" and not (fallbacks and fallbacks[-1].instant):
+        fallbacks.append(_scorer(parse_spec({"use": "passthrough"})))
+    return Fallback([main, *fallbacks], on=fallback.on) if fallbacks else main
+
+
+def _stack(options: RerankerOptions | DefaultOptions, backend: Backend | None = None) -> Scorer:
+    """Build one backend, unless it is built already, and the policies around it."""
     spec = options.backend
     assert spec is not None, "a spec without a backend is a cascade"
-    backend = _backend(spec)
-    stack = Stack(backend, partial(_cache_identity, backend, spec.settings), partial(_scored, backend, spec.settings))
+    backend = backend or _backend(spec)
+    stack = Stack(
+        backend, partial(_cache_identity, backend, spec.settings), partial(_score_identity, backend, spec.settings)
+    )
     scorer: Scorer = backend
-    for policy in STACK:
+    for policy in _policies(backend):
         if not isinstance(policy, str):
             scorer = policy(scorer, backend)
         elif policy == "retry" and backend.remote and "retry" not in options.model_fields_set:
+            from ..policies.retry import RetryOptions
+
             scorer = RetryOptions.model_construct().wrap(scorer, stack)
         elif (own := getattr(options, policy)) is not None:
             scorer = own.wrap(scorer, stack)
     return scorer
 
 
-def _observed(_: Scorer, backend: Backend) -> Scorer:
+def _instrumented(_: Scorer, backend: Backend) -> Scorer:
     loads = not backend.remote and type(backend).awarmup is not Scorer.awarmup
-    return Observe(Loading(backend) if loads else backend)
+    return Instrumented(BackgroundLoading(backend) if loads else backend)
 
 
 def _split(scorer: Scorer, backend: Backend) -> Scorer:
+    if backend.blocks is not None:
+        return InBlocks(scorer, backend.blocks, backend.max_in_flight)
     limits = backend.capabilities
     limited = limits.max_documents or limits.max_total_tokens or limits.max_bytes
     return Split(scorer, backend.max_in_flight) if limited else scorer
 
 
+def _require_score(scorer: Scorer, backend: Backend) -> Scorer:
+    return RequireScore(scorer) if backend.capabilities.refuses else scorer
+
+
+def _adaptive_depth(scorer: Scorer, backend: Backend) -> Scorer:
+    return AdaptiveDepth(scorer, backend.depth) if backend.depth is not None else scorer
+
+
+def _policies(backend: Backend) -> Iterator[str | Callable[[Scorer, Backend], Scorer]]:
+    """Yield the policies around `backend`, from the inside out.
+
+    Around a joint backend the cache is inside the split: its entries are whole parts, since a score may move with the
+    documents of its part.
+    """
+    if not backend.capabilities.joint:
+        yield from STACK
+        return
+    for policy in STACK:
+        if policy is _split:
+            yield from ("cache", _split)
+        elif policy != "cache":
+            yield policy
+
+
 STACK: tuple[str | Callable[[Scorer, Backend], Scorer], ...] = (
-    _observed,
+    _instrumented,
     "limit",
     "retry",
     "breaker",
     _split,
     "cache",
+    _adaptive_depth,
     "long_documents",
     "calibration",
+    _require_score,
 )
-"""The policies around one backend, inside out. A name is an option, whose model makes its policy."""
+"""The policies around one backend, from the inside out. A string is the name of an option, whose model wraps the
+scorer."""
 
 
 def _backend(spec: BackendSpec) -> Backend:
-    # The name is set before the constructor runs, so that its errors can say it.
+    # The name is set before the constructor runs, so that its errors contain it.
     backend = spec.kind.__new__(spec.kind)
     backend.name = name = spec.name
     try:
         backend.__init__(**spec.arguments)  # type: ignore[misc]
     except RerankError:
         raise
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # what the backend itself does not look for
-        raise ConfigError(f"{name} cannot be made with these options: {clause(error)}. Check their types.") from error
-    except OSError as error:  # a path that is too long, a folder that may not be read
-        why = error.strerror or str(error)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # a mistake that the backend does not check
         raise ConfigError(
-            f"{name} cannot be made: {why}. Check the paths in the spec, and the model's name."
+            f"{name} cannot be created with these options: {clause(error)}. Check their types."
         ) from error
-    if isinstance(backend, HostedBackend) and backend.transport is None:
-        from ..transport import HTTPXTransport
-
-        backend.transport = HTTPXTransport()
+    except OSError as error:  # a path that is too long, a folder without read permission
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"{name} cannot be created: {reason}. Check the paths in the spec, and the model's name."
+        ) from error
+    if backend.remote:
+        _set_transport(backend)
     return backend
 
 
+def _set_transport(backend: Backend) -> None:
+    # Imported here, because local models need neither.
+    from ..core.hosted import HTTPBackend
+
+    if isinstance(backend, HTTPBackend) and backend.transport is None:
+        from ..transport import HTTPXTransport
+
+        backend.transport = HTTPXTransport()
+
+
 def _cascade(options: CascadeOptions) -> Scorer:
+    from ..policies.cascade import Cascade
+
     stages = list(map(_scorer, options.stages))
     if options.gate is not None:
         for stage in stages[:-1]:
             if stage.capabilities.scale == "ordinal":
                 raise ConfigError(
-                    f"cascade.gate needs scores with a scale, and {stage.label} only orders: leave it out."
+                    f"cascade.gate needs scores with a scale, and {stage.label} only orders documents: leave gate out."
                 )
-    return Cascade(stages, options.keep, options.gate)
+    depth = options.depth
+    if depth is not None:
+        last = stages[-1].capabilities
+        if last.listwise or last.scale == "ordinal":
+            why = "only orders documents" if last.scale == "ordinal" else "scores documents by comparing them"
+            raise ConfigError(
+                f"cascade.keep = 'auto' needs a last stage that scores each document by itself, and "
+                f"{stages[-1].label} {why}: write a number in keep."
+            )
+    return Cascade(stages, options.keep if depth is None else depth, options.gate)
 
 
 async def _cache_identity(backend: Backend, settings: Mapping[str, Any]) -> str:
-    """Return what, beside the texts, a score may depend on: every option but those of the way there, and the model's files."""
+    """Return a string of everything except the texts that a score may depend on: the model's files and most options.
+
+    The options of the connection (address, key, timeout) are left out.
+    """
+    from .schema import HOSTED
+
     options = _model_options(backend, settings)
-    read = {key: each for key, each in options.items() if key not in (*HOSTED, "local_files_only")}
-    # What `without_keys` masks may change the scores too; as a hash it is in no dump of a cache's attributes.
+    own = {key: each for key, each in options.items() if key not in (*HOSTED, "local_files_only")}
+    # The strings that `without_keys` masks may change the scores too. Hashed, they appear in no dump of a cache.
     sent = {key: each for key, each in settings.get(backend.name, {}).items() if key in SENT_ALONG}
     digest = hashlib.sha256(json.dumps(sent, sort_keys=True, default=_plain).encode()).hexdigest() if sent else ""
-    return json.dumps([__version__, await backend.afingerprint(), read, digest], sort_keys=True, default=str)
+    return json.dumps([__version__, await backend.afingerprint(), own, digest], sort_keys=True, default=str)
 
 
 def _plain(value: Any) -> str:
@@ -187,9 +294,11 @@ def _plain(value: Any) -> str:
 
 
 def _model_options(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from .schema import LOCAL
+
     own = without_keys(settings.get(backend.name, {}))
     return {key: settings[key] for key in LOCAL if key in settings} | own
 
 
-def _scored(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _score_identity(backend: Backend, settings: Mapping[str, Any]) -> dict[str, Any]:
     return identify(backend, _model_options(backend, settings), settings.get("long_documents", "truncate"))

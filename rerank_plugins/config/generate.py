@@ -1,14 +1,17 @@
-"""What is made of the option models: the JSON Schema of `rerank.toml`, the reference of options, and the types of keywords.
+"""Generates files from the option models: JSON Schema of `rerank.toml` and types of keywords.
 
-`python -m rerank_plugins.config.generate` writes the files that are committed; a test holds them to the models. Descriptions
-are the docstrings under the models' attributes. They are read off the source here, because pydantic's own way
-(`use_attribute_docstrings`) parses each class when it is imported.
+`python -m rerank_plugins.config.generate` writes the committed files, and a test compares them with the models.
+`docs/generate.py` makes the reference of options from the schema. The descriptions are the docstrings under the
+models' attributes. They are read from the source here, because pydantic's `use_attribute_docstrings` parses the
+source of each class at import.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -22,36 +25,23 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ..core.scorer import Backend
-from ..option_errors import model_of
-from .registry import BUILTIN, Entry, backend_class, entries
+from ..option_errors import find_model
+from .registry import BackendEntry, backend_class, builtin_entries, entries, options_model
 from .schema import HOSTED, LOCAL, NOT_OF_A_CASCADE, RerankerOptions
 
-__all__ = ["json_schema", "keywords", "reference"]
+__all__ = ["json_schema", "keywords"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SPEC = "Spec"
 RERANKER = "RerankerOptions"
 WIDTH = 120
-INTRODUCTION = """# Options
-
-Made of the option models by `python -m rerank_plugins.config.generate`: edit their docstrings, not this file.
-
-`rerank-plugins schema > rerank.schema.json` writes the JSON Schema of a configuration file. An editor with Taplo completes
-`rerank.toml` with it: write `#:schema ./rerank.schema.json` into its first line. `rerank-plugins check --config rerank.toml`
-checks every table of the file.
-"""
-TABLES = """## Tables of backends
-
-A table with the name of a backend holds options of that backend alone, and is inert under another. The shared options of
-the first table may stand in it too, and win there.
-"""
 
 
 def json_schema(*, plugins: bool = True) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a configuration file; `#/$defs/Spec` in it is that of one spec.
+    """Return the JSON Schema (draft 2020-12) of a configuration file. Its `#/$defs/Spec` is the schema of one spec.
 
     Args:
-        plugins: Whether the backends of other packages that are installed here are valid too.
+        plugins: Whether to include installed backends of other packages.
     """
     tables = {name: _options(name, entry) for name, entry in _entries(plugins)}
     models: list[type[BaseModel]] = [RerankerOptions]
@@ -77,6 +67,7 @@ def json_schema(*, plugins: bool = True) -> dict[str, Any]:
     reranker["if"] = {"properties": {"cascade": {"type": "object"}}, "required": ["cascade"]}
     reranker["then"] = {"properties": {name: {"type": "null"} for name in NOT_OF_A_CASCADE}}
     reranker["else"] = {"required": ["use"]}
+    reranker["allOf"] = [_no_instruction(tables)]
     definitions[SPEC] = {
         "description": "A backend, backend and model, the name of a reranker in the file, or a mapping.",
         "anyOf": [{"type": "string", "minLength": 1}, {"$ref": f"#/$defs/{RERANKER}"}],
@@ -93,62 +84,91 @@ def json_schema(*, plugins: bool = True) -> dict[str, Any]:
     }
 
 
-def _entries(plugins: bool) -> Iterator[tuple[str, Entry]]:
+def _entries(plugins: bool) -> Iterator[tuple[str, BackendEntry]]:
     for name, entry in entries().items():
         if entry.kind != "plugin" or plugins:
             yield name, entry
 
 
-def _class(name: str, entry: Entry) -> type[Backend]:
+def _class(name: str, entry: BackendEntry) -> type[Backend]:
     if entry.kind == "plugin":
         return backend_class(name)
     module, _, attribute = entry.path.partition(":")
-    found: type[Backend] = getattr(importlib.import_module(module), attribute)  # its package may be missing here
-    return found
+    kind: type[Backend] = getattr(importlib.import_module(module), attribute)  # works without the backend's packages
+    return kind
 
 
-def _options(name: str, entry: Entry) -> type[BaseModel] | None:
+def _options(name: str, entry: BackendEntry) -> type[BaseModel] | None:
     try:
-        return _class(name, entry).Options
-    except Exception:  # a stranger's module may fail in any way; its table passes unread
+        return options_model(_class(name, entry))
+    except Exception:  # a third party's module may raise anything; then its table may hold anything
         if entry.kind != "plugin":
             raise
         return None
 
 
 def _pattern(plugins: bool) -> str:
-    """Return what `use` may be."""
-    named: list[str] = []
-    alone: list[str] = []
+    """Return the regular expression of `use`."""
+    with_model: list[str] = []
+    without_model: list[str] = []
     for name, entry in _entries(plugins):
-        takes_model = entry.kind == "plugin" or "model" in inspect.signature(_class(name, entry)).parameters
-        (named if takes_model else alone).append(re.escape(name).replace(r"\-", "-"))
-    return f"^(({'|'.join(sorted(named))})(:.*)?|{'|'.join(sorted(alone))}:?)$"
+        takes_model = entry.kind == "plugin" or _takes_model(name, entry)
+        (with_model if takes_model else without_model).append(re.escape(name).replace(r"\-", "-"))
+    return f"^(({'|'.join(sorted(with_model))})(:.*)?|({'|'.join(sorted(without_model))}):?)$"
+
+
+def _takes_model(name: str, entry: BackendEntry) -> bool:
+    return "model" in inspect.signature(_class(name, entry)).parameters
+
+
+def _no_instruction(tables: Iterable[str]) -> dict[str, Any]:
+    """Return a condition: an `instruction` needs a backend that may follow one.
+
+    Only backends without models are listed, because others depend on the model. A fusion may follow an instruction by
+    another of its parts.
+    """
+    builtin = builtin_entries()
+    names = [
+        re.escape(name)
+        for name in tables
+        if name in builtin
+        and not _takes_model(name, builtin[name])
+        and not _class(name, builtin[name]).capabilities.instructions
+    ]
+    return {
+        "if": {
+            "properties": {"use": {"pattern": f"^({'|'.join(names)}):?$"}, "fuse": {"type": "null"}},
+            "required": ["use"],
+        },
+        "then": {"properties": {"instruction": {"enum": [None, ""]}}},
+    }
 
 
 def _models(models: Iterable[type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    """Return the models, and those inside them, by the names of their definitions."""
-    found: dict[str, type[BaseModel]] = {}
+    """Return the models and the models inside them, by name."""
+    by_name: dict[str, type[BaseModel]] = {}
     waiting = list(models)
     while waiting:
         model = waiting.pop()
-        if model.__name__ not in found:
-            found[model.__name__] = model
+        if model.__name__ not in by_name:
+            by_name[model.__name__] = model
             waiting += [
-                inner for each in model.model_fields.values() if (inner := model_of(each.annotation)) is not None
+                inner for each in model.model_fields.values() if (inner := find_model(each.annotation)) is not None
             ]
-    return found
+    return by_name
 
 
 def _describe(definition: dict[str, Any], model: type[BaseModel]) -> None:
     definition.pop("title", None)
-    definition["description"] = _one_line(inspect.getdoc(model) or "")
+    # The example in a docstring is for readers of the source.
+    text, *_ = re.split(r"\n\s*(?:Example:|>>>|```)", inspect.getdoc(model) or "")
+    definition["description"] = _one_line(text)
     described = descriptions(model)
     for name, field in model.model_fields.items():
         option = definition["properties"].get(field.alias or name)
         if option is None:
             continue
-        if name == "client":  # a live object, which no file holds
+        if name == "client":  # a live object, which a file cannot contain
             del definition["properties"][name]
             continue
         option.pop("title", None)
@@ -158,96 +178,41 @@ def _describe(definition: dict[str, Any], model: type[BaseModel]) -> None:
 
 @functools.cache
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstrings under the attributes of `model` and of its bases, as one line each."""
-    found: dict[str, str] = {}
+    """Return the docstrings under the attributes of `model` and its bases, each as one line."""
+    texts: dict[str, str] = {}
     for kind in reversed(model.__mro__):
-        if not issubclass(kind, BaseModel) or kind is BaseModel:
+        if kind is BaseModel or not (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
             continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(tree, ast.ClassDef)
+        tree = _parse_class(kind)
         for node, after in zip(tree.body, tree.body[1:], strict=False):
             if (
                 isinstance(node, ast.AnnAssign)
                 and isinstance(after, ast.Expr)
                 and isinstance(after.value, ast.Constant)
             ):
-                found[ast.unparse(node.target)] = _one_line(str(after.value.value))
-    return found
+                texts[ast.unparse(node.target)] = _one_line(str(after.value.value))
+    return texts
+
+
+def _parse_class(kind: type) -> ast.ClassDef:
+    """Return the syntax tree of a class.
+
+    `inspect.getsource` parses too. CPython 3.11 raises SystemError if a garbage collection during a parse runs a
+    finalizer that parses (https://github.com/python/cpython/issues/106905), so there is none in between.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    finally:
+        if collects:
+            gc.enable()
+    assert isinstance(tree, ast.ClassDef)
+    return tree
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-# --- the reference ---
-
-
-def reference() -> str:
-    """Return the reference of all options, in Markdown."""
-    schema = json_schema(plugins=False)
-    definitions = schema["$defs"]
-    reranker = definitions[RERANKER]["properties"]
-    tables = {name for name in reranker if name in BUILTIN}
-    shared = {name: each for name, each in reranker.items() if name not in tables}
-    parts = [INTRODUCTION, f"## A reranker\n\n{_table(shared)}"]
-    inner: list[str] = []
-    for each in reranker.values():
-        inner += [name for name in _references(each) if name not in (SPEC, RERANKER) and name not in inner]
-    parents: dict[str, list[str]] = {}
-    for name in sorted(tables):
-        parents.setdefault(next(iter(_references(reranker[name]))), []).append(name)
-    for name in (each for each in inner if each not in parents):
-        owners = [option for option, each in reranker.items() if name in _references(each)]
-        parts.append(
-            f"## `{', '.join(owners)}`\n\n{definitions[name]['description']}\n\n{_table(definitions[name]['properties'])}"
-        )
-    parts.append(TABLES)
-    for definition, names in parents.items():
-        own = {
-            name: each
-            for name, each in definitions[definition]["properties"].items()
-            if name not in shared or each != shared[name]
-        }
-        title = ", ".join(f"`{name}`" for name in names)
-        text = definitions[definition]["description"]
-        parts.append(f"### {title}\n\n{text}\n\n{_table(own) if own else 'It has the shared options only.'}")
-        for name in dict.fromkeys(name for each in own.values() for name in _references(each)):
-            if name not in inner:
-                owners = [option for option, each in own.items() if name in _references(each)]
-                parts.append(f"#### `{', '.join(owners)}`\n\n{_table(definitions[name]['properties'])}")
-    return "\n".join(part.rstrip() + "\n" for part in parts)
-
-
-def _table(properties: Mapping[str, Any]) -> str:
-    rows = ["| option | value | default | |", "|---|---|---|---|"]
-    for name, each in properties.items():
-        default = "" if each.get("default") is None else f"`{json.dumps(each['default'])}`"
-        rows.append(
-            f"| `{name}` | {_value(each).replace('|', chr(92) + '|')} | {default} | {each.get('description', '').replace('|', chr(92) + '|')} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def _value(schema: Mapping[str, Any]) -> str:
-    """Return a schema in words."""
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_value(each) for each in schema["anyOf"] if each.get("type") != "null"))
-    if "$ref" in schema:
-        return "spec" if schema["$ref"].endswith(f"/{SPEC}") else "mapping"
-    if "const" in schema:
-        return f"`{json.dumps(schema['const'])}`"
-    if "enum" in schema:
-        return ", ".join(f"`{json.dumps(each)}`" for each in schema["enum"])
-    kind = schema.get("type")
-    if kind == "array":
-        return f"list of {_value(schema.get('items', {}))}"
-    words = {"object": "mapping", "integer": "integer", "number": "number", "string": "string", "boolean": "boolean"}
-    text = words.get(str(kind), "any value")
-    if "minimum" in schema and schema.get("maximum", 1e9) < 1e6:
-        return f"{text} from {schema['minimum']} to {schema['maximum']}"
-    if "exclusiveMinimum" in schema:
-        return f"{text} above {schema['exclusiveMinimum']}"
-    return f"{text} of at least {schema['minimum']}" if "minimum" in schema else text
 
 
 def _references(schema: Any) -> list[str]:
@@ -264,8 +229,9 @@ def keywords() -> str:
     """Return the module with `RerankerKeywords` and `KnownReranker`."""
     schema = json_schema(plugins=False)
     definitions = schema["$defs"]
-    models = _models([RerankerOptions, *(each for name, entry in BUILTIN.items() if (each := _options(name, entry)))])
-    # A definition comes after those that it names.
+    tables = [options for name, entry in builtin_entries().items() if (options := _options(name, entry))]
+    models = _models([RerankerOptions, *tables])
+    # A definition comes after the definitions that it refers to.
     ordered: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -276,17 +242,17 @@ def keywords() -> str:
         ordered[name] = None
 
     visit(RERANKER)
-    known = sorted({*BUILTIN, *(f"{each.family}:{each.name}" for each in _recipes())})
+    known = sorted({*builtin_entries(), *(f"{each.family}:{each.name}" for each in _recipes())})
     lines = [
-        '"""The options of a spec as keywords, for type checkers and editors.',
+        '"""The options of a spec as keyword arguments, for type checkers and editors.',
         "",
-        "Made of the option models by `python -m rerank_plugins.config.generate`: edit those, not this file.",
+        "Generated from the option models by `python -m rerank_plugins.config.generate`: to change it, edit those.",
         '"""',
         "",
         "from __future__ import annotations",
         "",
         "import os",
-        "from collections.abc import Mapping, Sequence",
+        "from collections.abc import Callable, Mapping, Sequence",
         "from typing import Any, Literal, TypedDict",
         "",
         '__all__ = ["KnownReranker", "RerankerKeywords"]',
@@ -294,7 +260,7 @@ def keywords() -> str:
         "KnownReranker = Literal[",
         *(f"    {json.dumps(each)}," for each in known),
         "]",
-        '"""Backends, and models that are known by name; any other string may be a spec too."""',
+        '"""Backends, and local models with a name. Other strings may be specs too."""',
     ]
     for name in ordered:
         lines += ["", "", *_typed_dict(name, definitions[name], models[name])]
@@ -312,7 +278,10 @@ def _typed_dict(name: str, definition: Mapping[str, Any], model: type[BaseModel]
     for option, schema in definition["properties"].items():
         if option.isidentifier() or name != RERANKER:  # a name with a hyphen is no keyword
             fields[option] = (_type(schema), schema.get("description", ""))
-    for own in model.model_fields.keys() & {"client", "similarity"}:  # live objects, which no file holds
+    if "api_key" in fields:  # a file cannot contain a function
+        kind, about = fields["api_key"]
+        fields["api_key"] = f"{kind.removesuffix(' | None')} | Callable[[], Any] | None", about
+    for own in model.model_fields.keys() & {"client", "similarity"}:  # live objects, which a file cannot contain
         fields[own] = ("Any", described[own])
     called = _keywords_name(name)
     text = definition["description"]
@@ -325,7 +294,7 @@ def _typed_dict(name: str, definition: Mapping[str, Any], model: type[BaseModel]
             yield f"    {option}: {kind}"
             yield from _docstring(about) if about else ()
         return
-    # Some of its names are words of Python, so it cannot be written as a class.
+    # Some of its names are keywords of Python, so it cannot be written as a class.
     yield f"{called} = TypedDict("
     yield f'    "{called}",'
     yield "    {"
@@ -352,7 +321,7 @@ def _keywords_name(definition: str) -> str:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """Return the type that a checker is to see."""
+    """Return the Python type of a schema as source text."""
     if "anyOf" in schema:
         kinds = dict.fromkeys(kind for each in schema["anyOf"] for kind in _type(each).split(" | "))
         if "float" in kinds:
@@ -381,10 +350,9 @@ def _literal(values: Iterable[Any]) -> str:
 
 
 def files(root: Path) -> dict[Path, str]:
-    """Return the text of every committed file, by its path in the repository at `root`."""
+    """Return the text of every generated file, by its path in the repository at `root`."""
     return {
         root / "rerank_plugins" / "config" / "keywords.py": keywords(),
-        root / "docs" / "options.md": reference(),
         root / "docs" / "rerank.schema.json": json.dumps(json_schema(plugins=False), indent=2) + "\n",
     }
 

@@ -1,19 +1,19 @@
-"""Plain data → Reranker: made anew, or the process's one live reranker of a spec.
+"""Loads a reranker from plain data: a new one, or the process-wide shared one of a spec.
 
-What parses and builds is imported at the first spec: until then, pydantic is not needed.
+The modules that build are imported when the first spec is loaded, and those that parse options, which import
+pydantic, when the first spec with options is loaded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..core.errors import ConfigError
-from ..core.fork import Lock
-from ..core.lru import LRU
-from .sources import Profiles, canonical, parse, profiles, spelled_out
+from ..core._runtime.fork_hooks import Lock
+from ..core._runtime.lru import LRU
+from .error_tables import table_in_errors
+from .sources import canonical, parse, profiles, spelled_out
 
 if TYPE_CHECKING:
     from ..reranker import Reranker
@@ -32,22 +32,29 @@ def load_reranker(
 
     Args:
         spec: `"backend"`, `"backend:model"`, the name of a reranker in the configuration file, or a mapping with `use`
-            and options. `None` is the environment variable RERANK_PLUGINS_RERANKER (any of these; a mapping as JSON),
-            else the file's reranker named `default`, else `"embedded"`.
-        config: A TOML file with `[rerankers.NAME]` tables; else the one named by RERANK_PLUGINS_CONFIG.
-        **options: Options of the spec, such as `top_n=5`; they win over the spec's own.
+            and options. `None` takes the environment variable RERANK_PLUGINS_RERANKER (any of these; a mapping as
+            JSON), else the file's reranker named `default`, else `"embedded"`.
+        config: Path of a TOML file with `[rerankers.NAME]` tables. `None` takes the file that the environment variable
+            RERANK_PLUGINS_CONFIG names.
+        **options: Options of the spec, such as `top_n=5`. They replace the same options in `spec`.
 
     Returns:
-        A reranker with connections and threads of its own (models are shared within the process). Nothing heavy is
-        loaded before the first call or `warmup()`.
+        A reranker with its own connections and threads. Models are shared within the process. Models and clients are
+        loaded at the first call or at `warmup()`.
 
     Raises:
-        ConfigError: An unknown backend, option or name (the message lists the valid ones), a wrong value, a missing
-            file or key.
-        MissingExtra: The backend needs a package that is not installed; the message is the pip command.
+        ConfigError: A backend, option or name is unknown (the message lists the valid ones), a value is not valid, or
+            a file or key is missing.
+        MissingExtra: The backend needs a package that is not installed. The message contains the pip command.
+
+    Example:
+        >>> reranker = load_reranker("lexical", top_n=1)
+        >>> response = reranker.rerank("tides", ["bananas", "the moon causes tides"])
+        >>> response[0].document
+        'the moon causes tides'
     """
     named = profiles(config)
-    with _placed(spec, named):
+    with table_in_errors(named.table(spec)):
         return _build(spelled_out({**parse(spec, named, explicit=config is not None), **options}, named))
 
 
@@ -56,19 +63,19 @@ _table_lock = Lock()
 
 
 def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[str] | None = None) -> Reranker:
-    """Return the process's one live reranker of a spec and its keys, so that switching per call makes nothing anew.
+    """Return the process-wide shared reranker of a spec and its keys, so that a call with another spec creates nothing.
 
-    The 64 specs used last are kept. Whoever gets a reranker here does not close it.
+    The table holds the 64 specs used last. Callers must not close a shared reranker.
 
     Args:
-        spec: As of `load_reranker`.
-        config: As of `load_reranker`. Two files that say the same of a name give the same reranker.
+        spec: See `load_reranker`.
+        config: See `load_reranker`. Two files with the same table for a name share one reranker.
 
     Raises:
-        ConfigError: As `load_reranker`.
+        ConfigError: See `load_reranker`.
     """
     named = profiles(config)
-    with _placed(spec, named):
+    with table_in_errors(named.table(spec)):
         settings = spelled_out(parse(spec, named, explicit=config is not None), named)
         name = canonical(settings)
         with _table_lock:
@@ -77,18 +84,11 @@ def shared(spec: str | Mapping[str, Any] | None, *, config: str | os.PathLike[st
 
 def _build(settings: Mapping[str, Any]) -> Reranker:
     from .build import build
-    from .schema import parse_spec
+    from .defaults import default_options
 
-    return build(parse_spec(settings), settings)
+    options = default_options(settings)
+    if options is None:
+        from .schema import parse_spec
 
-
-@contextmanager
-def _placed(spec: object, named: Profiles) -> Iterator[None]:
-    """Name file and table in the errors about a named reranker."""
-    try:
-        yield
-    except ConfigError as error:
-        table = named.table(spec)
-        if table and error.args and not str(error).startswith(table):
-            error.args = (f"{table}: {error.args[0]}", *error.args[1:])
-        raise
+        return build(parse_spec(settings), settings)
+    return build(options, settings)

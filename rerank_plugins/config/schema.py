@@ -1,15 +1,15 @@
-"""A spec as typed settings: everything that can be checked before anything is built is checked here.
+"""Parses a plain spec into typed, valid settings.
 
-`RerankerOptions` is put together from the options that policies and backends declare beside their own code. `parse_spec`
-makes one of a plain mapping, the specs inside it included; what it returns is valid, so `build` checks no option again.
+`RerankerOptions` combines the option models that policies and backends declare beside their own code. `parse_spec`
+validates a plain mapping and the specs inside it. `build` relies on that and validates no option again.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, WithJsonSchema
@@ -30,25 +30,26 @@ from ..options import (
     parse,
     refused,
 )
-from ..policies.breaker import BreakerOptions
 from ..policies.cache import CacheOptions
 from ..policies.calibrate import CalibrationOptions
 from ..policies.cascade import CascadeOptions
 from ..policies.chunk import LongDocumentsOptions
+from ..policies.circuit_breaker import BreakerOptions
 from ..policies.diversify import DiversifyOptions
 from ..policies.fallback import FallbackOptions
-from ..policies.fuse import FuseOptions
-from ..policies.limit import LimitOptions
+from ..policies.fusion import FuseOptions
+from ..policies.rate_limit import LimitOptions
 from ..policies.retry import RetryOptions
-from .registry import backend_class, entries, is_known, is_remote
-from .sources import HOLDS_SPECS, holds_client
+from .defaults import BackendSpec
+from .error_tables import table_in_errors
+from .registry import backend_class, entries, is_known, is_remote, options_model
+from .sources import HOLDS_SPECS, NamedSpec, holds_client
 from .unused import accepted, refuse_unused
 
 __all__ = [
     "HOSTED",
     "LOCAL",
     "OPTIONS",
-    "BackendSpec",
     "RerankerOptions",
     "backend_options",
     "check_tables",
@@ -60,23 +61,38 @@ LOCAL = names(LocalOptions)
 SHARED = dict.fromkeys((*HOSTED, *LOCAL)).keys()
 
 INHERITED = ("retry", "timeout", "limit", "breaker", "cache")
-"""What a string inside a spec takes from the spec around it."""
+"""Options that a string inside a spec inherits from the spec around it."""
 REMOTE_ONLY = ("limit", "breaker")
-"""… unless it is a local model: a vendor's quota is none of its business."""
+"""Of those, the options that a local model does not inherit: they concern a vendor's quota and failures."""
 NOT_OF_A_CASCADE = ("use", "long_documents", "calibration", "api_key", "base_url", "max_in_flight", "price", *LOCAL)
 INSTEAD = {
     "backend": "The backend is named by `use`: use = 'cohere:MODEL'.",
     "model": "The model is a part of `use`: use = 'BACKEND:MODEL', such as 'cohere:rerank-v4.0-fast'.",
     "name": "The backend is named by `use`: use = 'cohere:MODEL'.",
     "reranker": "The backend is named by `use`: use = 'embedded'.",
-    "top_k": "How many results come back is `top_n`.",
+    "top_k": "The number of results is `top_n`.",
+    **dict.fromkeys(
+        ("fetch_k", "similarity_top_k"),
+        "A reranker finds no candidates: their number is `fetch_k` of LangChain's RerankRetriever, `similarity_top_k` "
+        "of LlamaIndex's engine.",
+    ),
+    **dict.fromkeys(("max_retries", "retries"), "The number of attempts, the first one included, is `retry`."),
+    **dict.fromkeys(
+        ("proxy", "proxies"), "The proxy is named by the environment variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+    ),
 }
-"""Names that other packages have for an option, and what is written here."""
+"""Option names of other packages, and the advice for each."""
 
 
 def _index(value: Any) -> Any:
-    """Return an integer of NumPy, say, as Python's."""
+    """Return an integer of another library, such as NumPy, as a Python integer."""
     return value if isinstance(value, bool) or not hasattr(type(value), "__index__") else operator.index(value)
+
+
+def _list_or_mapping(value: Any) -> Any:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | Mapping | FallbackOptions | None):
+        raise refused(f"must be a list, such as ['embedded', 'passthrough'], or a mapping, got {described(value)}")
+    return value
 
 
 def _field_names(value: Any) -> tuple[str, ...]:
@@ -90,29 +106,19 @@ def _field_names(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSpec:
-    """One backend as it is constructed; nothing is loaded yet."""
-
-    name: str
-    kind: type[Backend]
-    arguments: Mapping[str, Any]
-    """Of its constructor."""
-    settings: Mapping[str, Any]
-    """The plain spec that names it."""
-
-
 class RerankerOptions(HostedOptions, LocalOptions):
     """A reranker: one backend or a cascade, and the policies around it."""
 
     use: str | None = None
-    """The backend, or backend and model: `"embedded"`, `"cohere:rerank-v4.0-fast"`, `"onnx:./folder"`."""
+    """Backend, or backend and model, such as `"embedded"`, `"cohere:rerank-v4.0-fast"` or `"onnx:./folder"`. Needed
+    unless there is a `cascade`."""
     top_n: Annotated[Count, BeforeValidator(_index)] | None = None
-    """How many results come back; without it all."""
+    """Maximum number of results. By default all documents come back."""
     instruction: str | None = None
-    """What relevant means, for models that follow such a text."""
+    """Text that tells the model what counts as relevant. The backend must be one that can follow an instruction."""
     score_threshold: Fraction | None = None
-    """Leave out what has a `relevance_score` below it; never applied to a degraded answer."""
+    """Lowest `relevance_score` of a result; documents below it are left out. It is not applied to a degraded answer. By
+    default nothing is left out."""
     fields: (
         Annotated[
             Sequence[str],
@@ -123,56 +129,71 @@ class RerankerOptions(HostedOptions, LocalOptions):
         ]
         | None
     ) = None
-    """Of documents that are mappings, the fields that are read, in this order; without it all text and number fields."""
+    """Names of the fields that are read from documents that are mappings, in this order. By default all text and number
+    fields are read."""
     deadline: Seconds | None = None
-    """Seconds for the whole call, retries and fallbacks included."""
+    """Time limit of the whole call in seconds, including retries and fallbacks. By default there is none."""
     fallback: Annotated[
-        FallbackOptions | None, Short("specs", {"type": "array", "items": {"$ref": "#/$defs/Spec"}})
+        FallbackOptions | None,
+        Short("specs", {"type": "array", "items": {"$ref": "#/$defs/Spec"}}),
+        BeforeValidator(_list_or_mapping),
     ] = None
-    """What answers where this reranker cannot: a list of specs, or a mapping."""
+    """Rerankers that answer if this one fails: a list of specs, tried in order, or a mapping. By default the error is
+    raised."""
     on_error: Literal["raise", "degrade"] = "raise"
-    """`degrade`: the last fallback is `passthrough`, the order given."""
+    """`raise` raises the error of a failed call. `degrade` adds `passthrough` as the last fallback, which keeps the
+    retriever's order."""
     retry: Annotated[RetryOptions | None, Short("attempts")] = None
-    """Attempts in all, or a mapping; 3 for hosted backends, 1 for local ones."""
+    """Number of attempts, including the first one, or a mapping. By default 3 for hosted backends and 1 for local
+    ones."""
     limit: LimitOptions | None = None
-    """What the account may send in a minute."""
+    """Rate limit of the account. By default there is none."""
     breaker: Annotated[BreakerOptions | None, OrBool()] = None
-    """Leave a vendor alone that keeps failing: `true`, or a mapping."""
+    """Circuit breaker, which stops requests to a vendor that keeps failing: `true` or a mapping. By default off."""
     cache: Annotated[CacheOptions | None, OrBool()] = None
-    """Keep scores that were paid for: `true`, or a mapping."""
+    """Cache of scores: `true` or a mapping. By default off."""
     long_documents: Annotated[LongDocumentsOptions | None, Short("mode")] = Field(
         default=LongDocumentsOptions.model_construct(mode="truncate")
     )
-    """What happens to a document that is longer than the backend reads: a mode (`"truncate"` unless written), or a mapping."""
+    """How documents longer than the backend's limit are handled: a mode or a mapping."""
     calibration: Annotated[CalibrationOptions | None, Short("path")] = None
-    """The file of a calibration, which makes scores probabilities."""
+    """Path of a calibration file, which turns scores into probabilities. By default the backend's own scale is used."""
     cascade: CascadeOptions | None = None
-    """Several rerankers in turn, instead of `use`."""
+    """Several rerankers in sequence, each over the best documents of the one before. It replaces `use`."""
     fuse: FuseOptions | None = None
-    """Join this reranker's order with others."""
+    """Rank fusion of this reranker with other rerankers or with the retriever's order. By default off."""
     diversify: Annotated[DiversifyOptions | None, OrBool()] = None
-    """Spread out the first documents: `true`, or a mapping."""
+    """Reordering of the first results so that they differ from each other: `true` or a mapping. By default off."""
 
     _backend: BackendSpec | None = PrivateAttr(default=None)
+    _table: str = PrivateAttr(default="")
 
     @property
     def backend(self) -> BackendSpec | None:
-        """The backend, unless this is a cascade."""
+        """The backend, or `None` for a cascade."""
         return self._backend
+
+    @property
+    def table(self) -> str:
+        """File and table of a named reranker inside another spec, for error messages; empty for other specs."""
+        return self._table
 
 
 OPTIONS = frozenset(names(RerankerOptions))
 
 
-def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
-    """Return a spec in its long form, whose named rerankers are spelled out, as typed settings.
+def parse_spec(
+    settings: Mapping[str, Any], path: str = "", inherited: Mapping[str, Any] = MappingProxyType({})
+) -> RerankerOptions:
+    """Validate a spec in its long form, in which named rerankers are spelled out.
 
     Args:
         settings: See `sources.spelled_out`.
-        path: Where it stands in the spec around it, such as `fallback[1]`; empty for the whole.
+        path: Where the spec stands in the one around it, such as `fallback[1]`; empty for the whole spec.
+        inherited: Values of `settings` that were validated as options of the spec around it.
 
     Raises:
-        ConfigError: What is wrong first; the message names the option.
+        ConfigError: The first mistake in the spec; the message names the option.
         MissingExtra: The backend needs a package that is not installed.
     """
     values: dict[str, Any] = {}
@@ -184,14 +205,6 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
             raise _no_option(key, path)
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{_at(path, key)} must be a mapping of {key}'s options, got {described(value)}.")
-    inside: list[type[Backend]] = []
-    for option, inner in HOLDS_SPECS.items():
-        if (value := values.get(option)) is None:
-            continue
-        if isinstance(value, Mapping) and isinstance(specs := value.get(inner), list | tuple):
-            values[option] = {**value, inner: _nested(specs, settings, _at(path, f"{option}.{inner}"), inside)}
-        elif isinstance(value, list | tuple) and option == "fallback":
-            values[option] = _nested(value, settings, _at(path, option), inside)
     cascade, kind = settings.get("cascade"), None
     if cascade is None:
         use = settings.get("use")
@@ -201,34 +214,60 @@ def parse_spec(settings: Mapping[str, Any], path: str = "") -> RerankerOptions:
     elif isinstance(cascade, Mapping):
         _check_cascade(settings, path)
     if SHARED & settings.keys():
+        inside = [backend_class(spec.partition(":")[0]) for _, spec in _specs_inside(settings) if isinstance(spec, str)]
         refuse_unused(settings, kind, inside, SHARED, INHERITED)
+    # The options of this spec come first: a mistake in one that others inherit is reported where it is written.
     if values.keys() == {"use"}:
         options = RerankerOptions.model_construct(**values)  # as in `options.parse`: nothing else to check
     else:
-        options = parse(RerankerOptions, values, path)
+        options = parse(RerankerOptions, {**values, **inherited}, path)
+    if HOLDS_SPECS.keys() & values.keys():
+        options = options.model_copy(update=_nested(options, settings, path))
     if kind is not None:
         options._backend = _backend(kind, settings, path)
     return options
 
 
-def _nested(
-    specs: Sequence[Any], settings: Mapping[str, Any], path: str, inside: list[type[Backend]]
-) -> list[RerankerOptions]:
-    """Return specs inside another: a string takes the outer one's policies, a mapping stands alone.
+def _specs_inside(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of each spec that a plain spec holds, such as `("fallback[0]", "embedded")`."""
+    for option, inner in HOLDS_SPECS.items():
+        value = settings.get(option)
+        at, specs = (f"{option}.{inner}", value.get(inner)) if isinstance(value, Mapping) else (option, value)
+        for place, spec in enumerate(specs if isinstance(specs, list | tuple) else ()):
+            yield f"{at}[{place}]", spec
 
-    The backends of those that are strings are appended to `inside`.
+
+def _nested(outer: RerankerOptions, settings: Mapping[str, Any], path: str) -> dict[str, Options]:
+    """Return the options of `outer` that hold specs, with those specs parsed.
+
+    Args:
+        outer: The options of one spec.
+        settings: The plain spec.
+        path: Where it stands in the whole spec.
     """
-    nested = []
-    for place, each in enumerate(specs):
-        where = f"{path}[{place}]"
-        if isinstance(each, str):
-            options = parse_spec(_inheriting(each, settings), where)
-            if options._backend is not None:
-                inside.append(options._backend.kind)
-        else:
-            options = parse_spec(each, where)
-        nested.append(options)
+    nested: dict[str, Options] = {}
+    for option, inner in HOLDS_SPECS.items():
+        holder = getattr(outer, option)
+        field = "partners" if inner == "with" else inner  # `with` is a keyword of Python
+        if holder is None or isinstance(specs := getattr(holder, field), str):
+            continue
+        at = _at(path, f"{option}.{inner}" if isinstance(settings[option], Mapping) else option)
+        parsed = [_parse_inside(each, outer, settings, f"{at}[{place}]") for place, each in enumerate(specs)]
+        nested[option] = holder.model_copy(update={field: parsed})
     return nested
+
+
+def _parse_inside(spec: Any, outer: RerankerOptions, settings: Mapping[str, Any], path: str) -> RerankerOptions:
+    """Parse a spec inside another: a string inherits options of the outer one, a mapping does not."""
+    if isinstance(spec, str):
+        own = _inheriting(spec, settings)
+        return parse_spec(own, path, {key: getattr(outer, key) for key in own if key != "use"})
+    if not isinstance(spec, NamedSpec) or not spec.table:
+        return parse_spec(spec, path)
+    with table_in_errors(spec.table):
+        options = parse_spec(spec)
+    options._table = spec.table
+    return options
 
 
 def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +277,7 @@ def _inheriting(use: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in settings and (remote or key not in REMOTE_ONLY):
             inherited[key] = settings[key]
     if "timeout" in inherited and not remote and "timeout" not in accepted(backend_class(use.partition(":")[0])):
-        del inherited["timeout"]  # it would be refused there, as an option that nothing uses
+        del inherited["timeout"]  # `refuse_unused` would refuse it
     return inherited
 
 
@@ -253,7 +292,10 @@ def _backend(kind: type[Backend], settings: Mapping[str, Any], path: str) -> Bac
     name, _, model = settings["use"].partition(":")
     if isinstance(cache := settings.get("cache"), Mapping) and cache.get("kind") == "disk":
         if holds_client(settings.get(name)):
-            raise ConfigError("A disk cache cannot tell what a `client` of yours asks: use cache = true (memory).")
+            raise ConfigError(
+                "A disk cache cannot identify the scores of your own `client` after a restart: use cache = true "
+                "(memory)."
+            )
     arguments = backend_options(name, kind, settings, path)
     if model:
         if "model" not in inspect.signature(kind).parameters:
@@ -263,54 +305,50 @@ def _backend(kind: type[Backend], settings: Mapping[str, Any], path: str) -> Bac
 
 
 def backend_options(name: str, kind: type[Backend], settings: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return the arguments of a backend's constructor: what is shared at the top of a spec, and the backend's own table.
+    """Return the arguments of a backend's constructor, from the shared options of a spec and the backend's own table.
 
     Raises:
-        ConfigError: An option that the backend does not have, or a value that is refused.
+        ConfigError: The backend has no such option, or a value is not valid.
     """
     own = settings.get(name, {})
     table = f"{path}.{name}" if path else name
-    model: type[Options] | None = kind.Options
+    model: type[Options] | None = options_model(kind)
     if model is not None:
         top = {key for key in SHARED & set(names(model)) if settings.get(key) is not None}
         values = {key: settings[key] for key in top}
-        return {"options": parse(model, {**values, **own}, table, top=top - own.keys())}
+        return {"options": parse(model, {**values, **own}, table, top=top - own.keys(), top_path=path)}
     known = accepted(kind)
     for key in own:
         if key not in known:
             raise unknown(f"option of {table}", key, known)
-    # The shared options have types, wherever they stand. Of the others, only the constructor knows what they may be.
+    # The shared options have known types. The types of the other options are only known to the constructor.
     parse(RerankerOptions, {key: value for key, value in own.items() if key in SHARED}, table)
     return {key: settings[key] for key in known if key in SHARED and settings.get(key) is not None} | dict(own)
 
 
 def check_tables(settings: Mapping[str, Any], path: str = "") -> None:
-    """Check the tables of backends that a valid spec does not use too; those of backends that are not installed pass.
+    """Check all tables of backends in a valid spec, including unused ones; skip backends that are not installed.
 
-    Loading does not: a table is inert under another backend, and reading it imports the backend.
+    Loading a reranker does not check unused tables, because that would import their backends.
 
     Raises:
-        ConfigError: An option that the backend does not have, or a value that is refused.
+        ConfigError: The backend has no such option, or a value is not valid.
     """
     for name, value in settings.items():
         if name in OPTIONS:
             continue
-        if entries()[name].missing() is None:
+        if entries()[name].missing_package() is None:
             backend_options(name, backend_class(name), {name: value}, path)
-    for option, inner in HOLDS_SPECS.items():
-        value = settings.get(option)
-        specs = value.get(inner) if isinstance(value, Mapping) else value
-        for place, each in enumerate(specs if isinstance(specs, list | tuple) else ()):
-            if isinstance(each, Mapping):
-                at = f"{option}.{inner}" if isinstance(value, Mapping) else option
-                check_tables(each, f"{_at(path, at)}[{place}]")
+    for place, spec in _specs_inside(settings):
+        if isinstance(spec, Mapping):
+            check_tables(spec, _at(path, place))
 
 
 def _check_cascade(settings: Mapping[str, Any], path: str) -> None:
     for key in NOT_OF_A_CASCADE:
         if settings.get(key) is not None:
             raise ConfigError(
-                f"A cascade has no {_at(path, key)} of its own: write it into the stage that it is for, as a mapping."
+                f"A cascade has no {_at(path, key)} of its own: write it in the stage that it is for, as a mapping."
             )
 
 

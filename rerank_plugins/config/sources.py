@@ -1,4 +1,4 @@
-"""Specs as plain data: where they come from, what names them, and what is left of them without keys."""
+"""Specs as plain data: reads them from files and the environment, resolves names in them, and removes keys."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import json
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.address import SECRET_NAME, storable_url
 from ..core.choices import described
+from ..core.credentials import FunctionKey, identity_of, sealed_key
 from ..core.errors import ConfigError, clause
 from ..core.numeric import plain_number, shown
 from ..core.redaction import MASK
 from ..core.secret import Secret
 from ..core.text import sendable
-from .registry import is_known, unknown_backend
+from .error_tables import table_in_errors
+from .registry import is_known, unknown_backend_error
 
 __all__ = [
+    "NamedSpec",
     "canonical",
     "guarded",
     "holds_client",
@@ -37,32 +40,34 @@ SPEC_VARIABLE = "RERANK_PLUGINS_RERANKER"
 CONFIG_VARIABLE = "RERANK_PLUGINS_CONFIG"
 DEFAULT = "embedded"
 
-DEEPEST = 64
-"""Levels of lists and mappings in a spec: far from Python's limit of recursion, which the build would meet."""
-MOST_SPECS = 1_000
-LARGEST = 10_000
-"""Values in a spec, those of the named rerankers in it included."""
+MAX_DEPTH = 64
+"""Maximum number of nested lists and mappings in a spec. It is far below Python's recursion limit."""
+MAX_SPECS = 1_000
+MAX_VALUES = 10_000
+"""Maximum number of values in a spec, including those of the named rerankers in it."""
 HOLDS_SPECS = {"fallback": "specs", "cascade": "stages", "fuse": "with"}
-"""Where a spec holds other specs."""
+"""Options that hold other specs, and the key of their list of specs."""
 
+ADDRESSES = ("base_url", "token_url")
+"""Options that are a URL, which may hold a password or a key."""
 SENT_ALONG = ("headers", "body", "query", "params")
-"""Options whose texts are sent along with each request: any of them may be a credential."""
+"""Options whose strings are sent with each request. Any of them may be a credential."""
 
 _ENVIRONMENT = re.compile(r'env:([^"&@/?#\s]+)')
 
 PLAIN = (str, int, float, bool, type(None))
-"""Values that nothing is inside of: most of them, and not worth a call."""
+"""Types without inner values. Checking the type here avoids a function call for most values."""
 
 Named = Mapping[str, Mapping[str, Any]]
 
 
 class Profiles(dict[str, Mapping[str, Any]]):
-    """The named rerankers of a configuration file; without a file, none."""
+    """The named rerankers of a configuration file, by name. Empty without a file."""
 
     file: Path | None = None
 
     def table(self, spec: object) -> str:
-        """Return where `spec` comes from, as errors name it: a table of the file, or the environment; else nothing."""
+        """Return the origin of `spec` for error messages: a table of the file, the environment variable, or `""`."""
         variable = os.environ.get(SPEC_VARIABLE) if spec is None else None
         name = (variable or "default") if spec is None else spec
         if isinstance(name, str) and name in self:
@@ -70,11 +75,21 @@ class Profiles(dict[str, Mapping[str, Any]]):
         return SPEC_VARIABLE if variable else ""
 
 
+class NamedSpec(dict[str, Any]):
+    """The spec of a named reranker inside another spec."""
+
+    table: str = ""
+    """The file and table that hold it, for error messages."""
+
+
 def profiles(path: str | os.PathLike[str] | None) -> Profiles:
-    """Return the named rerankers of a TOML file; without a path, of the file that RERANK_PLUGINS_CONFIG names.
+    """Return the named rerankers of a TOML file.
+
+    Args:
+        path: The file. `None` takes the one that RERANK_PLUGINS_CONFIG names; without that variable, there are none.
 
     Raises:
-        ConfigError: The file is not there, is no TOML, or has no `[rerankers.NAME]` tables.
+        ConfigError: The file cannot be read, is not valid TOML, or has no `[rerankers.NAME]` tables.
     """
     chosen = path or os.environ.get(CONFIG_VARIABLE)
     if not chosen:
@@ -84,35 +99,39 @@ def profiles(path: str | os.PathLike[str] | None) -> Profiles:
     try:
         file = Path(chosen).expanduser()
         content = file.read_bytes()
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # a NUL in it, a path of bytes, no home folder
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # a NUL in the path, a bytes path, no home folder
         origin = "" if path else f" (named by {CONFIG_VARIABLE})"
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"The configuration file {_cut(os.fspath(chosen))}{origin} cannot be read: {why}. Check the path."
         ) from error
-    # The content is the key: size and time of a file may stay the same when it is replaced, and it is small.
+    # The cache key is the content: a replaced file may have the same size and time, and the content is small.
     return _parsed(file.absolute(), file, content)
 
 
 @functools.lru_cache(maxsize=16)
 def _parsed(place: Path, file: Path, content: bytes) -> Profiles:
+    import tomllib
+
     try:
         parsed = tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits; nested too deep
-        raise ConfigError(f"{file} is not valid TOML: {clause(error)}. Mend that line.") from error
-    named = parsed.get("rerankers")
-    if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
-        raise ConfigError(f'{file} names no rerankers: it needs tables such as [rerankers.production] with use = "…".')
-    found = Profiles((name, _anchored(table, place.parent)) for name, table in named.items())
-    found.file = file
-    return found
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, an integer of 5,000 digits, nested too deep
+        raise ConfigError(f"{file} is not valid TOML: {clause(error)}. Correct that line.") from error
+    tables = parsed.get("rerankers")
+    if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
+        raise ConfigError(
+            f'{file} names no rerankers: it must have tables such as [rerankers.production] with use = "…".'
+        )
+    named = Profiles((name, _with_absolute_paths(table, place.parent)) for name, table in tables.items())
+    named.file = file
+    return named
 
 
-def _anchored(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a spec of a file in `folder`, in which no path depends on the folder that the process runs in."""
+def _with_absolute_paths(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a copy of a spec in which relative paths are joined to `folder`, the folder of its file."""
 
     def path(value: Any) -> Any:
-        # Joined, an absolute path stays as it is; one that begins with ~ is the user's.
+        # An absolute path stays the same when joined. A path that starts with ~ is in the user's home folder.
         return str(folder / value) if isinstance(value, str) and value and value[0] != "~" else value
 
     def entry(value: Any) -> Any:
@@ -120,76 +139,94 @@ def _anchored(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             backend, colon, model = value.partition(":")
             relative = model in (".", "..") or model.startswith(("./", "../", ".\\", "..\\"))
             return f"{backend}{colon}{folder / model}" if relative else value
-        return _anchored(value, folder) if isinstance(value, Mapping) else value
+        return _with_absolute_paths(value, folder) if isinstance(value, Mapping) else value
 
     def entries_of(value: Any) -> Any:
         return [entry(each) for each in value] if isinstance(value, list) else value
 
-    anchored = dict(spec)
+    copy = dict(spec)
     for key, value in spec.items():
         if key == "use":
-            anchored[key] = entry(value)
+            copy[key] = entry(value)
         elif key == "api_key" and isinstance(value, str) and value.startswith("file:"):
-            anchored[key] = f"file:{path(value[5:])}"
-        elif key == "calibration" and isinstance(value, str):
-            anchored[key] = path(value)
+            copy[key] = f"file:{path(value[5:])}"
+        elif key in ("calibration", "cache_path") and isinstance(value, str):
+            copy[key] = path(value)
         elif key in ("cache", "calibration") and isinstance(value, Mapping) and "path" in value:
-            anchored[key] = {**value, "path": path(value["path"])}
+            copy[key] = {**value, "path": path(value["path"])}
         elif key in HOLDS_SPECS and isinstance(value, Mapping):
             inner = HOLDS_SPECS[key]
-            anchored[key] = {**value, inner: entries_of(value[inner])} if inner in value else value
+            copy[key] = {**value, inner: entries_of(value[inner])} if inner in value else value
         elif key == "fallback":
-            anchored[key] = entries_of(value)
-        elif isinstance(value, Mapping) and "api_key" in value:  # a backend's own table
-            anchored[key] = _anchored(value, folder)
-    return anchored
+            copy[key] = entries_of(value)
+        elif isinstance(value, Mapping) and not value.keys().isdisjoint(("api_key", "cache_path")):  # a backend's table
+            copy[key] = _with_absolute_paths(value, folder)
+    return copy
 
 
 def parse(spec: str | Mapping[str, Any] | None, named: Named, *, explicit: bool = False) -> dict[str, Any]:
-    """Return a spec in its long form, a mapping with `use`; what is in it is not looked at.
+    """Return a spec in its long form, a mapping with `use`. The values in it are not checked.
 
     Args:
-        spec: A string, a mapping, or `None` for the environment's.
-        named: The named rerankers a string may mean.
-        explicit: Whether the caller named a configuration file, so that not naming a reranker in it is a mistake.
+        spec: A string, a mapping, or `None` for the spec in the environment.
+        named: The named rerankers that a string can refer to.
+        explicit: Whether the caller passed a configuration file. Then `spec=None` needs a reranker named `default`.
 
     Raises:
-        ConfigError: A name nobody knows, or a value of another type.
+        ConfigError: The name is unknown, or the value has another type.
     """
     if spec is None:
         spec = os.environ.get(SPEC_VARIABLE) or None
         if spec is None:
             if explicit and "default" not in named:
                 raise ConfigError(
-                    f"Which reranker of the file? Name one of: {', '.join(sorted(named))}; or call one `default`."
+                    f"The file has no reranker named `default`. Name one of: {', '.join(sorted(named))}; or call one "
+                    "`default`."
                 )
             spec = "default" if "default" in named else DEFAULT
-        elif spec.lstrip().startswith("{"):
-            try:
-                spec = json.loads(spec)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(
-                    f"{SPEC_VARIABLE} starts like JSON but does not parse: {clause(error)}. Check its quotes."
-                ) from error
+        else:
+            spec = parse_json_spec(spec, SPEC_VARIABLE)
     if isinstance(spec, Mapping):
         return dict(spec)
     if not isinstance(spec, str):
+        own = " A backend is named by its entry point: install its package, and pass that name."
         raise ConfigError(
-            f"A reranker must be a string such as 'embedded' or 'cohere:MODEL', or a mapping with `use`, got {described(spec)}."
+            "A reranker must be a string such as 'embedded' or 'cohere:MODEL', or a mapping with `use`, got "
+            f"{described(spec)}.{own if hasattr(spec, 'capabilities') else ''}"
         )
     if spec in named:
         return dict(named[spec])
     backend = spec.partition(":")[0]
     if not is_known(backend):
-        raise unknown_backend(spec, named)
+        raise unknown_backend_error(spec, named)
     return {"use": spec}
 
 
-def spelled_out(spec: Mapping[str, Any], named: Named) -> dict[str, Any]:
-    """Return a guarded copy in which the specs inside are the named rerankers themselves: it means the same without the file.
+def parse_json_spec(text: str, source: str) -> Any:
+    """Return the value that `text` holds if it starts like a JSON object, else `text` itself.
+
+    Args:
+        text: A spec: a string such as `"embedded"`, or a JSON object.
+        source: What held the text, for the error: the name of a variable or of an argument.
 
     Raises:
-        ConfigError: A name nobody knows, a reranker that is made of itself, or of too many others.
+        ConfigError: The text starts like JSON but does not parse.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{source} starts like JSON but does not parse: {clause(error)}. Check its quotes."
+        ) from error
+
+
+def spelled_out(spec: Mapping[str, Any], named: Named) -> dict[str, Any]:
+    """Return a copy that does not need the file: names inside are replaced by their specs, keys by `Secret`.
+
+    Raises:
+        ConfigError: A name is unknown, or a reranker contains itself or too many others.
     """
     parsed = _spelled_out(spec, named, (), itertools.count(1))
     _check_plain(parsed)
@@ -199,40 +236,47 @@ def spelled_out(spec: Mapping[str, Any], named: Named) -> dict[str, Any]:
 def _spelled_out(
     spec: Mapping[str, Any], named: Named, within: tuple[str, ...], specs: Iterator[int]
 ) -> dict[str, Any]:
-    # Ten named rerankers that each name the next one twice are 1,024 of the last: so all are counted, not only the depth.
-    if len(within) > DEEPEST or next(specs) > MOST_SPECS:
+    # Ten named rerankers that each name the next one twice contain the last one 1,024 times. So the specs are counted,
+    # not only their depth.
+    if len(within) > MAX_DEPTH or next(specs) > MAX_SPECS:
         raise ConfigError(
-            f"A spec may hold {MOST_SPECS:,} specs, {DEEPEST} inside each other, the named rerankers in it included. Name fewer."
+            f"A spec may contain {MAX_SPECS:,} specs, nested {MAX_DEPTH} deep, including the named rerankers in it. "
+            "Name fewer."
         )
 
-    def entry(each: Any) -> Any:
-        if each is None:
+    def entry(item: Any) -> Any:
+        if item is None:
             raise ConfigError("A list of specs holds None: write 'passthrough' for the order given.")
-        if isinstance(each, str) and each not in named:
-            if not is_known(each.partition(":")[0]):
-                raise unknown_backend(each, named)
-            return each
-        if isinstance(each, str) and each in within:
-            raise ConfigError(f"The reranker {each!r} is made of itself ({' → '.join((*within, each))}): name another.")
-        deeper = (*within, each) if isinstance(each, str) else within
-        return _spelled_out(parse(each, named), named, deeper, specs)
+        if not isinstance(item, str):
+            return _spelled_out(parse(item, named), named, within, specs)
+        if item not in named:
+            if not is_known(item.partition(":")[0]):
+                raise unknown_backend_error(item, named)
+            return item
+        if item in within:
+            raise ConfigError(f"The reranker {item!r} contains itself ({' → '.join((*within, item))}): name another.")
+        table = named.table(item) if isinstance(named, Profiles) else ""
+        with table_in_errors(table):
+            inner = NamedSpec(_spelled_out(named[item], named, (*within, item), specs))
+        inner.table = table
+        return inner
 
-    found = guarded(spec)
-    if isinstance(fallback := found.get("fallback"), list):
-        found["fallback"] = [entry(each) for each in fallback]
+    copy = guarded(spec)
+    if isinstance(fallback := copy.get("fallback"), list):
+        copy["fallback"] = [entry(each) for each in fallback]
     for option, key in HOLDS_SPECS.items():
-        value = found.get(option)
+        value = copy.get(option)
         if isinstance(value, Mapping) and isinstance(value.get(key), list):
-            found[option] = {**value, key: [entry(each) for each in value[key]]}
-    return found
+            copy[option] = {**value, key: [entry(each) for each in value[key]]}
+    return copy
 
 
 def guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy in which every `api_key`, however deep, is a `Secret`.
+    """Return a copy in which every `api_key`, at any depth, is a `Secret`, or a `FunctionKey` for a function.
 
     Raises:
-        ConfigError: The spec is nested too deep (or holds itself), a key is no string, a number is not finite, or a string
-            cannot be encoded: it would fail every request.
+        ConfigError: The spec is nested too deep (or contains itself), a key is not a string, a number is not finite, or
+            a string cannot be encoded as UTF-8, so that every request would fail.
     """
     _check_plain(spec)
     return _guarded(spec)
@@ -242,7 +286,7 @@ def _guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
     copied: dict[str, Any] = {}
     for key, value in spec.items():
         if key == "api_key":
-            copied[key] = value if isinstance(value, Secret) else Secret.of(value)
+            copied[key] = value if isinstance(value, Secret) else sealed_key(value)
         elif isinstance(value, PLAIN):
             copied[key] = value
         else:
@@ -251,20 +295,20 @@ def _guarded(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_plain(spec: Mapping[str, Any]) -> None:
-    """Refuse a spec that the code after this could not walk, compare or write as JSON.
+    """Check that a spec can be walked, compared and written as JSON.
 
     Raises:
         ConfigError: See `guarded`.
     """
     waiting: list[tuple[str, Any, int]] = [("", spec, 1)]
-    seen = 0
+    count = 0
     while waiting:
         path, value, depth = waiting.pop()
-        seen += 1
-        if depth > DEEPEST or seen > LARGEST:
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
             raise ConfigError(
-                f"The spec is too large, or holds itself (at {_cut(path) or 'its top'}): it may have {DEEPEST} levels of lists and "
-                f"mappings and {LARGEST:,} values. Nest fewer specs."
+                f"The spec is too large, or contains itself (at {_cut(path) or 'its top'}): it may have {MAX_DEPTH} "
+                f"levels of lists and mappings and {MAX_VALUES:,} values. Nest fewer specs."
             )
         if isinstance(value, Mapping):
             for key, each in value.items():
@@ -277,11 +321,11 @@ def _check_plain(spec: Mapping[str, Any]) -> None:
             for place, each in enumerate(value):
                 waiting.append((f"{path}[{place}]", each, depth + 1))
         elif isinstance(value, str):
-            # An instruction is treated as the text of a query, which may hold anything.
+            # An instruction is handled like the text of a query, which may contain lone surrogates.
             if not value.isascii() and path.rpartition(".")[2] != "instruction" and sendable(value) != value:
                 raise _not_encodable(path)
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{_cut(path)} must be a finite number, got {value}. Leave it out for no bound.")
+            raise ConfigError(f"{_cut(path)} must be a finite number, got {value}. Leave the option out for no limit.")
         elif isinstance(value, int) and value.bit_length() > 64:
             raise ConfigError(f"{_cut(path)} must be a number of at most 64 bits, got one of {value.bit_length()}.")
 
@@ -291,26 +335,30 @@ def _cut(text: str | bytes) -> str:
     return shown_text if len(shown_text) <= 200 else f"{shown_text[:100]}…{shown_text[-50:]}"
 
 
-def without_keys(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain copy that may be printed, pickled and stored: no key, and nothing that may be a credential.
+def without_keys(spec: Mapping[str, Any], *, functions: bool = False) -> dict[str, Any]:
+    """Return a plain copy that may be printed, pickled and stored: it contains no key and no possible credential.
 
-    A key is left out (`"env:NAME"` and `"file:PATH"`, which only say where it is, stay), and so is what else has the name
-    of a credential. Of headers, bodies and the query of a `base_url` only `"env:NAME"` stays, which names a credential and is none, and what
-    is no text. A mask stands for every other text: a backend refuses a spec with one, rather than send less than before.
+    An `api_key` is removed, unless it is `"env:NAME"` or `"file:PATH"`, which only say where the key is; with
+    `functions`, a function stays too, which pickles by its name or refuses to be pickled. Entries of
+    headers and bodies with the name of a credential are removed too. Other strings in headers, bodies and the query of
+    a URL are replaced by a mask, unless they are `"env:NAME"`. A backend refuses a spec with a mask, so that it
+    never sends less than before.
     """
-    kept: dict[str, Any] = {}
+    copy: dict[str, Any] = {}
     for key, value in spec.items():
         if key == "api_key":
-            told = value if isinstance(value, Secret) else Secret.of(value)
-            if told is not None and told.reveal().startswith(("env:", "file:")):
-                kept[key] = told.reveal()
+            sealed = sealed_key(value)
+            if isinstance(sealed, FunctionKey):
+                copy |= {key: sealed} if functions else {}
+            elif sealed is not None and sealed.reveal().startswith(("env:", "file:")):
+                copy[key] = sealed.reveal()
         elif key in SENT_ALONG and isinstance(value, Mapping):
-            kept[key] = _masked(value)
-        elif key == "base_url" and isinstance(value, str):
-            kept[key] = storable_url(value)
+            copy[key] = _masked(value)
+        elif key in ADDRESSES and isinstance(value, str):
+            copy[key] = storable_url(value)
         elif key != "client":
-            kept[key] = value if type(value) in PLAIN else _inside(value, without_keys)
-    return kept
+            copy[key] = value if type(value) in PLAIN else _inside(value, partial(without_keys, functions=functions))
+    return copy
 
 
 def _masked(value: Any) -> Any:
@@ -334,18 +382,21 @@ def _inside(value: Any, change: Any) -> Any:
 
 
 def _not_encodable(path: str) -> ConfigError:
-    return ConfigError(f"{path} holds a lone surrogate, which UTF-8 cannot encode. Write the text without it.")
+    return ConfigError(f"{path} holds a lone surrogate, which UTF-8 cannot encode. Remove it from the text.")
 
 
 def canonical(spec: Mapping[str, Any]) -> str:
-    """Return a name that is the same for the same spec and keys, and tells neither.
+    """Return a hash of a spec and its keys, including keys in the environment.
 
-    Keys in the environment and in files count too, so that a rotated one makes a new reranker.
+    A changed variable changes the hash, so that a shared reranker is replaced. A key in a file or from a function does
+    not: the reranker itself reads it anew.
     """
 
     def plain(value: Any) -> Any:
         if isinstance(value, Secret):
-            return [value.reveal(), value.file_version()]
+            return value.reveal()
+        if isinstance(value, FunctionKey):
+            return repr(identity_of(value.function))
         return f"{type(value).__qualname__}@{id(value)}"
 
     keys = sorted(item for item in os.environ.items() if item[0].endswith(("KEY", "TOKEN", "_PATH", "_URL")))
@@ -361,14 +412,14 @@ def canonical(spec: Mapping[str, Any]) -> str:
 
 
 def holds_client(value: Any) -> bool:
-    """Tell whether a spec holds a `client` that the user made: a live object, which no plain copy can replace."""
+    """Return whether a spec contains a `client` of the user's: a live object, which a plain copy cannot contain."""
     waiting = [value]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, Mapping):
-            if each.get("client") is not None:
+        current = waiting.pop()
+        if isinstance(current, Mapping):
+            if current.get("client") is not None:
                 return True
-            waiting.extend(each.values())
-        elif isinstance(each, list | tuple):
-            waiting.extend(each)
+            waiting.extend(current.values())
+        elif isinstance(current, list | tuple):
+            waiting.extend(current)
     return False

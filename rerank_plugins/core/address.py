@@ -1,4 +1,4 @@
-"""A `base_url`, with the credentials in it apart: they are sent, and shown or stored nowhere."""
+"""Parse a `base_url` and separate its credentials: they are sent, but never shown or stored."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 
 
 def looks_secret(segment: str) -> bool:
-    """Tell whether a segment of a path looks like a key: a long run of letters and digits in a random order.
+    """Return whether a segment of a path looks like a key: a long run of letters and digits in random order.
 
-    Names of models and routes change seldom between letters and digits, or have separators. A UUID is no key: RFC 9562,
-    section 8, says not to use one as a credential, and many paths name deployments by UUIDs.
+    Names of models and routes rarely alternate between letters and digits, or have separators. A UUID is not a key: RFC
+    9562, section 8, says not to use one as a credential, and many paths name deployments by UUIDs.
     """
     if UUID.fullmatch(segment):
         return False
     for run in _RUN.findall(segment):
-        kinds = ["0" if each.isdigit() else "A" if each.isupper() else "a" for each in run]
+        kinds = ["0" if character.isdigit() else "A" if character.isupper() else "a" for character in run]
         changes = sum(first != second for first, second in itertools.pairwise(kinds))
         if kinds.count("0") >= 2 and changes >= len(run) / 4:
             return True
@@ -55,36 +55,36 @@ def looks_secret(segment: str) -> bool:
 
 
 class PathURL(str):
-    """A URL without user and query, sent as it is and printed without what looks like a key in its path."""
+    """A URL without user and query. It is sent as it is; `repr` masks what looks like a key in its path."""
 
     __slots__ = ("secrets",)
 
     secrets: tuple[str, ...]
-    """The segments of its path that came from `env:NAME`, or look like keys."""
+    """Segments of the path that came from `env:NAME` or look like keys."""
 
     def __new__(cls, url: str, secrets: tuple[str, ...] = ()) -> PathURL:
-        """Keep `url`, and the segments that nobody may see."""
-        made = super().__new__(cls, url)
-        made.secrets = secrets
-        return made
+        """Create a URL whose path segments `secrets` are masked by `repr`."""
+        path_url = super().__new__(cls, url)
+        path_url.secrets = secrets
+        return path_url
 
     def __repr__(self) -> str:
-        """Show it masked."""
+        """Return the masked URL."""
         return repr(self.public(MASK))
 
     def public(self, mask: str | None = None) -> str:
-        """Return it with a mask, or with a digest that tells keys apart, in place of what nobody may see."""
+        """Return the URL with `mask` in place of secret segments; without a mask, with digests that tell keys apart."""
         parts = urlsplit(str(self))
         shown = [
-            (mask or hashlib.sha256(each.encode()).hexdigest()[:16]) if unquote(each) in self.secrets else each
-            for each in parts.path.split("/")
+            (mask or hashlib.sha256(segment.encode()).hexdigest()[:16]) if unquote(segment) in self.secrets else segment
+            for segment in parts.path.split("/")
         ]
         return urlunsplit((*parts[:2], "/".join(shown), *parts[3:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a backend sends its requests."""
+    """The address that a backend sends its requests to."""
 
     url: PathURL = field(default_factory=lambda: PathURL(""))
     """Scheme, host, port and path."""
@@ -95,7 +95,7 @@ class Address:
 
     @classmethod
     def of(cls, base_url: str) -> Address:
-        """Take a `base_url` apart; `env:NAME` as a password, a segment of the path or a value of the query is read.
+        """Parse a `base_url`, and replace `env:NAME` in the password, in path segments and in values of the query.
 
         Raises:
             ConfigError: It is not a URL, or a variable in it is not set.
@@ -103,33 +103,33 @@ class Address:
         parts = _split(check_address(base_url, "base_url"), "base_url")
         userinfo, _, host = parts.netloc.rpartition("@")
         user, _, password = userinfo.partition(":")
-        segments = [unquote(each) for each in parts.path.split("/")]
-        resolved = [Secret(each).resolved().reveal() if each.startswith("env:") else each for each in segments]
+        segments = [unquote(part) for part in parts.path.split("/")]
+        resolved = [Secret(part).resolved().reveal() if part.startswith("env:") else part for part in segments]
         path = "/".join(
-            each if new == old else quote(new, safe="")
-            for each, old, new in zip(parts.path.split("/"), segments, resolved, strict=True)
+            part if new == old else quote(new, safe="")
+            for part, old, new in zip(parts.path.split("/"), segments, resolved, strict=True)
         )
         secrets = {new for old, new in zip(segments, resolved, strict=True) if new != old or looks_secret(new)}
         return cls(
             PathURL(urlunsplit((parts.scheme, host, path, "", "")), tuple(sorted(secrets))),
-            Secret("&".join(_sent(each) for each in parts.query.split("&"))) if parts.query else None,
+            Secret("&".join(map(_resolved_pair, parts.query.split("&")))) if parts.query else None,
             Secret(f"{unquote(user)}:{Secret(unquote(password)).resolved().reveal()}") if userinfo else None,
         )
 
     def full(self, url: str) -> str:
-        """Return `url`, an address below this one, with the query at its end."""
+        """Return `url`, an address below this one, with the query of this address."""
         if self.query is None:
             return url
         return f"{url}{'&' if '?' in url else '?'}{self.query.reveal()}"
 
     def authorization(self) -> str | None:
-        """Return the header of basic authentication (RFC 7617) where the address names a user."""
+        """Return the header of basic authentication (RFC 7617). `None` if the address has no user."""
         if self.user is None:
             return None
         return f"Basic {base64.b64encode(self.user.reveal().encode()).decode()}"
 
     def credentials(self) -> tuple[str, ...]:
-        """Return every text in it that may be a credential."""
+        """Return all texts in the address that may be credentials."""
         credentials = [*self.url.secrets]
         if self.user is not None:
             credentials += [self.user.reveal(), self.user.reveal().partition(":")[2], (self.authorization() or "")[6:]]
@@ -140,7 +140,7 @@ class Address:
 
     @property
     def public(self) -> str:
-        """The URL and what is public of its query: what identifies the server."""
+        """The URL, masked, with the public part of its query. It identifies the server."""
         pairs = _pairs(self.query.reveal()) if self.query is not None else []
         public = [f"{name}={value}" for name, value in pairs if _is_public(name, value)]
         url = self.url.public()
@@ -148,13 +148,16 @@ class Address:
 
 
 def check_address(value: Any, name: str) -> str:
-    """Return `value`: an http or https URL with a host, or an empty string. No variable that it names is read.
+    """Return `value` if it is an http or https URL with a host, or an empty string. `env:NAME` in it is not replaced.
 
     Raises:
-        ConfigError: It is none, or what was stored of one. The message does not quote it: it may hold a password.
+        ConfigError: It is neither, or a stored URL with masked parts. The message does not quote it: it may hold a
+            password.
     """
     if not isinstance(value, str) or (value and not value.startswith(("http://", "https://"))):
         raise ConfigError(f"{name} must start with http:// or https://, and this address does not.")
+    if not value.isprintable() or " " in value:  # urlsplit drops tabs and line breaks, also in the middle
+        raise ConfigError(f"{name} has a space, a line break or a control character. Remove it, or write it as %20.")
     parts = _split(value, name)
     if value and not parts.hostname:
         raise ConfigError(f"{name} names no host: write it like http://127.0.0.1:8000.")
@@ -163,7 +166,7 @@ def check_address(value: Any, name: str) -> str:
 
 
 def proxy_credentials() -> Iterator[str]:
-    """Yield the passwords of the environment's proxies, and the headers made of them: a proxy may repeat them too."""
+    """Yield the passwords of proxies in environment variables, and their headers: a proxy may repeat them in errors."""
     for name, value in os.environ.items():
         if name.lower().endswith("_proxy") and "@" in value:
             userinfo = value.rpartition("://")[2].rpartition("@")[0]
@@ -172,13 +175,13 @@ def proxy_credentials() -> Iterator[str]:
 
 
 def proxy_variable(url: str, *, for_all: bool = True) -> str:
-    """Return the name of the environment variable whose proxy requests to `url` go through; "" where none does.
+    """Return the name of the environment variable that sets the proxy for requests to `url`; "" without a proxy.
 
     Args:
         url: The address of the request.
-        for_all: Whether the client reads ALL_PROXY: httpx does, aiohttp does not.
+        for_all: Whether the client reads ALL_PROXY. httpx does, aiohttp does not.
     """
-    import urllib.request  # loads http.client, for what fails only
+    import urllib.request  # imported here: it loads http.client, and only errors need it
 
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -192,23 +195,23 @@ def proxy_variable(url: str, *, for_all: bool = True) -> str:
 
 
 def storable_url(base_url: str) -> str:
-    """Return `base_url` as it may be stored: only `env:NAME` and the API's version are kept of its credentials and query.
+    """Return `base_url` without secrets, to store it. `env:NAME` and the version of the API stay.
 
-    What has the name of a credential is left out: it is found again in the environment, or missed by the server. A mask
-    stands for any other value, and for what looks like a key in the path, so that what reads it back says so, rather than
-    send less than before.
+    Parameters whose name is that of a credential are removed: the environment has them, or the server will miss them.
+    All other values, and what looks like a key in the path, are masked, so that loading the URL fails with a clear
+    error rather than send an incomplete request.
     """
     parts = _split(base_url, "base_url")
     userinfo, _, host = parts.netloc.rpartition("@")
     netloc = parts.netloc if unquote(userinfo.partition(":")[2]).startswith("env:") else host
     stored = []
-    for each in parts.query.split("&") if parts.query else ():
-        name, equals, value = each.partition("=")
+    for parameter in parts.query.split("&") if parts.query else ():
+        name, equals, value = parameter.partition("=")
         if _is_public(name, value) or unquote_plus(value).startswith("env:"):
-            stored.append(each)
+            stored.append(parameter)
         elif equals and not SECRET_NAME.search(name):
             stored.append(f"{name}={MASK}")
-    path = "/".join(MASK if looks_secret(unquote(each)) else each for each in parts.path.split("/"))
+    path = "/".join(MASK if looks_secret(unquote(segment)) else segment for segment in parts.path.split("/"))
     return urlunsplit((parts.scheme, netloc, path, "&".join(stored), ""))
 
 
@@ -218,21 +221,22 @@ def _split(base_url: str, name: str) -> SplitResult:
     except ValueError as error:
         raise ConfigError(f"{name} is not a URL ({clause(error)}): write it like http://127.0.0.1:8000.") from error
     try:
-        parts.port  # noqa: B018 (it is parsed when it is read)
-    except ValueError:  # whose text may quote a password, of a URL where the @ was forgotten
+        parts.port  # noqa: B018 (reading the attribute parses it)
+    except ValueError:  # not quoted: it may show a password, if the @ is missing in the URL
         raise ConfigError(f"{name} has a port that is not a number from 0 to 65535.") from None
     return parts
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, _, value in (each.partition("=") for each in query.split("&"))]
+    return [(name, value) for name, _, value in (pair.partition("=") for pair in query.split("&"))]
 
 
-def _sent(each: str) -> str:
-    name, _, value = each.partition("=")
+def _resolved_pair(pair: str) -> str:
+    """Return a `name=value` pair of a query with `env:NAME` replaced."""
+    name, _, value = pair.partition("=")
     value = unquote_plus(value or name)
     resolved = Secret(value).resolved().reveal()
-    return f"{name}={quote(resolved, safe='')}" if resolved != value else each
+    return f"{name}={quote(resolved, safe='')}" if resolved != value else pair
 
 
 def _is_public(name: str, value: str) -> bool:

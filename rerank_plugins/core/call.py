@@ -1,7 +1,7 @@
-"""What one call of a reranker carries beside its arguments: deadline, attempts, observer, and the last reply's metadata.
+"""The context of one call, besides its arguments: deadline, attempts, observer, and the metadata of the last reply.
 
-It stands in one context variable, so it reaches everything that the call awaits and the tasks that it starts. Parts of one
-call that run at the same time share the list of attempts and the deadline; each attempt has response metadata of its own.
+One context variable holds it, so it reaches everything that the call awaits and all tasks that it starts. Parts of a
+call that run at the same time share the deadline and the list of attempts. Each attempt has its own response metadata.
 """
 
 from __future__ import annotations
@@ -12,99 +12,107 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from .context import holding
+from ._runtime.context_vars import set_context
 from .scorer import Scorer
 from .types import Attempt
 
 __all__ = [
-    "CALL",
+    "CURRENT_CALL",
     "CallContext",
-    "Ended",
+    "EndAttempt",
     "Observer",
     "ResponseMetadata",
-    "bind_response_metadata",
     "record_attempt",
     "record_attempts",
     "record_event",
+    "record_refusal",
     "record_response",
     "response_metadata",
+    "response_metadata_scope",
 ]
 
-Ended = Callable[[Attempt], None]
-"""Takes an attempt that has ended."""
+EndAttempt = Callable[[Attempt], None]
+"""Called with an attempt when it ends."""
 
 
 class Observer(Protocol):
-    """Sees one call while it happens: the seam for telemetry, which the core knows nothing of."""
+    """Follows one call while it runs. Telemetry implements it; the core does not depend on telemetry."""
 
-    def attempt(self, scorer: Scorer, documents: int, *, remote: bool) -> AbstractContextManager[Ended]:
-        """Enclose an attempt over so many documents. Yields a callback, to be called once with the outcome."""
+    def attempt(self, scorer: Scorer, documents: int, *, remote: bool) -> AbstractContextManager[EndAttempt]:
+        """Follow one attempt to score that many documents. Yields a callback; it is called once with the outcome."""
 
     def event(self, scorer: Scorer, attempt: Attempt) -> None:
-        """Record an event that needed no request: cache hit, open breaker, skipped stage."""
+        """Follow an event that needed no request: cache hit, open breaker, skipped stage."""
 
 
 @dataclass(slots=True)
 class ResponseMetadata:
-    """The last reply of an attempt; no status where none came. An SDK does not give these itself."""
+    """Status and headers of the last reply of an attempt, which an SDK does not return, and a limit for its size."""
 
     status: int | None = None
+    """`None` until a reply comes."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
-    limit: int | None = None
-    """Bytes that the unpacked reply may have."""
+    max_bytes: int | None = None
+    """Largest size of the reply after decompression. Set before the request is sent."""
     body: bytes | None = None
-    """What came, where that is all that is left of a reply that an SDK could not read."""
+    """The body of a reply that the SDK could not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """The context of one call; a part of it that differs is a copy with that field replaced."""
+    """The context of one call. To change it for a part of the call, set a copy with the field replaced."""
 
     deadline: float | None = None
-    """When the nearest deadline ends, by the event loop's clock."""
+    """When the nearest deadline ends, in the event loop's time."""
     attempts: list[Attempt] | None = None
-    """What was tried, in the order in which it ended; `None` outside of a call."""
+    """The attempts, in the order in which they ended. `None` outside a call."""
     observer: Observer | None = None
-    last_reply: ResponseMetadata | None = None
+    """Follows the call. `None` without telemetry."""
+    response_metadata: ResponseMetadata | None = None
+    """Metadata of the last reply. `None` outside an attempt."""
 
 
-CALL: ContextVar[CallContext] = ContextVar("rerank_plugins_call", default=CallContext())  # noqa: B039 (it is frozen)
-"""The context of the call under way."""
+_NO_CALL = CallContext()
+CURRENT_CALL: ContextVar[CallContext] = ContextVar("rerank_plugins_call", default=_NO_CALL)
+"""The context of the current call."""
 
 
 @contextmanager
 def record_attempts(observer: Observer | None = None) -> Iterator[list[Attempt]]:
-    """Yield a list of the attempts made inside, by this task and the tasks it starts, and show them to `observer`."""
+    """Collect the attempts of one call in a list, and report them to `observer`.
+
+    It collects the attempts of this task and of all tasks that are started inside the block.
+    """
     attempts: list[Attempt] = []
-    with holding(CALL, replace(CALL.get(), attempts=attempts, observer=observer)):
+    with set_context(CURRENT_CALL, replace(CURRENT_CALL.get(), attempts=attempts, observer=observer)):
         yield attempts
 
 
 @contextmanager
-def record_attempt(scorer: Scorer, documents: int, *, remote: bool) -> Iterator[Ended]:
+def record_attempt(scorer: Scorer, documents: int, *, remote: bool) -> Iterator[EndAttempt]:
     """Record one attempt. Yields a callback; call it exactly once with the outcome.
 
-    Response metadata inside is of this attempt, unless it was bound outside.
+    The attempt gets response metadata of its own, unless a `response_metadata_scope` around it has some already.
     """
-    context = CALL.get()
+    context = CURRENT_CALL.get()
     attempts = [] if context.attempts is None else context.attempts
-    with holding(CALL, replace(context, last_reply=context.last_reply or ResponseMetadata())):
+    with set_context(CURRENT_CALL, replace(context, response_metadata=context.response_metadata or ResponseMetadata())):
         if context.observer is None:
             yield attempts.append
             return
-        with context.observer.attempt(scorer, documents, remote=remote) as observed:
+        with context.observer.attempt(scorer, documents, remote=remote) as notify_observer:
 
-            def ended(attempt: Attempt) -> None:
+            def end_attempt(attempt: Attempt) -> None:
                 attempts.append(attempt)
-                observed(attempt)
+                notify_observer(attempt)
 
-            yield ended
+            yield end_attempt
 
 
 def record_event(scorer: Scorer, outcome: str, detail: str) -> None:
     """Record an event that needed no request: cache hit, open breaker, skipped stage."""
-    context = CALL.get()
+    context = CURRENT_CALL.get()
     if context.attempts is None:
         return
     attempt = Attempt(scorer.label, outcome, 0.0, detail)
@@ -113,24 +121,33 @@ def record_event(scorer: Scorer, outcome: str, detail: str) -> None:
         context.observer.event(scorer, attempt)
 
 
+def record_refusal(label: str, milliseconds: float, detail: str, status: int | None) -> None:
+    """Record a request whose key was refused, inside an attempt that goes on with a newer key."""
+    if (attempts := CURRENT_CALL.get().attempts) is not None:
+        attempts.append(Attempt(label, "AuthenticationFailed", milliseconds, detail, remote=True, status=status))
+
+
 @contextmanager
-def bind_response_metadata() -> Iterator[None]:
-    """Bind response metadata to what runs inside; nested uses share it."""
-    context = CALL.get()
-    if context.last_reply is not None:
+def response_metadata_scope() -> Iterator[None]:
+    """Give the code inside the block one `ResponseMetadata`. A nested scope shares that of the outer one.
+
+    An SDK backend opens one, so that it also works without `record_attempt` around it.
+    """
+    context = CURRENT_CALL.get()
+    if context.response_metadata is not None:
         yield
         return
-    with holding(CALL, replace(context, last_reply=ResponseMetadata())):
+    with set_context(CURRENT_CALL, replace(context, response_metadata=ResponseMetadata())):
         yield
 
 
 def response_metadata() -> ResponseMetadata | None:
-    """Return the metadata of the last reply of this attempt, or `None` outside of one."""
-    return CALL.get().last_reply
+    """Return the metadata of the last reply of this attempt, or `None` outside an attempt."""
+    return CURRENT_CALL.get().response_metadata
 
 
 def record_response(status: int, headers: Iterable[tuple[Any, Any]]) -> None:
-    """Keep a reply's status and headers, if an attempt of ours is under way."""
-    if (reply := CALL.get().last_reply) is not None:
-        reply.status = status
-        reply.headers = {str(name).lower(): str(value) for name, value in headers}
+    """Store status and headers of a reply in the metadata of the current attempt, if there is one."""
+    if (metadata := CURRENT_CALL.get().response_metadata) is not None:
+        metadata.status = status
+        metadata.headers = {str(name).lower(): str(value) for name, value in headers}

@@ -1,4 +1,4 @@
-"""The device of a local model, as a spec writes it."""
+"""Check the option `device` of local models."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ _NUMBERED = re.compile(r"([a-z]+):(0|[1-9][0-9]*)")
 
 
 def devices(value: Any, name: str = "device") -> tuple[Any, ...]:
-    """Return the devices that a spec names: one, or several GPUs of one kind, each by its number.
+    """Return the devices that the option names: one, or several GPUs of one kind, each with its number.
 
-    Whether this machine has them shows when the model is loaded.
+    It does not check whether this machine has them; loading the model does.
 
     Raises:
-        ConfigError: None, one twice, or several that are not GPUs of one kind.
+        ConfigError: The list is empty, names a device twice, or names several that are not GPUs of one kind.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | list | tuple | None):
         raise ConfigError(f"{name} must be a name such as 'cuda:0', or a list of names, got {shown(value)}.")
     if not isinstance(value, list | tuple):
         return (value,)
     if not value:
-        raise ConfigError(f"{name} names nothing: name a device, as 'cuda:0', or leave it out.")
+        raise ConfigError(f"{name} must not be an empty list. Name a device, such as 'cuda:0', or leave it out.")
     if len(value) == 1:
         return devices(value[0], name)
     kinds = set[str]()
-    for each in value:
-        named = _NUMBERED.fullmatch(each) if isinstance(each, str) else None
+    for device in value:
+        named = _NUMBERED.fullmatch(device) if isinstance(device, str) else None
         if named is None or named[1] == "cpu":
             raise ConfigError(
-                f"{name} names {each!r} beside others: several devices are GPUs, each by its number, as "
+                f"{name} names {device!r} beside others: several devices are GPUs, each by its number, as "
                 "['cuda:0', 'cuda:1']."
             )
-        if value.count(each) > 1:
-            raise ConfigError(f"{name} names {each!r} twice: a GPU holds one copy of the model, so name it once.")
+        if value.count(device) > 1:
+            raise ConfigError(f"{name} names {device!r} twice: a GPU holds one copy of the model, so name it once.")
         kinds.add(named[1])
     if len(kinds) > 1:
         raise ConfigError(
-            f"{name} names {' and '.join(sorted(kinds))}: GPUs of two kinds may give two scores for one text, so name one kind."
+            f"{name} names {' and '.join(sorted(kinds))}: GPUs of two kinds may give two scores for one text. "
+            "Name one kind."
         )
     return tuple(value)

@@ -1,21 +1,34 @@
-"""Every error this package raises.
+"""All errors of this package. The class of an error decides what happens next.
 
 ```
 RerankError
-├── ConfigError (ValueError)          built wrong: unknown backend or option, missing key, missing file
-│   └── MissingExtra (ImportError)    … and the pip command that mends it
-├── InputError (ValueError)           called wrong: blank query, top_n < 1, an instruction nobody can follow
-├── BackendError                      asked properly, did not deliver
-│   ├── TransientError                may work when sent again: connection, timeout, 408, 409, 425, 5xx
-│   │   └── RateLimited               429, with `retry_after` in seconds where the vendor said
-│   ├── Rejected                      any other 4xx: sending the same again cannot help
+├── ConfigError (ValueError)          wrong spec: unknown backend or option, missing key, missing file
+│   └── MissingExtra (ImportError)    a package is not installed; the message is the pip command
+├── InputError (ValueError)           wrong call: blank query, top_n < 1, an instruction that the backend cannot follow
+├── BackendError                      correct spec and call, but no scores
+│   ├── TransientError                the same request may succeed later: connection, timeout, 408, 409, 425, 5xx
+│   │   └── RateLimited               429, with `retry_after` in seconds if the vendor sent it
+│   ├── Rejected                      any other 4xx: the same request will fail again
 │   │   └── AuthenticationFailed      401, 403, 498
-│   ├── BadResponse                   answered, but not one finite score for every document
+│   ├── BadResponse                   a reply without exactly one finite score for each document
 │   └── AllBackendsFailed             every entry of a fallback failed; see `.errors`
-└── DeadlineExceeded (TimeoutError)   the whole call took longer than the spec allows
+└── DeadlineExceeded (TimeoutError)   the whole call took longer than the deadline in the spec
 ```
 
-`TransientError` is what retries repeat; a fallback answers for `TransientError`, `BadResponse` and `DeadlineExceeded`.
+The policy `retry` repeats a call after a `TransientError`. A `fallback` answers after a `TransientError`, `BadResponse`
+or `DeadlineExceeded`. All other errors reach the caller.
+
+>>> from rerank_plugins import InputError, RerankError, load_reranker
+>>> try:
+...     load_reranker("lexical").rerank("  ", ["a document"])
+... except InputError as error:
+...     print(error)
+The query is blank: there is nothing to compare the documents with.
+>>> try:
+...     load_reranker("lexicl")
+... except RerankError as error:
+...     print(type(error).__name__)
+ConfigError
 """
 
 from __future__ import annotations
@@ -37,33 +50,39 @@ __all__ = [
 
 
 def clause(words: object) -> str:
-    """Return someone else's words without the punctuation at their end, so that a sentence of ours may go on behind them."""
+    """Return `words` without punctuation at the end, so that they can stand inside a sentence of an error message."""
     return str(words).rstrip(" .,:;!?…\n")
 
 
 class RerankError(Exception):
-    """Anything that went wrong in this package; each message ends with what to do next."""
+    """Base class of all errors that this package raises. Each message ends with what to do next."""
 
 
 class ConfigError(RerankError, ValueError):
-    """The spec, the configuration file or the environment is wrong; nothing was sent or loaded."""
+    """The spec, the configuration file or the environment is wrong. Nothing was sent or loaded."""
 
 
 class MissingExtra(ConfigError, ImportError):
-    """A backend needs a package that is not installed; the message is the pip command."""
+    """A backend needs a package that is not installed. The message holds the pip command."""
 
     def __init__(self, what: str, *, extra: str, package: str) -> None:
-        """Say that `what` needs `package`, which the extra `extra` installs."""
+        """Build the message.
+
+        Args:
+            what: The backend or feature that needs the package.
+            extra: The extra of `rerank-plugins` that installs the package.
+            package: The name of the package.
+        """
         super().__init__(
             f"{what} needs the package {package!r}, which is not installed. Run: pip install 'rerank-plugins[{extra}]'"
         )
         self.extra = extra
         self.package = package
-        self._made_of = (what, extra, package)
+        self._arguments = (what, extra, package)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as what it was made of: a worker's error reaches its caller whole."""
-        return _missing_extra, self._made_of
+        """Pickle the arguments, so that the error keeps its attributes on the way out of a worker process."""
+        return _missing_extra, self._arguments
 
 
 def _missing_extra(what: str, extra: str, package: str) -> MissingExtra:
@@ -71,11 +90,11 @@ def _missing_extra(what: str, extra: str, package: str) -> MissingExtra:
 
 
 class InputError(RerankError, ValueError):
-    """A call was wrong (query, documents, top_n, instruction); nothing was sent."""
+    """An argument of a call is wrong: query, documents, top_n or instruction. Nothing was sent."""
 
 
 class BackendError(RerankError):
-    """A backend was asked properly and did not deliver."""
+    """A backend returned no scores, although spec and call are correct."""
 
     def __init__(
         self,
@@ -86,14 +105,14 @@ class BackendError(RerankError):
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Keep what is known of the failure.
+        """Build an error of a backend.
 
         Args:
             message: What happened and what to do next.
-            backend: The spec of the backend that failed.
-            status: The HTTP status, where there was one.
-            retry_after: Seconds the vendor asked to wait, where it did.
-            request_id: The vendor's name for the request, for its support.
+            backend: Label of the backend that failed, such as `cohere:rerank-v4.0-fast`.
+            status: HTTP status of the reply. `None` if no reply came.
+            retry_after: Seconds that the vendor asked to wait. `None` if it did not ask.
+            request_id: The vendor's id of the request. Its support will ask for it.
         """
         super().__init__(message)
         self.backend = backend
@@ -103,30 +122,39 @@ class BackendError(RerankError):
 
 
 class TransientError(BackendError):
-    """A failure that may pass: no connection, a timeout, a server's own error."""
+    """A failure that may pass: no connection, a timeout, an error inside the server."""
 
 
 class RateLimited(TransientError):
-    """The vendor asked for fewer requests (429); `retry_after` says for how long, where it told."""
+    """The vendor asked for fewer requests (429). `retry_after` says how long to wait, if the vendor does."""
 
 
 class Rejected(BackendError):
-    """The vendor refused the request; the same request will be refused again."""
+    """The vendor refused the request, and would refuse the same request again."""
+
+    too_large: bool = False
+    """Whether the vendor says that the request has too many tokens. Then smaller parts are sent."""
+    explanation: str = ""
+    """The vendor's own message, without credentials; "" if it sent none."""
 
 
 class AuthenticationFailed(Rejected):
-    """The key is wrong, expired or not allowed to do this."""
+    """The key is wrong, has expired, or lacks the permission."""
 
 
 class BadResponse(BackendError):
-    """An answer came, but it does not hold exactly one finite score for every document."""
+    """A reply came, but it does not hold exactly one finite score for each document."""
 
 
 class AllBackendsFailed(BackendError):
     """Every entry of a fallback failed."""
 
     def __init__(self, errors: tuple[RerankError, ...]) -> None:
-        """Hold what each entry raised, in the order tried."""
+        """Build the message from the errors of all entries.
+
+        Args:
+            errors: The error of each entry, in the order in which they were tried. They stay available as `.errors`.
+        """
         listed = "; ".join(f"({position}) {clause(error)}" for position, error in enumerate(errors, start=1))
         super().__init__(
             f"Every reranker of the fallback failed: {listed}. End the fallback with 'passthrough' "
@@ -135,9 +163,9 @@ class AllBackendsFailed(BackendError):
         self.errors = errors
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as the errors it holds."""
+        """Pickle the errors of the entries; the message follows from them."""
         return AllBackendsFailed, (self.errors,)
 
 
 class DeadlineExceeded(RerankError, TimeoutError):
-    """The call was not answered within the spec's `deadline`."""
+    """The call took longer than the `deadline` in the spec."""

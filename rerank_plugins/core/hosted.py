@@ -1,284 +1,147 @@
-"""Backends that leave the process: what they share, and a vendor over HTTP."""
+"""`HostedBackend`: a vendor over HTTP. `HTTPBackend`: the same for a reply that is read with the request at hand."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import os
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from .address import Address, proxy_credentials
+from ._runtime.text_work import run_text_work
+from .answer_metadata import NO_METADATA, read_metadata
 from .call import record_response
-from .errors import BackendError, BadResponse, ConfigError, RerankError, TransientError, clause
-from .numeric import integer, seconds
-from .price import Price
-from .redaction import holds, holds_key_like, one_line, redact, redact_key_like, redacting_logs
-from .reply import explanation, read, reply_limit, reported_error
-from .scorer import MAX_IN_FLIGHT, Backend
-from .secret import Secret
-from .text_work import run_text_work
-from .types import RerankRequest, Scores, Span, Usage, aligned
-from .wire import HTTPResponse, Transport, error_for, error_for_status, join_url, parse_json, whole_number
+from .errors import BackendError, BadResponse, ConfigError, Rejected
+from .remote import Decode, Remote
+from .reply import explanation, reply_limit, reported_usage
+from .types import RerankRequest, Scores, Span, Unscored, Usage
+from .wire import HTTPResponse, Transport, error_for, join_url, parse_json
 
-__all__ = ["TIMEOUT", "HostedBackend", "Remote"]
-
-T = TypeVar("T")
-
-TIMEOUT = 30.0
+__all__ = ["HTTPBackend", "HostedBackend"]
 
 
-class Remote(Backend):
-    """What every hosted backend shares: key, address, timeout of one attempt, requests in flight, price."""
+class HTTPBackend(Remote):
+    """What all backends over HTTP share: the transport, headers, errors, usage, and the reading of replies.
 
-    remote = True
-    base_url: str = ""
-    """The vendor's address; a `base_url` in the spec replaces scheme and host."""
-    base_url_variables: ClassVar[tuple[str, ...]] = ()
-    """Environment variables that may hold another address, in order: those that the vendor's own SDK reads."""
-    key_variables: ClassVar[tuple[str, ...]] = ()
-    """Environment variables that may hold the key, in order."""
-    key_required: ClassVar[bool] = True
-    """Whether calls without a key are refused (self-hosted servers mostly need none)."""
-    timeout: float = TIMEOUT
-    _key_is_hidden = False
-    """Whether credentials are sent that cannot be read here: what looks like one is masked then."""
-
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        timeout: float = TIMEOUT,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        price: Mapping[str, float] | None = None,
-    ) -> None:
-        """Prepare a client for a vendor.
-
-        Args:
-            model: The model's name at the vendor, or the default one.
-            api_key: The key, or `"env:NAME"`; without it the variables in `key_variables` are read, in order.
-            base_url: Replaces the vendor's scheme and host; the vendor's own path stays.
-            timeout: Seconds for one attempt, from sending to the last byte.
-            max_in_flight: Parts of one call that are sent at once, where a call is too large for one request.
-            price: What you pay, for `usage.cost_usd`: `{"per_million_tokens": 0.05}` or `{"per_search_unit": 0.002}`.
-
-        Raises:
-            ConfigError: There is no key and the vendor wants one, or a number is out of range.
-        """
-        super().__init__(model)
-        known = self._known_address(base_url)
-        self._base = Address.of(known)
-        self._key = self._find_key(Secret.of(api_key))
-        if (address := self._find_address(base_url)) != known:
-            self._base = Address.of(address)
-        self._address = self._base.url
-        """Where requests go, without credentials and query."""
-        self.timeout = seconds(timeout, "timeout")
-        self.max_in_flight = integer(max_in_flight, "max_in_flight")
-        self._price = Price.of(price)
-
-    def priced(self, usage: Usage) -> Usage:
-        """Return `usage` with what it costs at this spec's price; `None` where there is none, or the vendor did not say."""
-        return self._price.of_usage(usage)
-
-    @cached_property
-    def label(self) -> str:
-        """`name:model`; neither changes once the backend is made, so it is written once."""
-        return str(self.model_id)
-
-    @property
-    def account(self) -> Hashable:
-        """The vendor, its address and the key: what a vendor counts requests by, whatever the model."""
-        return self.name, self._address, self._key, self._base.user, self._base.query
-
-    @property
-    def fingerprint(self) -> str:
-        """The label, and the address: an environment variable may hold another one."""
-        return f"{self.label} {self._base.public}"
-
-    def _known_address(self, given: str | None) -> str:
-        variables = (value for name in self.base_url_variables if (value := os.environ.get(name)))
-        return given or next(variables, "") or self.base_url
-
-    def _find_address(self, given: str | None) -> str:
-        return self._known_address(given)
-
-    def _find_key(self, given: Secret | None) -> Secret | None:
-        if given is not None:
-            return given.resolved(files=True)
-        if self._base.user is not None:  # named in the spec, where a key of the environment is not
-            return None
-        for variable in self.key_variables:
-            if value := os.environ.get(variable, "").strip():
-                return Secret(value)
-        if self.key_required:
-            names = " or ".join(self.key_variables) or "api_key"
-            raise ConfigError(
-                f"{self.name or type(self).__name__} needs a key: set the environment variable {names}, "
-                'or give `api_key` (a value, or "env:NAME") in the spec.'
-            )
-        return None
-
-    def credentials(self) -> tuple[str, ...]:
-        """Return every text that no log and no message may show: the key, and what is secret in the address."""
-        key = () if self._key is None else (self._key.reveal(),)
-        return (*key, *self._base.credentials(), *proxy_credentials())
-
-    def _redacted(self, text: str) -> str:
-        """Return a text that came from outside on one line, with the credentials masked."""
-        text = redact(one_line(text), self.credentials())
-        return redact_key_like(text, self.model) if self._key_is_hidden else text
-
-    async def ascore(self, request: RerankRequest) -> Scores:
-        """Send one request and read its reply.
-
-        The credentials are masked in what libraries log meanwhile, and in the error that comes out.
-        """
-        credentials = self.credentials()
-        try:
-            with redacting_logs(credentials):
-                return await self._ask(request)
-        except RerankError as error:
-            if not (holds(error, credentials) or (self._key_is_hidden and holds_key_like(error, self.model))):
-                raise
-            clean = copy.copy(error)  # without its cause and context
-            clean.args = tuple(redact(each, credentials) if isinstance(each, str) else each for each in error.args)
-        raise clean  # outside of the `except`, which would make the first error its context
-
-    @abstractmethod
-    async def _ask(self, request: RerankRequest) -> Scores:
-        """Send one request and read its reply."""
-
-    def _named(self, error: BackendError) -> BackendError:
-        """Return an error of the transport, which does not know for whom it sends, with the backend in its message."""
-        if error.backend is not None:
-            return error
-        return type(error)(f"{self.label}: {error}", backend=self.label)
-
-    def _scores_of(
-        self, decode: Callable[[Any], Iterable[tuple[int, float]]], body: Any, request: RerankRequest
-    ) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """Return one score for each document of the JSON of a good reply, and the order of the reply.
-
-        Raises:
-            BackendError: The JSON is an error after all (some gateways send one with status 200), or of another shape.
-        """
-        try:
-            pairs = read(decode, body, self.label)
-        except BadResponse as error:
-            if (ours := self._error_in(body)) is not None:
-                raise ours from error
-            raise
-        return aligned(pairs, request, self.label)
-
-    def _error_in(self, body: Any) -> BackendError | None:
-        """Return the error that the JSON of a reply with status 200 holds in place of scores; `None` if it holds none."""
-        said = self._words(body)
-        if (reported := reported_error(body)) is not None:
-            status, name = reported
-            return error_for_status(status, {}, backend=self.label, explanation=said or self._redacted(name))
-        if not said:
-            return None
-        return BadResponse(
-            f"{self.label} answered 200 with an error in place of scores: {clause(said)}. Do what it asks for, or check "
-            "`base_url`.",
-            backend=self.label,
-            status=200,
-        )
-
-    def _words(self, body: Any) -> str:
-        """Return what the vendor says went wrong, redacted; nothing where that is not to be found."""
-        return self._redacted(explanation(body))[:300]
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        """Give one attempt its time."""
-        try:
-            async with asyncio.timeout(self.timeout):
-                return await work
-        except TimeoutError as error:
-            raise TransientError(
-                f"{self.label} did not answer within {self.timeout:g} s. It may pass: raise `timeout` or `retry`, "
-                "or name a `fallback` in the spec.",
-                backend=self.label,
-            ) from error
-
-
-class HostedBackend(Remote):
-    """A vendor over HTTP. An author writes `encode` and `decode`; everything else has a sane default."""
+    Subclass `HostedBackend`, where one request has one body and one reply. A subclass of this class implements `_ask`
+    with `_exchange`, for a reply that can only be read with what the request said, such as ids.
+    """
 
     transport: Transport | None = None
-    """Sends the requests; set by the configuration."""
+    """Sends the requests. `load_reranker` sets it."""
     transient_statuses: ClassVar[frozenset[int]] = frozenset()
-    """Statuses below 500 that mean at this vendor: it may pass."""
+    """More statuses below 500 that this vendor sends for failures that may pass."""
 
-    def _find_address(self, given: str | None) -> str:
-        if address := super()._find_address(given):
+    def _find_address(self, base_url: str | None) -> str:
+        if address := super()._find_address(base_url):
             return address
         raise ConfigError(
             f"{self.name or type(self).__name__} needs a base_url: the address of the server, such as "
             "http://127.0.0.1:8080."
         )
 
-    @abstractmethod
-    def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
-        """Return the path and the JSON body of a request."""
-
-    @abstractmethod
-    def decode(self, body: Any) -> Iterable[tuple[int, float]]:
-        """Return (index, score) of every document, in any order, from the JSON of a reply."""
-
     def headers(self) -> Mapping[str, str]:
-        """Return the headers of a request; by default the key as a bearer token."""
-        return {"authorization": f"Bearer {self._key.reveal()}"} if self._key is not None else {}
+        """Return the headers of a request. By default the key is sent as a bearer token."""
+        key = self._fixed_key if self._key_source is None else self._key
+        return {} if key is None else {"authorization": f"Bearer {key.reveal()}"}
 
     def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
-        """Return what the vendor says it charged; by default `usage.total_tokens`, which most of them tell."""
-        told = body.get("usage") if isinstance(body, dict) else None
-        return Usage(input_tokens=whole_number(told.get("total_tokens")) if isinstance(told, dict) else None)
+        """Return what the vendor reports to have consumed.
+
+        By default it reads `usage` (OpenAI's format), else `meta.billed_units` and `meta.tokens` (Cohere's format).
+
+        Args:
+            body: The parsed JSON of the reply.
+            headers: The headers of the reply; names in lower case.
+        """
+        return reported_usage(body)
 
     def spans(self, body: Any, count: int) -> tuple[tuple[Span, ...], ...] | None:
-        """Return the best passages of each document, where the vendor tells."""
+        """Return the best passages of each document; `None` if the vendor does not report any.
+
+        Args:
+            body: The parsed JSON of the reply.
+            count: The number of documents.
+        """
         return None
 
     def explain(self, body: Any) -> str:
-        """Return what the vendor says went wrong, from the JSON of an error reply."""
+        """Return the vendor's error message. By default it is searched for under the usual names.
+
+        Args:
+            body: The parsed JSON of an error reply.
+        """
         return explanation(body)
 
-    async def _ask(self, request: RerankRequest) -> Scores:
-        path, payload = self.encode(request)
+    def too_large(self, status: int, body: Any) -> bool:
+        """Return whether an error says that the request has too many tokens, so that fewer documents may pass.
+
+        By default `False`. Where it is `True`, the core sends the documents again in smaller parts.
+
+        Args:
+            status: The status of the reply, 400 or above.
+            body: Its parsed JSON; `None` if it is not JSON.
+        """
+        return False
+
+    async def _exchange(self, path: str, payload: Mapping[str, Any], request: RerankRequest, decode: Decode) -> Scores:
+        """Send `payload` to the path below `base_url`, and read the reply with `decode`.
+
+        Args:
+            path: May have a query.
+            payload: The body, which is sent as JSON.
+            request: The documents that the reply must score.
+            decode: Reads the parsed JSON of the reply. It may raise a `KeyError` or the like for another shape.
+        """
         own_path = self.base_url.partition("://")[2].partition("/")[2]
         path, _, query = path.partition("?")
         url = join_url(self._address, f"{own_path}/{path}")
         sent_to = f"{url}?{query}" if query else url
         reply = await self._in_time(self._post(sent_to, payload, reply_limit(request)))
         if not 200 <= reply.status < 300:
-            told = self._explanation(reply)
-            raise error_for(reply, backend=self.label, explanation=told, transient=self.transient_statuses, url=url)
-        return await run_text_work(len(reply.body), self._read_scores, reply, request, url)
+            raise self._error_for(reply, url)
+        return await run_text_work(len(reply.body), self._read_scores, reply, request, url, decode)
 
-    def _read_scores(self, reply: HTTPResponse, request: RerankRequest, url: str) -> Scores:
+    def _error_for(self, reply: HTTPResponse, url: str) -> BackendError:
+        """Return the typed error for a reply with another status than 2xx."""
+        try:
+            body = parse_json(reply, backend=self.label)
+        except BadResponse:
+            body = None
+        message = self._message_of(body)
+        error = error_for(
+            reply,
+            backend=self.label,
+            explanation=message,
+            transient=self.transient_statuses,
+            url=url,
+            key_advice=self.key_advice(),
+            settings=self.settings_advice(),
+        )
+        if isinstance(error, Rejected):
+            error.too_large = self.too_large(reply.status, body)
+            error.explanation = message
+        return error
+
+    def _read_scores(self, reply: HTTPResponse, request: RerankRequest, url: str, decode: Decode) -> Scores:
         body = parse_json(reply, backend=self.label, url=url)
-        values, reply_order = self._scores_of(self.decode, body, request)
-        return Scores(
+        values, reply_order, reasons = self._scores_of(decode, body, request)
+        scores = Scores(
             values=values,
             reply_order=reply_order,
+            reasons=reasons,
             model=self.label,
             capabilities=self.capabilities,
             usage=self._price.of_usage(self.usage(body, reply.headers)),
             spans=self.spans(body, len(values)),
         )
+        metadata = read_metadata(body, reply.headers)
+        return scores if metadata is NO_METADATA else self._with_metadata(scores, metadata)
 
     async def _post(self, url: str, payload: Mapping[str, Any], limit: int) -> HTTPResponse:
         if self.transport is None:
-            raise ConfigError(f"{type(self).__name__} has no transport: build it with load_reranker().")
+            raise ConfigError(f"{type(self).__name__} has no transport. Build it with load_reranker().")
         headers = dict(self.headers())
-        if self._base.user is not None and (basic := self._base.authorization()):
-            if not any(name.lower() == "authorization" for name in headers):
-                headers["authorization"] = basic
+        if self._base.user is not None:
+            headers = self._with_user(headers)
         try:
             reply = await self.transport.post(self._base.full(url), payload, headers, limit=limit)
         except BackendError as error:
@@ -286,19 +149,74 @@ class HostedBackend(Remote):
         record_response(reply.status, ())
         return reply
 
-    def _words(self, body: Any) -> str:
+    def _with_user(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return `headers` with the user of the address, if they have no other authentication."""
+        basic = self._base.authorization()
+        if basic is None or any(name.lower() == "authorization" for name in headers):
+            return dict(headers)
+        return {**headers, "authorization": basic}
+
+    def _message_of(self, body: Any) -> str:
         try:
             return self._redacted(self.explain(body))[:300]
-        except Exception:  # an error of any form must not hide the status
-            return ""
-
-    def _explanation(self, reply: HTTPResponse) -> str:
-        try:
-            return self._words(parse_json(reply, backend=self.label))
-        except BadResponse:
+        except Exception:  # `explain` may fail on an error of another shape; that must not hide the HTTP status
             return ""
 
     async def aclose(self) -> None:
         """Close the connections."""
         if self.transport is not None:
             await self.transport.aclose()
+
+
+class HostedBackend(HTTPBackend):
+    """A vendor over HTTP. Implement `encode` and `decode`; everything else has a default.
+
+    The core sends the request, applies the timeout, turns HTTP statuses into errors, and checks that the reply has one
+    finite score for each document. An instance sends nothing without a `transport`, which `load_reranker` sets.
+
+    >>> class Acme(HostedBackend):
+    ...     name = "acme"
+    ...     model = "acme-rerank-1"
+    ...     base_url = "https://api.acme.example/v1"
+    ...     key_variables = ("ACME_API_KEY",)
+    ...
+    ...     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
+    ...         return "rerank", {"query": request.query, "documents": list(request.documents)}
+    ...
+    ...     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
+    ...         return ((result["index"], result["score"]) for result in body["results"])
+    >>> acme = Acme(api_key="a key")
+    >>> acme.label
+    'acme:acme-rerank-1'
+    >>> acme.encode(RerankRequest(query="capital", documents=("Berlin",)))
+    ('rerank', {'query': 'capital', 'documents': ['Berlin']})
+    >>> list(acme.decode({"results": [{"index": 0, "score": 0.5}]}))
+    [(0, 0.5)]
+    """
+
+    @abstractmethod
+    def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
+        """Build the request to the vendor.
+
+        Args:
+            request: The query and the documents. `request.fields` holds mappings, if `capabilities.fields` is set.
+
+        Returns:
+            The path below `base_url`, and the body, which is sent as JSON.
+        """
+
+    @abstractmethod
+    def decode(self, body: Any) -> Iterable[tuple[int, float | Unscored]]:
+        """Read the scores from a reply. A `KeyError` or `TypeError` here becomes a `BadResponse`.
+
+        Args:
+            body: The parsed JSON of a reply with a 2xx status.
+
+        Returns:
+            (index, raw score) of each document, in any order; the index counts from 0 in the request. `Unscored`
+            stands for the score of a document that the model declined to score.
+        """
+
+    async def _ask(self, request: RerankRequest) -> Scores:
+        path, payload = self.encode(request)
+        return await self._exchange(path, payload, request, self.decode)

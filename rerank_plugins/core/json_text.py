@@ -1,4 +1,4 @@
-"""JSON of request bodies, encoded in slices: one call of the C encoder keeps the interpreter lock until it ends."""
+"""Encode request bodies as JSON in slices, since one call of the C encoder holds the interpreter lock until it ends."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ._runtime.text_work import MAX_INLINE_SIZE, SLICE_CHARACTERS, check_cancelled
 from .errors import ConfigError
-from .text_work import INLINE, SLICE, check_cancelled
 
-__all__ = ["encoded"]
+__all__ = ["encode_json"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-def encoded(payload: Mapping[str, Any], size: int | None = None) -> bytes:
+def encode_json(payload: Mapping[str, Any], size: int | None = None) -> bytes:
     """Return `payload` as JSON in UTF-8.
 
     Args:
         payload: The body of a request.
-        size: Its characters and items, as `size_of` counts them, where known: little is encoded at once.
+        size: Number of its characters and items, by `approximate_size`. A small body is encoded in one call.
 
     Raises:
-        ConfigError: A string holds a lone surrogate. Query and documents never do, so it comes from the spec.
+        ConfigError: A string has a lone surrogate. Query and documents have none, so it comes from the spec.
     """
     try:
-        if size is not None and size <= INLINE:
+        if size is not None and size <= MAX_INLINE_SIZE:
             return _encode(payload).encode()
         return b"".join(part.encode() for part in _parts(payload))
     except UnicodeEncodeError as error:
         raise ConfigError(
-            "A value of the request body holds a lone surrogate, which UTF-8 cannot encode: check `model` and `body` in the "
-            "spec."
+            "A value of the request body has a lone surrogate, which UTF-8 cannot encode. Check `model` and `body` in "
+            "the spec."
         ) from error
 
 
 def _parts(value: Any) -> Iterator[str]:
     check_cancelled()
-    if isinstance(value, str) and len(value) > SLICE:
+    if isinstance(value, str) and len(value) > SLICE_CHARACTERS:
         yield '"'
-        for start in range(0, len(value), SLICE):
+        for start in range(0, len(value), SLICE_CHARACTERS):
             check_cancelled()
-            yield _encode(value[start : start + SLICE])[1:-1]
+            yield _encode(value[start : start + SLICE_CHARACTERS])[1:-1]
         yield '"'
     elif isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
         for number, (key, item) in enumerate(value.items()):

@@ -1,4 +1,4 @@
-"""Which model answers, as a value; its text is the label that people read."""
+"""`ModelId`: a model and how it is run. Its text is the label that people read."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ __all__ = ["ModelId"]
 
 @dataclass(frozen=True, slots=True)
 class ModelId:
-    """A model behind a backend, and how it is run: `str()` gives `embedded [onnxruntime float32]`, say."""
+    """A model of a backend, and how it is run.
+
+    >>> str(ModelId("bge", "bge-reranker-base", runtime="onnxruntime", dtype="float32"))
+    'bge:bge-reranker-base [onnxruntime float32]'
+    """
 
     backend: str
     """The backend's name in specs."""
     model: str = ""
-    """The model's name, or its folder; empty where the backend has none."""
+    """Name or folder of the model. Empty if the backend has no models."""
     revision: str | None = None
-    """What tells its weights from others of its name; `None` where that is not known, or not read yet."""
+    """Identifies the weights. `None` if it is unknown, or not read yet."""
     runtime: str | None = None
-    """What runs a local model; `None` where it is not known, and for a vendor's."""
+    """Library that runs a local model. `None` if unknown, and for a vendor's model."""
     dtype: str | None = None
-    """What a local model computes in; `None` where it is not known, and for a vendor's."""
+    """Number format of a local model. `None` if unknown, and for a vendor's model."""
 
     @property
     def spec(self) -> str:
-        """`backend:model`, as a spec says it."""
+        """`backend:model`, the form that a spec uses."""
         return f"{self.backend}:{self.model}" if self.model and self.model != self.backend else self.backend
 
     def __str__(self) -> str:
-        """Return the spec, and how the model is run; without the revision, which is long."""
+        """Return the spec, with runtime and dtype, and without the revision, which is long."""
         run_by = " ".join(part for part in (self.runtime, self.dtype) if part)
         return f"{self.spec} [{run_by}]" if run_by else self.spec

@@ -1,4 +1,4 @@
-"""Numbers of options: one check for all of them, so that NaN, infinity and absurd sizes are refused everywhere."""
+"""Checks for numbers in options. All options use them, so NaN, infinity and absurd sizes are refused everywhere."""
 
 from __future__ import annotations
 
@@ -9,65 +9,67 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["LONGEST_S", "MOST", "finite", "integer", "plain_number", "seconds", "shown"]
+__all__ = ["MAX_INTEGER", "MAX_SECONDS", "MIN_TOKENS", "finite", "integer", "plain_number", "seconds", "shown"]
 
-MOST = 2**31 - 1
-"""The largest count or size of an option."""
-LONGEST_S = 10 * 365 * 86_400.0
-"""The longest duration of an option, ten years: timers and SQLite overflow far above it, not below."""
+MIN_TOKENS = 16
+"""The smallest window of a local model: fewer tokens hold no query and document."""
+MAX_INTEGER = 2**31 - 1
+"""Largest count or size of an option."""
+MAX_SECONDS = 10 * 365 * 86_400.0
+"""Longest duration of an option: ten years. Timers and SQLite overflow only far above it."""
 
 
 def finite(value: Any, name: str, low: float | None = None, high: float | None = None) -> float:
-    """Return `value` as a float: a finite number from `low` to `high`.
+    """Return `value` as a float.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is not a finite number from `low` to `high`.
     """
     shown_value, value = value, plain_number(value)
-    # The comparisons come first: an integer of 400 digits compares, and only then overflows in float().
+    # The comparisons come first: an integer of 400 digits can be compared, but overflows in float().
     if (
         not _is_number(value)
         or (low is not None and not value >= low)
         or (high is not None and not value <= high)
         or not _is_finite(value)
     ):
-        raise _wrong(shown_value, name, "finite number", low, high)
+        raise _range_error(shown_value, name, "finite number", low, high)
     return float(value)
 
 
 def seconds(value: Any, name: str, *, zero: bool = False) -> float:
-    """Return a number of seconds above 0 (with `zero`: 0 too), at most ten years.
+    """Return a number of seconds as a float.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is not a number above 0 (with `zero`: 0 or more), or it is more than ten years.
     """
     shown_value, value = value, plain_number(value)
     if zero and _is_number(value) and value == 0:
         return 0.0
-    if not _is_number(value) or not 0 < value <= LONGEST_S:
+    if not _is_number(value) or not 0 < value <= MAX_SECONDS:
         least = "of at least 0" if zero else "above 0"
         raise ConfigError(
-            f"{name} must be a number of seconds {least} and at most {LONGEST_S:,.0f}, got {shown(shown_value)}."
+            f"{name} must be a number of seconds {least} and at most {MAX_SECONDS:,.0f}, got {shown(shown_value)}."
         )
     return float(value)
 
 
-def integer(value: Any, name: str, low: int | None = 1, high: int | None = MOST) -> int:
-    """Return `value` as an `int` from `low` to `high`; NumPy's integers are some. A bool is none, and neither is 3.0.
+def integer(value: Any, name: str, low: int | None = 1, high: int | None = MAX_INTEGER) -> int:
+    """Return `value` as an `int`. Integers of NumPy are accepted; bools and floats such as 3.0 are not.
 
     Raises:
-        ConfigError: It is no such integer.
+        ConfigError: It is not an integer from `low` to `high`.
     """
     number = _index(value)
     if number is None or (low is not None and number < low) or (high is not None and number > high):
-        # The upper bound is only worth mentioning to someone who is above it.
+        # The default upper bound is only mentioned if the value exceeds it.
         above = number is not None and high is not None and number > high
-        raise _wrong(value, name, "integer", low, high if above or high != MOST else None)
+        raise _range_error(value, name, "integer", low, high if above or high != MAX_INTEGER else None)
     return number
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number of another library as Python's own, so that it can be stored; anything else as it is."""
+    """Return a number of another library as an `int` or `float`, so that it can be stored; other values as they are."""
     if type(value) in (int, float) or not _is_number(value):
         return value
     try:
@@ -77,16 +79,16 @@ def plain_number(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return what an error message quotes of a value: at most 60 characters."""
+    """Return `repr(value)` for an error message, shortened to 60 characters."""
     try:
         text = repr(value)
-    except Exception:  # an integer of more than 4,300 digits has no repr, and a caller's object may raise anything
+    except Exception:  # integers of more than 4,300 digits have no repr, and other objects may raise anything
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _index(value: Any) -> int | None:
-    """Return an integer of any library as an `int`; `None` where `value` is none."""
+    """Return an integer of any library as an `int`, and `None` for any other value."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError):
@@ -94,8 +96,8 @@ def _index(value: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether `value` is a number. The abstract classes know NumPy's, which is not imported for that."""
-    # To Python a duration of NumPy's is an integer too, although its unit may be any.
+    """Return whether `value` is a number. NumPy registers its numbers as `Real`, so it need not be imported."""
+    # NumPy registers its durations as integers too, whatever their unit is.
     return isinstance(value, Real) and not isinstance(value, bool) and type(value).__name__ != "timedelta64"
 
 
@@ -106,7 +108,7 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _wrong(value: Any, name: str, what: str, low: float | None, high: float | None) -> ConfigError:
+def _range_error(value: Any, name: str, what: str, low: float | None, high: float | None) -> ConfigError:
     if low is not None and high is not None:
         bounds = f" from {low:,.10g} to {high:,.10g}"
     elif low is not None:

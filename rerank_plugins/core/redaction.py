@@ -1,4 +1,4 @@
-"""Keep credentials, and what steers a log or a terminal, out of texts that came from outside."""
+"""Remove credentials and control characters from texts that came from outside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from urllib.parse import quote, quote_plus
 
-from .context import holding
+from ._runtime.context_vars import set_context
 from .errors import BackendError
 
 __all__ = [
@@ -29,17 +29,17 @@ __all__ = [
 MASK = "**********"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 SHORTEST = 6
-"""Characters: a shorter credential is not masked, since it would be found inside of ordinary words."""
+"""Characters of the shortest credential that is masked: a shorter one could occur inside ordinary words."""
 
 
 def one_line(text: str) -> str:
-    """Return `text` on one line and without control characters, so that nobody forges a line of a log."""
-    return "".join(each if each.isprintable() else " " for each in " ".join(text.split())).rstrip()
+    """Return `text` on one line and without control characters, so that it cannot forge a line of a log."""
+    return "".join(character if character.isprintable() else " " for character in " ".join(text.split())).rstrip()
 
 
 def redact(text: str, credentials: Iterable[str]) -> str:
-    """Return `text` with each of `credentials` masked: as it is, as a URL has it, and as JSON has it."""
-    for credential in sorted(credentials, key=len, reverse=True):  # one may be a part of another
+    """Return `text` with all `credentials` masked: as they are, and as they are escaped in URLs and JSON."""
+    for credential in sorted(credentials, key=len, reverse=True):  # one may contain another
         if len(credential) < SHORTEST:
             continue
         for written in {credential, quote(credential), quote(credential, safe=""), quote_plus(credential)}:
@@ -53,11 +53,11 @@ _KEY_LIKE = re.compile(r"[A-Za-z0-9_+/=.~-]{12,}")
 
 
 def redact_key_like(text: str, public: str) -> str:
-    """Return `text` with every word masked that could be a credential: 12 characters or more, a digit among them.
+    """Return `text` with every word masked that could be a credential: 12 or more characters with a digit.
 
-    For what came in reply to a client whose credentials nobody can read. It masks too much rather than too little; what
-    stands in `public` (the model's name) stays, and so does a UUID, which names a request (RFC 9562, section 8: no
-    credential).
+    It is for replies to a client of the user whose credentials cannot be read. It rather masks too much. Words in
+    `public` (the model's name) stay, and so do UUIDs, which name requests: RFC 9562, section 8, says not to use them as
+    credentials.
     """
 
     def masked(match: re.Match[str]) -> str:
@@ -69,44 +69,46 @@ def redact_key_like(text: str, public: str) -> str:
 
 
 def holds(error: BaseException, credentials: Iterable[str]) -> bool:
-    """Tell whether a traceback of `error`, its causes included, would show one of `credentials`."""
+    """Return whether a traceback of `error`, with its causes, would show one of `credentials`."""
     seen: set[int] = set()
     texts = ["".join(traceback.format_exception(error))]
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        texts.append(f"{cause!r} {cause.args!r} {getattr(cause, 'doc', '')}")  # a JSONDecodeError has the whole text
+        texts.append(
+            f"{cause!r} {cause.args!r} {getattr(cause, 'doc', '')}"
+        )  # a JSONDecodeError holds the whole text in `doc`
         cause = cause.__cause__ or cause.__context__
     text = " ".join(texts)
     return redact(text, credentials) != text
 
 
 def holds_key_like(error: BaseException, public: str) -> bool:
-    """Tell whether the cause of `error` would show a word of which `redact_key_like` is not sure."""
+    """Return whether the cause of `error` would show a word that `redact_key_like` masks."""
     text = f"{error.__cause__!r} {error.__cause__}"
     return redact_key_like(text, public) != text
 
 
 def summary(error: BaseException) -> str:
-    """Return class and HTTP status of an error: what a log or a counter may hold.
+    """Return class and HTTP status of an error, for logs and counters.
 
-    Its message may not be there: it quotes the vendor, who may quote the text that was sent.
+    The message is left out: it quotes the vendor, who may quote a document.
     """
     status = error.status if isinstance(error, BackendError) else None
     return type(error).__name__ if status is None else f"{type(error).__name__} (HTTP {status})"
 
 
 _credentials: ContextVar[tuple[str, ...]] = ContextVar("rerank_plugins_credentials", default=())
-"""The credentials of the call under way."""
+"""The credentials of the current call."""
 
 
 def redacting_logs(credentials: tuple[str, ...]) -> AbstractContextManager[None]:
-    """Mask `credentials` in what the loggers of `redact_logs_of` write inside."""
-    return holding(_credentials, credentials)
+    """Mask `credentials` in records of the loggers in `redact_logs_of`, inside the block."""
+    return set_context(_credentials, credentials)
 
 
 class _Redacting(logging.Filter):
-    """Masks the credentials of a call of ours; every other record stays as it is."""
+    """Masks the credentials of the current call. Records outside a call stay as they are."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if credentials := _credentials.get():
@@ -120,9 +122,9 @@ _redacting = _Redacting()
 
 
 def redact_logs_of(*names: str) -> None:
-    """Let the loggers of these names mask the credentials of calls of ours; a second time changes nothing.
+    """Make the loggers with these names mask the credentials of the current call. Repeated calls change nothing.
 
-    A filter counts for its own logger only, not for those below it, so each one has to be named.
+    A filter applies to its own logger only, not to its children, so every logger must be named.
     """
     for name in names:
         logging.getLogger(name).addFilter(_redacting)

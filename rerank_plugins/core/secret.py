@@ -1,9 +1,8 @@
-"""A key: readable by whoever sends it, by nobody who prints, pickles or serialises what holds it."""
+"""`Secret`: an API key that cannot be printed, pickled or serialised by accident."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, NoReturn
 
 from .choices import described
@@ -12,74 +11,57 @@ from .redaction import MASK
 
 __all__ = ["Secret", "refuse_mask"]
 
-_SHOWN = MASK
-_LONGEST_KEY = 65_536
-"""Characters: more than any key has, so that a wrong path does not read gigabytes."""
-
 
 def refuse_mask(value: Any, name: str) -> None:
-    """Refuse what `without_keys` left of a credential.
+    """Refuse a value in which `without_keys` has masked a credential.
 
     Raises:
-        ConfigError: `value` is the mask.
+        ConfigError: `value` contains the mask.
     """
     if isinstance(value, str) and MASK in value:
         raise ConfigError(
-            f"{name} holds {MASK}: this spec was stored, and what it held there was left out, since it may be a "
-            'credential. Write "env:NAME" there, which is stored, and set that variable where the spec is read.'
+            f"{name} holds {MASK}: this spec was stored, and the value was masked, since it may be a credential. "
+            'Write "env:NAME" there, which is stored, and set that variable where the spec is read.'
         )
 
 
-def _read_key(path: str) -> str:
-    try:
-        with Path(path).expanduser().open(encoding="utf-8") as file:
-            key = file.read(_LONGEST_KEY).strip()
-    except (OSError, ValueError, RuntimeError) as error:  # no UTF-8, a NUL in the path, no home folder
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"The spec takes its key from the file {path}, which cannot be read: {why}.") from None
-    if not key:
-        raise ConfigError(f"The spec takes its key from the file {path}, which is empty: write the key into it.")
-    return key
-
-
 class Secret:
-    """A string that prints as asterisks and refuses to be pickled."""
+    """A string that prints as asterisks and cannot be pickled."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Hide `value`: a key, or `"env:NAME"` or `"file:PATH"`, which name where it is."""
+        """Hide `value`: a key, or `"env:NAME"` or `"file:PATH"`, which name its place."""
         self._value = value
 
     @classmethod
     def of(cls, value: Any) -> Secret | None:
-        """Return `value` (text, one of ours, or pydantic's SecretStr) as a secret; `None` stays."""
+        """Return `value` (a string, a `Secret`, or pydantic's `SecretStr`) as a `Secret`, and `None` as `None`.
+
+        Raises:
+            ConfigError: It is none of these, or it is empty.
+        """
         if value is None or isinstance(value, Secret):
             return value
         revealed = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         if not isinstance(revealed, str) or not revealed.strip():
             got = "an empty string" if isinstance(revealed, str) else described(revealed)
             raise ConfigError(
-                'api_key must be a string: the key, "env:NAME" for an environment variable, or "file:PATH" for a file, '
-                f"got {got}."
+                'api_key must be a string: the key, "env:NAME" for an environment variable, or "file:PATH" for a file; '
+                f"or, in Python, a function that returns the key; got {got}."
             )
         return cls(revealed.strip())
 
     def reveal(self) -> str:
-        """Return the text."""
+        """Return the string itself."""
         return self._value
 
-    def resolved(self, *, files: bool = False) -> Secret:
-        """Return the key itself, read from the environment where this is `env:NAME`.
-
-        Args:
-            files: Whether `file:PATH` is read too. Only for keys: other texts that are sent may begin so.
+    def resolved(self) -> Secret:
+        """Return the value of the variable for `env:NAME`, and any other value as it is.
 
         Raises:
-            ConfigError: The variable is not set, or the file cannot be read.
+            ConfigError: The variable is not set.
         """
-        if files and self._value.startswith("file:"):
-            return Secret(_read_key(self._value[5:]))
         if not self._value.startswith("env:"):
             return self
         variable = self._value[4:]
@@ -87,36 +69,26 @@ class Secret:
             return Secret(value)
         raise ConfigError(f'The spec takes its key from "env:{variable}", and {variable} is not set: export it.')
 
-    def file_version(self) -> list[int]:
-        """Return what changes when the file of `file:PATH` does; without a file, nothing."""
-        if not self._value.startswith("file:"):
-            return []
-        try:
-            status = Path(self._value[5:]).expanduser().stat()
-        except (OSError, ValueError, RuntimeError):
-            return []
-        return [status.st_ino, status.st_size, status.st_mtime_ns]
-
     def __eq__(self, other: object) -> bool:
-        """Compare the texts."""
+        """Compare the strings."""
         return isinstance(other, Secret) and self._value == other._value
 
     def __hash__(self) -> int:
-        """Hash the text."""
+        """Hash the string."""
         return hash(self._value)
 
     def __repr__(self) -> str:
-        """Show nothing."""
-        return f"Secret('{_SHOWN}')"
+        """Return a mask."""
+        return f"Secret('{MASK}')"
 
     def __str__(self) -> str:
-        """Show nothing."""
-        return _SHOWN
+        """Return a mask."""
+        return MASK
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
-        """Copies within the process share it."""
+        """Return this object: copies within the process share it."""
         return self
 
     def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle is a file that travels."""
-        raise TypeError("A key is never pickled; the environment has it where the pickle is read.")
+        """Refuse, since pickles are stored and sent."""
+        raise TypeError("A key cannot be pickled. Set it in the environment of the process that reads the pickle.")

@@ -1,11 +1,11 @@
-"""What text can be sent, and what text is blank. Linear, and in slices: callers run it on a worker thread for long texts."""
+"""Which text can be sent, and which text is blank. The work is linear and in slices, for `run_text_work`."""
 
 from __future__ import annotations
 
 import functools
 import unicodedata
 
-from .text_work import slices
+from ._runtime.text_work import slices
 
 __all__ = ["is_blank", "is_ignorable", "sendable"]
 
@@ -26,11 +26,11 @@ _IGNORABLE = (
 reserved): https://www.unicode.org/Public/17.0.0/ucd/DerivedCoreProperties.txt. Other unassigned code points count as
 visible, since a later Unicode version may have given them to a script."""
 _FIRST = 256
-"""Characters that are looked at before the rest: nearly every text shows something in them."""
+"""Characters that are checked first: nearly every text has a visible character among them."""
 
 
 def is_blank(text: str) -> bool:
-    """Return whether `text` shows nothing: it has only control, format, separator and default-ignorable characters."""
+    """Return whether `text` has no visible character: only control, format, separator and default-ignorable ones."""
     if any(map(_visible, text[:_FIRST])):
         return False
     return not any(_visible(character) for part in slices(text) for character in set(part))
@@ -47,9 +47,9 @@ def is_ignorable(character: str) -> bool:
 
 
 def sendable(text: str) -> str:
-    """Return `text` with every lone surrogate replaced by U+FFFD: UTF-8, and so every wire and tokenizer, refuses them.
+    """Return `text` with each lone surrogate replaced by U+FFFD, since UTF-8 cannot encode surrogates.
 
-    An instance of a subclass of `str` (NumPy's, an enumeration of strings) becomes a plain string.
+    An instance of a subclass of `str` (of NumPy, or a `StrEnum`) becomes a plain string.
     """
     if type(text) is not str:
         text = str.__str__(text)

@@ -1,4 +1,4 @@
-"""The words of a text, so that what Unicode writes in several ways is one word: for lexical scores and for overlap.
+"""Split text into words, for lexical scores and overlap. Spellings that are equivalent in Unicode give one word.
 
 The steps follow caseless matching of compatibility-equivalent strings (The Unicode Standard, section 3.13, D146):
 NFKC, case folding, NFKC again. Then characters that a writer may leave out are dropped: default-ignorable characters (a
@@ -12,19 +12,19 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from ._runtime.text_work import check_cancelled, slices
 from .text import is_ignorable
-from .text_work import check_cancelled, slices
 
 __all__ = ["split_words", "word_slices"]
 
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)
 _PIECE = 1_024
-"""Characters that are normalized at once: putting a run of combining marks in order takes quadratic time in its length."""
+"""Characters that are normalized in one call: sorting a run of combining marks takes quadratic time in its length."""
 _TATWEEL = "\u0640"
 _OPTIONAL_MARKS = (*range(10, 37), *range(200, 241))
-"""Canonical combining classes: 10 to 26 are Hebrew points, 27 to 35 Arabic ones, 36 Syriac; from 200 on, accents in general.
-The classes between are vowels and tones of Thai, Lao and Tibetan, and 7 to 9 are nukta, voicing marks and virama: they are
-part of the word. https://www.unicode.org/reports/tr44/#Canonical_Combining_Class_Values"""
+"""Canonical combining classes: 10 to 26 are Hebrew points, 27 to 35 Arabic ones, 36 Syriac; from 200 on, accents in
+general. The classes between are vowels and tones of Thai, Lao and Tibetan, and 7 to 9 are nukta, voicing marks and
+virama: they are part of the word. https://www.unicode.org/reports/tr44/#Canonical_Combining_Class_Values"""
 _WITHOUT_SPACES = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -37,11 +37,11 @@ _WITHOUT_SPACES = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
-"""Scripts that put no spaces between words, or none before particles: each character is a word."""
+"""Scripts without spaces between words, or before particles. Each of their characters counts as a word."""
 
 
 class _Table(dict[int, str | None]):
-    """What `str.translate` makes of each code point: dropped, itself, a word of its own, or a space. Filled on demand."""
+    """Table for `str.translate`, filled on demand: a code point is dropped, kept, a word of its own, or a space."""
 
     def __missing__(self, code: int) -> str | None:
         character = chr(code)
@@ -64,19 +64,18 @@ _table = _Table()
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of `text` in order, folded: case, width, ligatures and optional marks do not count.
+    """Return the words of `text` in order, without differences of case, width, ligatures and optional marks.
 
-    In scripts that write no spaces between words each character is a word. Linear in the length of the text.
+    In scripts without spaces between words, each character is a word. The time is linear in the length of the text.
 
-    ```python
-    assert split_words("ﬁnal Straße-2") == ["final", "strasse", "2"]
-    ```
+    >>> split_words("ﬁnal Straße-2")
+    ['final', 'strasse', '2']
     """
     return [word for words in word_slices(text) for word in words]
 
 
 def word_slices(text: str) -> Iterator[list[str]]:
-    """Yield what `split_words` returns, slice by slice, so that a long text never is one list of words."""
+    """Yield the words of `split_words` slice by slice, so that a long text never becomes one list."""
     for part in slices(text):
         if part.isascii():
             yield _ASCII_WORD.findall(part.lower())
@@ -92,21 +91,21 @@ def _folded(piece: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Yield pieces of about `_PIECE` characters that end before a space where there is one near, never before a mark."""
+    """Yield pieces of about `_PIECE` characters. They end before a space if one is near, and never before a mark."""
     start = 0
     while start < len(text):
         end = start + _PIECE
         if end < len(text):
             space = text.rfind(" ", start + _PIECE // 2, end)
-            end = space if space > 0 else _before_a_starter(text, start + _PIECE // 2, end)
+            end = space if space > 0 else _last_boundary(text, start + _PIECE // 2, end)
         yield text[start:end]
         start = end
 
 
-def _before_a_starter(text: str, low: int, end: int) -> int:
-    """Return the last place from `low` to `end` where no character is composed with the one before it; else `end`."""
-    for place in range(end, low, -1):
-        character = text[place]
+def _last_boundary(text: str, low: int, end: int) -> int:
+    """Return the last index from `low` to `end` whose character cannot combine with the one before it; else `end`."""
+    for index in range(end, low, -1):
+        character = text[index]
         if unicodedata.combining(character) == 0 and not 0x1160 <= ord(character) <= 0x11FF:  # vowels, ends of Hangul
-            return place
+            return index
     return end

@@ -1,7 +1,7 @@
-"""Where models are fetched: never on an event loop, and on threads that nobody waits for when the process ends.
+"""Fetches models on daemon threads: never on an event loop, and the process does not wait for them when it ends.
 
-A download may take an hour. Whoever leaves it (a deadline) leaves it running, for the next call; Ctrl-C, and the end of
-the program, end it.
+A download may take an hour. If its caller gives up (a deadline), it goes on for the next call. Ctrl-C and the end of
+the program stop it.
 """
 
 from __future__ import annotations
@@ -16,34 +16,40 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..core.fork import forgets_after_fork
+from ..core._runtime.fork_hooks import reset_after_fork
 
-__all__ = ["Fetches"]
+__all__ = ["Downloads"]
 
-_PATIENCE = 2.0
-"""Seconds that the end of the program gives downloads to take away what they have half written."""
+_EXIT_TIMEOUT = 2.0
+"""Seconds that downloads have at the end of the program to delete files that they have half written."""
 
 
-class Fetches:
-    """Downloads under way. Who asks for one that runs waits for the same."""
+class Downloads:
+    """The downloads that are running. Callers with the same key share one download."""
 
     def __init__(self) -> None:
-        """Begin with none."""
-        self._forget()
-        forgets_after_fork(self)
+        """Start with no downloads."""
+        self._reset()
+        reset_after_fork(self)
         atexit.register(self._stop)
 
     async def run(self, key: object, work: Callable[[], Path]) -> Path:
-        """Return what `work()` does, done once for all who ask by the same `key` meanwhile; can be left at any time."""
-        return await asyncio.wrap_future(self._begun(key, work))
+        """Return the result of `work()`, which runs on a thread. Can be cancelled at any time.
 
-    def _begun(self, key: object, work: Callable[[], Path]) -> concurrent.futures.Future[Path]:
+        Args:
+            key: Calls with an equal key that overlap share one run of `work`.
+            work: Fetches a model and returns its folder.
+        """
+        return await asyncio.wrap_future(self._started(key, work))
+
+    def _started(self, key: object, work: Callable[[], Path]) -> concurrent.futures.Future[Path]:
         with self._lock:
             known = self._running.get(key)
             if known is not None:
                 return known[1]
             future: concurrent.futures.Future[Path] = concurrent.futures.Future()
-            future.set_running_or_notify_cancel()  # one of several who leaves does not end it for the others
+            # so that a caller that is cancelled does not cancel it for the others
+            future.set_running_or_notify_cancel()
             thread = threading.Thread(target=self._run, args=(key, work, future), name="rerank-fetch", daemon=True)
             thread.start()
             self._running[key] = thread, future
@@ -52,7 +58,7 @@ class Fetches:
     def _run(self, key: object, work: Callable[[], Path], future: concurrent.futures.Future[Path]) -> None:
         try:
             settle = partial(future.set_result, work())
-        except BaseException as error:  # whoever waits is told
+        except BaseException as error:  # raised in every caller
             settle = partial(future.set_exception, error)
         with self._lock:
             self._running.pop(key, None)
@@ -62,12 +68,12 @@ class Fetches:
         with self._lock:
             threads = [thread for thread, _ in self._running.values()]
         for thread in threads:
-            # What Ctrl-C does in a main thread: the hub's client takes its half of a file away.
+            # As Ctrl-C in a main thread: the hub's client then deletes its half of a file.
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        until = time.monotonic() + _PATIENCE
-        for thread in threads:  # one that waits for a silent hub hears nothing: it ends with the process
+        until = time.monotonic() + _EXIT_TIMEOUT
+        for thread in threads:  # a thread that waits for a silent hub does not react, and ends with the process
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[object, tuple[threading.Thread, concurrent.futures.Future[Path]]] = {}

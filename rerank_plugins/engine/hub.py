@@ -1,8 +1,8 @@
-"""A model by its hub name → a folder on this machine: fetched once, recorded, and refused when it is not the same later.
+"""Resolves a model's name to a folder: a path, or a repository of a hub that is fetched once and pinned.
 
-At first use the commit and the SHA-256 of every file taken are written down; from then on that commit is the model,
-wherever its branch has moved to. Only weights in safetensors or ONNX form, JSON and tokenizers are taken (and, by `archive`,
-zip files of these).
+At the first use the commit and the SHA-256 of every fetched file are recorded (see `pins`). From then on that commit is
+the model, even if its branch moves, and a file that differs is refused. Only safetensors, ONNX files, JSON and
+tokenizers are fetched (and zip files of these, see `archive`).
 """
 
 from __future__ import annotations
@@ -14,74 +14,80 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, RerankError, TransientError, clause
+from .files import cache_folder, stat_signature
 from .hub_answers import checked_answers, refuse_commit, refuse_names
-from .hub_errors import told
+from .hub_errors import translate_error
 from .pins import Record, locked
 
-__all__ = ["SMALL_FILES", "Repository", "age", "cache_folder", "onnx_files", "torch_files", "touched"]
+__all__ = ["Repository", "folder_or_repository", "is_path", "is_repository", "require_model"]
 
-SMALL_FILES = (
-    "config.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-"""What is read beside the weights."""
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def onnx_files(names: Sequence[str]) -> list[str]:
-    """Return what the ONNX engine needs of a repository: one model with its outside weights, and the small files.
+def is_path(name: str) -> bool:
+    """Tell whether a model's name is a path: something exists there, or it is written like a path.
+
+    It may be the path of a file: the error for that comes when it is used as a folder.
+    """
+    path = Path(name).expanduser()
+    return (
+        path.exists()
+        or path.is_absolute()
+        or name.startswith((".", "~"))
+        or name.count("/") > 1
+        or os.sep == "\\" in name
+    )
+
+
+def is_repository(name: str) -> bool:
+    """Tell whether a name is written like a hub's `org/name`."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
+def require_model(model: str | None, backend: str) -> str:
+    """Return the model that a spec names.
 
     Raises:
-        ConfigError: There is no ONNX file, or several and none is the plain one, or no tokenizer.
+        ConfigError: The spec names no model.
     """
-    models = [name for name in names if name.endswith(".onnx") and name.count("/") <= 1]
-    known = [name for name in ("model.onnx", "onnx/model.onnx") if name in models]
-    if not known and len(models) != 1:
-        told = f"several ({', '.join(sorted(models)[:4])})" if models else "none"
-        raise ConfigError(f"of ONNX files it has {told}; use sentence-transformers:… for its PyTorch weights")
-    model = (known or models)[0]
-    outside = [name for name in names if name.startswith((f"{model}_data", f"{model}.data"))]
-    return [model, *outside, *_small(names)]
+    if not model:
+        raise ConfigError(f"{backend} needs a model: write {backend}:/path/to/folder, or {backend}:org/name.")
+    return model
 
 
-def torch_files(names: Sequence[str], *, code: bool = False) -> list[str]:
-    """Return what the torch engine needs of a repository: safetensors, JSON, the parts of sentence-transformers.
+def folder_or_repository(
+    name: str,
+    spec: str,
+    choose: Callable[[Sequence[str]], list[str]],
+    revision: str | None,
+    local_files_only: bool,
+    more: Mapping[str, Any] | None = None,
+) -> Path | Repository:
+    """Return the folder that a model's name means, or the repository on the hub.
+
+    Args:
+        name: A folder, or `org/name`.
+        spec: The spec for `rerank-plugins fetch`, in errors.
+        choose: See `Repository`.
+        revision: See `Repository`.
+        local_files_only: See `Repository`.
+        more: See `Repository`.
 
     Raises:
-        ConfigError: There are no safetensors, or no tokenizer.
+        ConfigError: The name is neither.
     """
-    weights = [name for name in names if name.endswith(".safetensors") and _part(name)]
-    if not any("/" not in name for name in weights):
-        raise ConfigError("it has no safetensors weights (pickled ones can run code and are not read)")
-    # A chat template is not read, but tells a model that is refused.
-    parts = [name for name in names if (name.endswith(".json") or name == "chat_template.jinja") and _part(name)]
-    ours = [name for name in names if code and name.endswith(".py")]
-    return list(dict.fromkeys([*weights, *_small(names), *parts, *ours]))
-
-
-def _part(name: str) -> bool:
-    """Tell whether a file lies at the top, or in a folder of sentence-transformers' modules (`2_Dense`)."""
-    folder, _, rest = name.rpartition("/")
-    return not folder or ("/" not in folder and folder[:1].isdigit() and bool(rest))
-
-
-def _small(names: Sequence[str]) -> list[str]:
-    if "tokenizer.json" not in names:
-        raise ConfigError("it has no tokenizer.json")
-    return [name for name in SMALL_FILES if name in names]
-
-
-def cache_folder() -> Path:
-    """Return where this package keeps what it writes down."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins"
+    if is_path(name):
+        return Path(name).expanduser()
+    if not is_repository(name):
+        raise ConfigError(
+            f"{name!r} is neither a folder nor a hub's org/name: write {spec.partition(':')[0]}:/path/to/folder."
+        )
+    return Repository(name, spec, choose, revision, local_files_only, more=more or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +97,51 @@ class Repository:
     name: str
     """`org/name`."""
     spec: str
-    """For `rerank-plugins fetch`, in errors."""
+    """The spec for `rerank-plugins fetch`, in errors."""
     choose: Callable[[Sequence[str]], list[str]]
-    """From all files of the repository those that are needed; raises `ConfigError` with half a sentence."""
+    """Returns the needed files out of all files of the repository. Raises `ConfigError` if some are missing; its
+    message starts with "it has", because the name of the repository is put before it."""
     revision: str | None = None
     local_files_only: bool = False
     file: str | None = None
-    """The one file that is the model, in a repository that holds many models."""
+    """The file of this model, in a repository that holds many models."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """What else the spec must say for the same files to be fetched."""
+    """Options that the spec needs so that `rerank-plugins fetch` fetches the same files."""
 
     def __post_init__(self) -> None:
-        """Refuse what YAML makes of a commit that is all digits, say."""
+        """Refuse a revision that is not a string, such as the integer that YAML makes of a commit without letters."""
         if not isinstance(self.revision, str | None):
-            raise ConfigError(f"revision {self.revision!r} is no text: write a branch, tag or commit in quotes.")
+            raise ConfigError(
+                f"revision must be a string, got {self.revision!r}: write a branch, tag or commit in quotes."
+            )
 
     @property
     def record(self) -> Path:
-        """Where commit and hashes of the first use are written down."""
+        """The file that records commit and hashes of the first use."""
         model = f"{self.name}/{self.file}" if self.file else self.name
         named = f"{model}@{self.revision or 'main'}".replace("/", "--")
         return cache_folder() / "models" / f"{named}.json"
 
     @property
     def command(self) -> str:
-        """What fetches it."""
+        """The command that fetches the model."""
         spec = {"use": self.spec, **({"revision": self.revision} if self.revision else {}), **self.more}
         return f"rerank-plugins fetch {self.spec if len(spec) == 1 else shlex.quote(json.dumps(spec))}"
 
-    def at_hand(self) -> Path | None:
-        """Return the folder if it was fetched before and nobody has touched it since; asks no network, reads no weights."""
+    def files(self) -> list[str]:
+        """Return the names of this model's files; nothing before they are fetched."""
+        record = Record.read(self.record)
+        return [] if record is None else self._wanted(record.all)
+
+    def onnx_file(self) -> Path | None:
+        """Return the ONNX file among `files`, as a path below the model's folder; `None` if there is none.
+
+        The folder may hold ONNX files that other programs have put there.
+        """
+        return next((Path(name) for name in self.files() if name.endswith(".onnx")), None)
+
+    def cached(self) -> Path | None:
+        """Return the folder if it was fetched before and is unchanged. Uses no network and reads no weights."""
         record = Record.read(self.record)
         if record is None:
             return None
@@ -128,22 +149,25 @@ class Repository:
         if folder is None:
             return None
         try:
-            same = all(record.seen.get(str(folder / name)) == age(folder / name) for name in self._wanted(record.all))
+            unchanged = all(
+                record.seen.get(str(folder / name)) == stat_signature(folder / name)
+                for name in self._wanted(record.all)
+            )
         except (OSError, ConfigError):
             return None
-        return folder if same else None
+        return folder if unchanged else None
 
     def fetch(self) -> Path:
-        """Return the folder, from the cache or the hub; blocks.
+        """Return the folder, from the cache or the hub. Blocks.
 
         Raises:
-            ConfigError: No such repository, revision or file; not the files of the first use; nowhere to write them; or
-                not at hand, and the network is off.
-            TransientError: The hub cannot be reached now, or what came was damaged.
+            ConfigError: There is no such repository, revision or file; the files are not those of the first use; they
+                cannot be written; or the model is not cached, and the network is off.
+            TransientError: The hub cannot be reached now, or a download was damaged.
         """
-        at_hand, record = self.at_hand(), Record.read(self.record)
-        if at_hand is not None and (record is None or record.complete or self._offline()):
-            return at_hand  # of a cache that others filled it is not known whether that is all
+        cached, record = self.cached(), Record.read(self.record)
+        if cached is not None and (record is None or record.complete or self._offline()):
+            return cached  # otherwise another program filled the cache, maybe only in part
         try:
             commit, names, complete = self._listed(record)
             wanted = self._wanted(names)
@@ -151,24 +175,28 @@ class Repository:
             missing = [name for name in wanted if folder is None or not (folder / name).is_file()]
             if folder is None or missing:
                 folder = self._downloaded(commit, wanted, missing)
-            seen = {str(folder / name): age(folder / name) for name in wanted}
+            seen = {str(folder / name): stat_signature(folder / name) for name in wanted}
             files = {name: _sha256(folder / name) for name in wanted}
         except RerankError:
             raise
-        except Exception as error:  # the hub's client raises its own, its HTTP library's, and the disk's
+        except (
+            Exception
+        ) as error:  # the exceptions of the hub's client, of its HTTP library and of the disk share no base class
             raise self._failed(error, record) from error
         if complete and record is None:
-            self._refer(folder, commit)
-        self._refuse_damage(folder, {name: files[name] for name in missing}, came=True)
+            self._write_ref(folder, commit)
+        self._refuse_damage(folder, {name: files[name] for name in missing}, downloaded=True)
         if record is not None:
             self._refuse_change(record, files, folder)
         known = record.files if record else {}
-        self._refuse_damage(folder, {name: each for name, each in files.items() if name not in known}, came=False)
-        held = self._write_down(Record(commit, names, files, seen, complete), folder)
-        return folder if held == commit else self.fetch()
+        self._refuse_damage(
+            folder, {name: digest for name, digest in files.items() if name not in known}, downloaded=False
+        )
+        recorded = self._update_record(Record(commit, names, files, seen, complete), folder)
+        return folder if recorded == commit else self.fetch()
 
     def _listed(self, record: Record | None) -> tuple[str, list[str], bool]:
-        """Return the commit, the names of all files, and whether the hub has listed them or only the cache holds them."""
+        """Return the commit, the names of all files, and whether that list comes from the hub (else from the cache)."""
         if record is not None and record.complete:
             return record.commit, record.all, True
         revision = record.commit if record else self.revision or "main"
@@ -178,22 +206,22 @@ class Repository:
             from huggingface_hub.errors import RevisionNotFoundError
 
             try:
-                found = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-                # A mirror may tell another commit than was asked for; the recorded one is the model.
-                commit = record.commit if record else refuse_commit(str(found.sha), self.name)
-                return commit, refuse_names([e.rfilename for e in found.siblings or ()], self.name), True
+                model = HfApi().model_info(self.name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+                # A mirror may answer with another commit than the requested one: the recorded one is the model.
+                commit = record.commit if record else refuse_commit(str(model.sha), self.name)
+                return commit, refuse_names([file.rfilename for file in model.siblings or ()], self.name), True
             except (RevisionNotFoundError, ConfigError):
                 raise
-            except Exception as refused:  # or unreachable: what is in the cache serves, as the hub's own client has it
-                error = refused
+            except Exception as refusal:  # or unreachable: then the cache is used, as the hub's own client does
+                error = refusal
         folder = self._cached(revision)
         if folder is None:
             raise error or self._missing("")
-        names = _held(folder)
+        names = _cached_files(folder)
         try:
             self.choose(names)
-        except ConfigError as lacks:  # of the cache, which tells nothing of the repository
-            raise error or self._missing(str(lacks)) from None
+        except ConfigError as incomplete:  # the cache is incomplete, which says nothing about the repository
+            raise error or self._missing(str(incomplete)) from None
         return folder.name, names, False
 
     def _downloaded(self, commit: str, wanted: Sequence[str], missing: Sequence[str]) -> Path:
@@ -201,7 +229,7 @@ class Repository:
             raise self._missing("" if len(missing) == len(wanted) else f"it lacks {', '.join(missing)}")
         from huggingface_hub import hf_hub_download
 
-        # The largest last: what is wrong with a repository shows before the wait.
+        # The largest file last, so that a problem with the repository shows before the long wait.
         with checked_answers(self.name):
             paths = [Path(hf_hub_download(self.name, name, revision=commit)) for name in reversed(wanted)]
         top = paths[-1]
@@ -213,15 +241,16 @@ class Repository:
         from huggingface_hub import try_to_load_from_cache
 
         for name in (self.file,) if self.file else ("config.json", "tokenizer.json"):
-            found = try_to_load_from_cache(self.name, name, revision=revision)
-            if isinstance(found, str):
-                return Path(found).parent
+            path = try_to_load_from_cache(self.name, name, revision=revision)
+            if isinstance(path, str):
+                return Path(path).parent
         return None
 
-    def _refer(self, folder: Path, commit: str) -> None:
-        """Tell the hub's cache which commit the revision is, as its own client does, which was asked by the commit.
+    def _write_ref(self, folder: Path, commit: str) -> None:
+        """Write the commit of the revision to the hub's cache.
 
-        So the cache alone serves offline, on a machine or for a user without our record.
+        The hub's client writes it only for a download by revision, and this downloads by commit. With it the cache
+        works offline for a user without our record.
         """
         revision = self.revision or "main"
         if revision != commit and folder.name == commit:
@@ -242,20 +271,25 @@ class Repository:
         return self.local_files_only or constants.HF_HUB_OFFLINE
 
     def _missing(self, lacks: str) -> ConfigError:
-        found = f"is not whole on this machine ({lacks})" if lacks else "is not on this machine"
+        state = f"is incomplete on this machine ({lacks})" if lacks else "is not on this machine"
         return ConfigError(
-            f"{self.name} {found}, and fetching is off (local_files_only or HF_HUB_OFFLINE). Where there is a network, "
+            f"{self.name} {state}, and fetching is off (local_files_only or HF_HUB_OFFLINE). Where there is a network, "
             f"run: {self.command}"
         )
 
     def _failed(self, error: Exception, record: Record | None) -> RerankError:
         recorded = (record.commit, self.record) if record else None
-        return told(error, self.name, spec=self.spec, command=self.command, revision=self.revision, recorded=recorded)
+        return translate_error(
+            error, self.name, spec=self.spec, command=self.command, revision=self.revision, recorded=recorded
+        )
 
-    # --- what was seen at first use ---
+    # --- the record of the first use ---
 
-    def _write_down(self, new: Record, folder: Path) -> str:
-        """Add to what is recorded, and return the commit that is; raises `ConfigError` for other files than of the first use."""
+    def _update_record(self, new: Record, folder: Path) -> str:
+        """Add files to the record, and return the recorded commit.
+
+        Raises `ConfigError` for files that differ from the first use.
+        """
         try:
             with locked(self.record):
                 known = Record.read(self.record)
@@ -272,9 +306,9 @@ class Repository:
             if known is not None and known.commit == new.commit:
                 self._refuse_change(known, new.files, folder)
                 if known.files.items() >= new.files.items():
-                    return known.commit  # all of it was known: a cache for reading only, that was copied here, say
+                    return known.commit  # everything is recorded already, such as in a read-only copy of a cache
             raise ConfigError(
-                f"{self.record} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can."
+                f"{self.record} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a writable folder."
             ) from error
 
     def _refuse_change(self, known: Record, files: Mapping[str, str], folder: Path) -> None:
@@ -286,10 +320,16 @@ class Repository:
                     f"{(folder / name).resolve()}; to accept the change, delete {self.record}."
                 )
 
-    def _refuse_damage(self, folder: Path, files: Mapping[str, str], *, came: bool) -> None:
-        """See that files are what the hub said that they would be, where its cache has that in writing.
+    def _refuse_damage(self, folder: Path, files: Mapping[str, str], *, downloaded: bool) -> None:
+        """Check files against the SHA-256 that the hub announced, where its cache holds that.
 
-        The hub's client looks at sizes only. What has just come, and damaged, is taken away: the next try fetches it.
+        The hub's client checks only sizes.
+
+        Args:
+            folder: The model's folder.
+            files: The SHA-256 of each file.
+            downloaded: Whether the files were just downloaded. Then a damaged one is deleted, so that the next try
+                fetches it.
         """
         for name, digest in files.items():
             promised = _promised(folder / name)
@@ -297,52 +337,30 @@ class Repository:
                 continue
             where = (folder / name).resolve()
             damage = f"{name} of {self.name} is damaged (SHA-256 {digest[:12]}…, and {promised[:12]}… on the hub)"
-            if not came:
+            if not downloaded:
                 raise ConfigError(f"{damage}: delete {where}, and run: {self.command}")
             where.unlink(missing_ok=True)
             raise TransientError(f"{damage}. Try again, or run: {self.command}", backend=self.spec)
 
 
-def _held(folder: Path) -> list[str]:
-    """Return the names of all files in a cached folder, and of the weights that belong to it but are not there."""
-    names = [each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()]
+def _cached_files(folder: Path) -> list[str]:
+    """Return the names of all files in a cached folder, and of weights that its index names, cached or not."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     for index in folder.glob("*.safetensors.index.json"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # a broken one is found when it is loaded
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # a broken index is reported when the model is loaded
             names += map(str, json.loads(index.read_text("utf-8"))["weight_map"].values())
     return list(dict.fromkeys(names))
 
 
 def _promised(file: Path) -> str | None:
-    """Return the SHA-256 that the hub has told of a large file: in its cache, the name of what the file links to."""
+    """Return the SHA-256 that the hub announced for a large file: in its cache, the name of the link's target."""
     try:
-        named = file.readlink().name
-    except OSError:  # no link: a cache without them does not tell
+        target = file.readlink().name
+    except OSError:  # not a link: a cache without links does not hold the SHA-256
         return None
-    return named if re.fullmatch(r"[0-9a-f]{64}", named) else None
-
-
-def age(file: Path) -> list[int]:
-    """Return a file's size and times of change (the second nobody can set): what tells that nobody has touched it since."""
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def touched(was: Mapping[Path, list[int]]) -> None:
-    """Record anew how old files are that this package has linked to for a moment: else they are hashed at every start.
-
-    `was` is the age of each before. What had been changed by then, or has been written to since, stays as recorded.
-    """
-
-    def seen(record: Record) -> dict[str, list[int]]:
-        now = {str(file): (before, age(file)) for file, before in was.items() if record.seen.get(str(file)) == before}
-        return {file: after for file, (before, after) in now.items() if before[:2] == after[:2]}
-
-    with contextlib.suppress(OSError, ConfigError):  # where that cannot be, they are hashed
-        for file in (cache_folder() / "models").glob("*.json"):
-            if (record := Record.read(file)) and seen(record):
-                with locked(file):
-                    if record := Record.read(file):
-                        replace(record, seen=record.seen | seen(record)).write(file)
+    return target if re.fullmatch(r"[0-9a-f]{64}", target) else None
 
 
 def _sha256(file: Path) -> str:

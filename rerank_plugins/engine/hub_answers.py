@@ -1,7 +1,8 @@
-"""What a hub or a mirror answers becomes paths in the cache of huggingface_hub: it is checked before anything is written.
+"""Checks the responses of a hub or a mirror before huggingface_hub turns parts of them into paths in its cache.
 
-huggingface_hub names the file of the cache after the ETag, and a folder after the commit, as the answer has them: an ETag
-"../../../x" makes it write the mirror's bytes there (1.33.0: `_hf_hub_download_to_cache_dir` of file_download.py).
+huggingface_hub names a file in the cache after the ETag, and a folder after the commit, exactly as the response has
+them: with the ETag "../../../x" it writes the mirror's bytes there (1.33.0: `_hf_hub_download_to_cache_dir` in
+file_download.py).
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ __all__ = ["checked_answers", "is_commit", "refuse_commit", "refuse_names", "sta
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 _ETAG = re.compile(r"[0-9a-fA-F]{40,64}")
-_ADVICE = "Set HF_ENDPOINT to a hub that you trust, or leave it out."
+_ADVICE = "Set HF_ENDPOINT to a hub that you trust, or unset it."
 
 
 def is_commit(value: str) -> bool:
-    """Tell whether a commit is hexadecimal, so that it can be nothing but the name of a folder."""
+    """Tell whether a commit is hexadecimal, so that it is safe as the name of a folder."""
     return _COMMIT.fullmatch(value) is not None
 
 
 def stays_inside(name: str) -> bool:
-    """Tell whether a file's name leads to a place inside its repository."""
-    path = PureWindowsPath(name)  # which knows both kinds of slashes
+    """Tell whether the name of a file is a path inside its repository."""
+    path = PureWindowsPath(name)  # accepts both kinds of slashes
     return bool(name) and not path.anchor and ".." not in path.parts and "\0" not in name
 
 
@@ -37,7 +38,7 @@ def refuse_commit(commit: str, name: str) -> str:
     """Return a commit.
 
     Raises:
-        ConfigError: It is not hexadecimal.
+        ConfigError: The commit is not hexadecimal.
     """
     if not is_commit(commit):
         raise ConfigError(
@@ -50,24 +51,27 @@ def refuse_names(names: Sequence[str], name: str) -> list[str]:
     """Return the names of a repository's files.
 
     Raises:
-        ConfigError: One leads out of the repository.
+        ConfigError: A name is a path outside the repository.
     """
-    for each in names:
-        if not stays_inside(each):
-            raise ConfigError(f"The hub lists {each!r} as a file of {name}, which leads out of it. {_ADVICE}")
+    for file in names:
+        if not stays_inside(file):
+            raise ConfigError(f"The hub lists {file!r} as a file of {name}, which leads out of it. {_ADVICE}")
     return list(names)
 
 
 @contextlib.contextmanager
 def checked_answers(name: str) -> Iterator[None]:
-    """Check the headers that become paths in every answer that huggingface_hub gets meanwhile, before it uses them.
+    """Inside the block, check every response to huggingface_hub before it uses the headers that become paths.
 
-    Asking for them beforehand would not do: a mirror can answer the second time otherwise. The client is the process's, so
-    that others' requests are looked at too; of those, a hub's answers pass as well.
+    A request of our own beforehand would not help: a mirror may answer the second request differently. huggingface_hub
+    has one HTTP client per process, so responses to other callers are checked too; those of a real hub pass.
+
+    Args:
+        name: The repository, for errors.
     """
-    from huggingface_hub import utils
+    import huggingface_hub.utils
 
-    hub: Any = utils  # its `get_session` is documented, and not in its stubs
+    hub: Any = huggingface_hub.utils  # `get_session` is documented but missing in the type stubs
 
     def check(response: Any, *_: object, **__: object) -> None:
         _refuse_paths(response, name)
@@ -82,7 +86,7 @@ def checked_answers(name: str) -> Iterator[None]:
 
 
 def _refuse_paths(response: Any, name: str) -> None:
-    """Raise `ConfigError` for an answer to HEAD whose commit or ETag is not hexadecimal."""
+    """Raise `ConfigError` for a response to HEAD whose commit or ETag is not hexadecimal."""
     if response.request.method != "HEAD":
         return
     commit = response.headers.get("X-Repo-Commit")
@@ -90,10 +94,10 @@ def _refuse_paths(response: Any, name: str) -> None:
         refuse_commit(commit, name)
     location = response.headers.get("Location")
     if location is not None and not urlsplit(location).netloc:
-        return  # a relative redirect is followed, and the next answer is the one that is used
+        return  # a relative redirect is followed, and only the next response is used
     etag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag")
     if etag is not None and response.status_code < 400 and not _ETAG.fullmatch(etag.lstrip("W/").strip('"')):
         raise ConfigError(
-            f"The hub answered with the ETag {etag!r} for a file of {name}, which is not a hash of 40 to 64 hexadecimal "
-            f"digits. {_ADVICE}"
+            f"The hub answered with the ETag {etag!r} for a file of {name}, which is not a hash of 40 to 64 "
+            f"hexadecimal digits. {_ADVICE}"
         )

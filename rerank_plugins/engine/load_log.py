@@ -1,4 +1,4 @@
-"""The log line of a model that is loaded, the same for every engine."""
+"""Logs that a model was loaded, in one format for every engine."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _log = logging.getLogger("rerank_plugins")
 
 
 class LoadLog:
-    """Measures one load, from its creation on.
+    """Measures the time of one load, from its creation on.
 
-    A load takes from milliseconds to minutes, and the first call waits for it, so an operator wants to see it (INFO).
+    Loading takes from milliseconds to minutes, and the first call waits for it, so it is logged for operators (INFO).
     """
 
     def __init__(self, model: Path) -> None:
-        """Start the clock for the folder or file of a model."""
+        """Start the clock for a model's folder or file."""
         self._model = model
         self._started = time.perf_counter()
 
     def finished(self, engine: str, dtype: str, device: str = "cpu") -> None:
-        """Log what was loaded, how long it took, and what it computes with."""
+        """Log the model, the time, and what it computes with."""
         seconds = time.perf_counter() - self._started
         _log.info("Loaded %s in %.2f s (%s, %s, %s)", one_line(str(self._model)), seconds, engine, dtype, device)

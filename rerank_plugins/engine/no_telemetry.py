@@ -1,6 +1,6 @@
-"""The runtimes, imported so that they tell nobody: both report to their makers, over the network, unless stopped beforehand.
+"""Imports onnxruntime and OpenVINO with their telemetry off: both report to their makers over the network by default.
 
-Where the program has imported one earlier it is as it is.
+A runtime that the program has imported before is left as it is.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["onnxruntime", "openvino"]
+__all__ = ["onnxruntime", "onnxruntime_version", "openvino"]
 
 
 def onnxruntime() -> Any:
-    """From 1.31 on it tells of every session; whoever wants that sets the variable himself.
+    """Import onnxruntime, which reports every session from 1.31 on.
 
-    Its `disable_telemetry_events` comes too late: a device's identity lies in the cache by then, and the report goes out.
+    A program that wants that sets ORT_DISABLE_TELEMETRY itself. onnxruntime's `disable_telemetry_events` is too late:
+    by then it has written a device identity to its cache and sent a report.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -23,8 +24,17 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
+def onnxruntime_version() -> str:
+    """Return the version and the build of onnxruntime."""
+    ort = onnxruntime()
+    return f"{ort.__version__} {getattr(ort, 'get_build_info', str)()}"
+
+
 def openvino() -> Any:
-    """It tells of every import; where the package that does so is not to be had, it takes a stub of its own."""
+    """Import OpenVINO, which reports every import through the package openvino_telemetry.
+
+    Without that package it uses a stub.
+    """
     name: str = "openvino_telemetry"
     modules: dict[str, Any] = sys.modules
     hidden = "openvino" not in modules and name not in modules

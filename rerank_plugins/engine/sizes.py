@@ -1,4 +1,4 @@
-"""Sizes that a model's config.json declares, held against its weights: a wrong one would take the memory or the day."""
+"""Checks the sizes in a model's config.json against its weights: a wrong size could exhaust memory or take hours."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ _WIDTHS = (
 )
 _POSITIONS = ("max_position_embeddings", "n_positions")
 _HIDDEN = ("hidden_size", "d_model", "dim", "n_embd")
-_FEW_LAYERS = 1000
-"""So many are built in seconds, and ALBERT's layers may share one set of weights."""
-_MOST_POSITIONS = 2**27
-"""Models fill tables of so many numbers; the longest context in use is 2**23."""
+_MIN_LAYER_LIMIT = 1000
+"""Always allowed: so many layers are built in seconds, and ALBERT's layers may share one set of weights."""
+_MAX_POSITIONS = 2**27
+"""The limit for models without a table of positions, which still compute with numbers of that count; the longest
+context in use is 2**23."""
 
 
 def refuse_sizes(folder: Path) -> None:
-    """Refuse a config.json that declares a network of another size than the folder's weights.
+    """Refuse a config.json that declares a larger network than the folder's weights can fill.
 
-    A network is built before its weights are read: 10 million layers take hours, and a weight that no file holds is filled
-    with random numbers. A layer has at least one tensor, a width is at most the number of all weights, and labels and a
-    table of positions are matrices of the hidden width.
+    transformers builds the network before it reads the weights: 10 million layers take hours, and a weight that no file
+    holds is filled with random numbers. The limits: a layer has at least one tensor, a width is at most the number of
+    all weights, and labels and a table of positions are matrices of the hidden width.
 
     Raises:
-        ConfigError: It declares more, or a weights file cannot be read.
+        ConfigError: config.json declares a larger size, or a weights file cannot be read.
     """
     tensors, numbers = _stored(folder)
     config = json_of(folder / "config.json")
-    settings = [config, *(each for each in config.values() if isinstance(each, dict))]
+    settings = [config, *(value for value in config.values() if isinstance(value, dict))]
     hidden = next((config[name] for name in _HIDDEN if isinstance(config.get(name), int) and config[name] > 0), 1)
     table = config.get("model_type") in POSITION_TABLE
     bounds = (
-        *((name, max(tensors, _FEW_LAYERS)) for name in _LAYERS),
+        *((name, max(tensors, _MIN_LAYER_LIMIT)) for name in _LAYERS),
         *((name, numbers) for name in _WIDTHS),
-        *((name, numbers // hidden if table else _MOST_POSITIONS) for name in _POSITIONS),
+        *((name, numbers // hidden if table else _MAX_POSITIONS) for name in _POSITIONS),
         ("num_labels", max(numbers // hidden, 2)),
     )
     labels = config.get("id2label")
     if isinstance(labels, dict):
         settings.append({"num_labels": len(labels)})
-    for each in settings:
+    for section in settings:
         for name, largest in bounds:
-            value = each.get(name)
+            value = section.get(name)
             if isinstance(value, int) and value > largest:
                 raise ConfigError(
                     f"config.json in {folder} declares {name} {value:,}, which its weights ({tensors:,} tensors of "
@@ -65,16 +66,16 @@ def refuse_sizes(folder: Path) -> None:
 
 
 def _stored(folder: Path) -> tuple[int, int]:
-    """Return how many tensors the weights at the top of a folder hold, and how many numbers in all."""
+    """Return how many tensors the weights at the top of a folder hold, and how many numbers all tensors hold."""
     from safetensors import safe_open
 
     tensors = numbers = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, "np") as opened:
-                for name in opened.keys():  # noqa: SIM118 (it is no dictionary)
+                for name in opened.keys():  # noqa: SIM118 (not a dictionary)
                     tensors += 1
                     numbers += math.prod(opened.get_slice(name).get_shape())
-        except Exception as error:  # safetensors raises its own and others
+        except Exception as error:  # safetensors' exceptions share no base class
             raise ConfigError(f"{file} cannot be read as safetensors ({clause(error)}): fetch it again.") from error
     return tensors, numbers

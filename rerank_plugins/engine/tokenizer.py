@@ -1,4 +1,4 @@
-"""Text to token ids: the query keeps its place, only the document is cut, and no text can pose as a special token."""
+"""Turns texts into token ids: only the document is cut, and no text can spell a special token."""
 
 from __future__ import annotations
 
@@ -8,54 +8,64 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from ..core._runtime.text_work import SLICE_CHARACTERS, check_cancelled, slice_bounds
 from ..core.errors import ConfigError, clause
-from ..core.text_work import SLICE, check_cancelled, cuts
-from .checkpoint import POSITION_TABLE, ROBERTA, saved
-from .files import MOST_TOKENIZER, json_of, read_text
+from .checkpoint import POSITION_TABLE, ROBERTA, cross_encoder_settings
+from .files import MAX_TOKENIZER_BYTES, json_of, read_text
 
 if TYPE_CHECKING:
-    import numpy as np
     from tokenizers import Tokenizer
 
-__all__ = ["Encoded", "Limits", "PairTokenizer", "padded"]
+__all__ = ["Encoded", "Limits", "PairTokenizer"]
 
 _log = logging.getLogger("rerank_plugins")
 _CHARACTERS_PER_TOKEN = 12
+"""More than a token has on average, so that the start of a text with this many characters per token usually
+suffices."""
 _MARGIN = 64
-_AT_ONCE = SLICE // 4
-"""Characters of a very long text that are tokenized in one call, whose tokens become Python's objects with the interpreter lock held."""
-_TOGETHER = 4 * SLICE
-"""Characters of the texts that are tokenized in one call, without the interpreter lock, before a deadline is looked at."""
+"""Tokens beyond the limit that the start of a text must give: the last ones before a cut may differ from those of the
+whole text."""
+_OFFSETS_SLICE = SLICE_CHARACTERS // 4
+"""Characters of a long text per call when offsets are needed: the conversion of offsets to Python objects holds the
+interpreter lock."""
+_IDS_GROUP = 4 * SLICE_CHARACTERS
+"""Characters of texts per call when only ids are needed: tokenizing holds no interpreter lock. The deadline is checked
+between calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model's folder says about itself."""
+    """The limits and texts that a model's folder declares."""
 
     max_tokens: int
+    """The longest input."""
     pad: int
+    """The id of the padding token."""
     positions: int | None = None
-    """What no option can go above, where the positions are a table."""
+    """The number of positions, if they are a table: no option can exceed it."""
     prompt: str = ""
-    """What its maker sets before every query."""
+    """The text that the model's maker puts before every query."""
 
     @classmethod
-    def read(cls, folder: Path) -> Limits:
-        """Read `config.json`, `tokenizer_config.json` and what sentence-transformers has; warn where they disagree on the longest input."""
+    def read(cls, folder: Path, *, warn: bool = True) -> Limits:
+        """Read `config.json`, `tokenizer_config.json` and sentence-transformers' settings.
+
+        Warns if they disagree on the longest input, unless `warn` is false.
+        """
         config, tokenizer = json_of(folder / "config.json"), json_of(folder / "tokenizer_config.json")
-        theirs, its_transformer = saved(folder)
+        settings, transformer = cross_encoder_settings(folder)
         pad = config.get("pad_token_id")
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int) and config.get("model_type") in ROBERTA:
-            positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions begin after the padding's
-        length = its_transformer.get("max_seq_length") or tokenizer.get("model_max_length")
+            positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions start after the padding token's id
+        length = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
         length = int(length) if isinstance(length, int | float) and 0 < length < 10**6 else None
         sizes = [size for size in (positions, length) if isinstance(size, int)]
-        if len(set(sizes)) > 1:
+        if warn and len(set(sizes)) > 1:
             _log.warning(
-                "%s: its tokenizer says at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
+                "%s: its tokenizer declares at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
                 folder,
                 length,
                 positions,
@@ -65,8 +75,8 @@ class Limits:
             config.get("model_type") in POSITION_TABLE
             and config.get("position_embedding_type", "absolute") == "absolute"
         )
-        prompts = theirs.get("prompts")
-        prompt = prompts.get(theirs.get("default_prompt_name")) if isinstance(prompts, dict) else None
+        prompts = settings.get("prompts")
+        prompt = prompts.get(settings.get("default_prompt_name")) if isinstance(prompts, dict) else None
         return cls(
             min(sizes, default=512),
             pad if isinstance(pad, int) and pad >= 0 else 0,
@@ -75,51 +85,30 @@ class Limits:
         )
 
     def longest(self, max_tokens: int | None) -> int:
-        """Return the tokens that an input has at most: the option, else what the folder says.
+        """Return the longest input in tokens: the option, else the folder's limit.
 
         Raises:
-            ConfigError: The model has fewer positions.
+            ConfigError: The option exceeds the model's positions.
         """
         if max_tokens is not None and self.positions is not None and max_tokens > self.positions:
             raise ConfigError(
-                f"max_tokens {max_tokens} is more than the model has positions for: take {self.positions} at most."
+                f"max_tokens must be at most {self.positions}, the positions of the model, got {max_tokens}: lower it."
             )
         return max_tokens or self.max_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What goes through a model as one row."""
+class Encoded(NamedTuple):
+    """The token ids and token types of one row, special tokens included."""
 
     ids: list[int]
     types: list[int]
     truncated: bool
+    attention: Sequence[int] | None = None
+    """1 for each token that attention reads, else 0; `None` is all. Only an expanded query of ColBERT has one."""
 
 
-def padded(rows: Sequence[Encoded], pad: int, length: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ids, mask and types of rows, each (rows, tokens), int64.
-
-    Args:
-        rows: One line each.
-        pad: The id after a row's own.
-        length: Tokens of a line; `None` is the longest row's.
-    """
-    import numpy as np
-
-    shape = (len(rows), length or max(len(row.ids) for row in rows))
-    ids = np.full(shape, pad, dtype=np.int64)
-    mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for line, row in enumerate(rows):
-        size = len(row.ids)
-        ids[line, :size] = row.ids
-        mask[line, :size] = 1
-        types[line, :size] = row.types
-    return ids, mask, types
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """The special tokens around texts, as (id, type) runs, and the type of each text's own tokens."""
+class _Template(NamedTuple):
+    """The special tokens before, between and after texts, as runs of (id, type), and the type of each text's tokens."""
 
     runs: tuple[tuple[tuple[int, int], ...], ...]
     types: tuple[int, ...]
@@ -130,10 +119,10 @@ class _Template:
 
 
 class _Offsets(Sequence[tuple[int, int]]):
-    """The characters of the tokens of a very long text: in one array, since millions of tuples take long to make and to free."""
+    """The offsets of the tokens of a very long text, in one array: millions of tuples are slow to create and free."""
 
     def __init__(self, places: array[int]) -> None:
-        """Take start and end of every token in turn."""
+        """Take an array with start and end of every token."""
         self._places = places
 
     def __len__(self) -> int:
@@ -155,78 +144,80 @@ class _Offsets(Sequence[tuple[int, int]]):
 
 
 class PairTokenizer:
-    """A `tokenizer.json`, set once and never changed after: safe under threads."""
+    """The tokenizer in a `tokenizer.json`. Never changed after it is created, so threads can share it."""
 
     def __init__(self, path: Path, marks: Sequence[str] = ()) -> None:
         """Read the file.
 
         Args:
             path: `tokenizer.json`.
-            marks: Added tokens that are not seen in a text although the tokenizer does not call them special; nor is any
-                that is written `<|so|>`.
+            marks: Added tokens to treat as special although the file does not call them so. Tokens written like
+                `<|this|>` always are.
 
         Raises:
-            ConfigError: It is not there, or is no tokenizer.
+            ConfigError: There is no such file, or it is not a tokenizer.
         """
         if not path.exists():
             raise ConfigError(f"{path} is missing: a model's folder needs its tokenizer.json beside the ONNX file.")
         self.path = path
         settings = json_of(path.with_name("tokenizer_config.json"))
-        takes = settings.get("model_input_names")
-        self._typed = not isinstance(takes, list) or "token_type_ids" in takes
+        inputs = settings.get("model_input_names")
+        self._typed = not isinstance(inputs, list) or "token_type_ids" in inputs
         try:
-            file = read_text(path, MOST_TOKENIZER)
-            self._tokenizer = _opened(file, marks)
+            file = read_text(path, MAX_TOKENIZER_BYTES)
+            self._tokenizer = _load_tokenizer(file, marks)
             if words := _plain_words(self._tokenizer):
                 file = _without_special(file, words)
-                self._tokenizer = _opened(file, marks)
-            self._single, self._pair = self._learn("a"), self._learn("a", "b")
-            self._special = self._named()
+                self._tokenizer = _load_tokenizer(file, marks)
+            self._single, self._pair = self._read_template("a"), self._read_template("a", "b")
+            self._special = self._special_tokens(marks)
             if _can_be_spelled(self._tokenizer, self._special):
-                del self._tokenizer  # one of 250,000 words takes 200 MB: not two at a time
-                self._tokenizer = _opened(_without_words(file, self._special), (*marks, *self._special))
+                del self._tokenizer  # a tokenizer of 250,000 words takes 200 MB: do not hold two
+                self._tokenizer = _load_tokenizer(_without_words(file, self._special), (*marks, *self._special))
         except (ConfigError, KeyboardInterrupt):
             raise
         except (
             BaseException
-        ) as error:  # tokenizers raises bare Exception for everything, and Rust's panics are not even that
+        ) as error:  # tokenizers raises plain Exception for everything, and for panics of Rust a BaseException
             raise ConfigError(f"{path} cannot be read as a tokenizer ({clause(error)}): fetch it again.") from error
         self._warn_of_case(settings)
 
     def _warn_of_case(self, settings: Mapping[str, Any]) -> None:
-        """Warn where the two files of a tokenizer of BERT's disagree on lower case.
+        """Warn if the two files of a BERT tokenizer disagree on lower case.
 
-        This one is followed, as flashrank and fastembed do; transformers follows `tokenizer_config.json` (5.24), but for
-        a tokenizer of no class of its own.
+        `tokenizer.json` is followed here, as in flashrank and fastembed. transformers follows `tokenizer_config.json`
+        (5.24), except for a tokenizer without a class of its own.
         """
-        does, says = getattr(self._tokenizer.normalizer, "lowercase", None), settings.get("do_lower_case")
-        classless = settings.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        if isinstance(does, bool) and isinstance(says, bool) and does != says and not classless:
+        lowers, declared = getattr(self._tokenizer.normalizer, "lowercase", None), settings.get("do_lower_case")
+        without_class = settings.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        if isinstance(lowers, bool) and isinstance(declared, bool) and lowers != declared and not without_class:
             _log.warning(
-                "%s sets text in lower case: %s. tokenizer_config.json beside it says %s, which transformers follows: scores "
-                "differ from its. Make both say what the model was trained with.",
+                "%s converts text to lower case: %s. tokenizer_config.json beside it says %s, which transformers "
+                "follows, so its "
+                "scores differ. Change the file that does not say what the model was trained with.",
                 self.path,
-                *("yes" if lower else "no" for lower in (does, says)),
+                *("yes" if lower else "no" for lower in (lowers, declared)),
             )
 
-    def _named(self) -> dict[str, int]:
-        """Return the ids of all special tokens: those called so, and those that the tokenizer sets around texts."""
+    def _special_tokens(self, marks: Sequence[str]) -> dict[str, int]:
+        """Return the ids of special tokens: those marked special, `marks`, and those put around texts."""
         tokenizer = self._tokenizer
         added = tokenizer.get_added_tokens_decoder().items()
         ids = {token.content: number for number, token in added if token.special}
         for token, _ in (pair for template in (self._single, self._pair) for run in template.runs for pair in run):
             ids.setdefault(tokenizer.id_to_token(token) or "", token)
+        ids |= {mark: number for mark in marks if (number := tokenizer.token_to_id(mark)) is not None}
         ids.pop("", None)
         return ids
 
-    def _learn(self, *texts: str) -> _Template:
-        """Read off one encoding where the tokenizer puts its special tokens."""
+    def _read_template(self, *texts: str) -> _Template:
+        """Find out from one encoding where the tokenizer puts special tokens."""
         probe = self._tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
         runs: list[list[tuple[int, int]]] = [[] for _ in range(len(texts) + 1)]
         types = [0] * len(texts)
         past = 0
         for token, kind, owner in zip(probe.ids, probe.type_ids, probe.sequence_ids, strict=True):
-            typed = kind if self._typed else 0  # left out by its maker's code, which is 0 to the model
+            typed = kind if self._typed else 0  # the maker's code passes no types, which the model reads as 0
             if owner is None:
                 runs[past].append((token, typed))
             else:
@@ -236,33 +227,33 @@ class PairTokenizer:
 
     @property
     def joins_pairs(self) -> bool:
-        """Whether the tokenizer sets something between a query and a document."""
+        """Whether the tokenizer puts a special token between a query and a document."""
         return bool(self._pair.runs[1])
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the (start, end) characters of each token of `text`, without special tokens.
 
-        A text above `SLICE` characters is tokenized slice by slice. Slices end before white space where they can; at a
-        border without any, a token or two may be others than those of the whole text.
+        A text above `SLICE_CHARACTERS` characters is tokenized slice by slice. A slice ends before white space where
+        possible; at any other border a token or two may differ from those of the whole text.
         """
-        if len(text) <= SLICE:
+        if len(text) <= SLICE_CHARACTERS:
             check_cancelled()
             return self._spans(text)
         places = array("Q")
-        for start, end in cuts(text, _AT_ONCE):
+        for start, end in slice_bounds(text, _OFFSETS_SLICE):
             places.extend(start + place for span in self._spans(text[start:end]) for place in span)
         return _Offsets(places)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        # `encode` keeps the interpreter lock, for seconds in a long text; `encode_batch` gives it back (tokenizers 0.22).
+        # `encode` holds the GIL, for seconds in a long text; `encode_batch` releases it (tokenizers 0.22).
         spans: list[tuple[int, int]] = self._tokenizer.encode_batch([text], add_special_tokens=False)[0].offsets
         return spans
 
-    def beginning(self, text: str, max_tokens: int) -> tuple[str, int, bool]:
-        """Return `text` cut to `max_tokens` tokens, how many tokens are left of it, and whether it was cut."""
+    def truncate(self, text: str, max_tokens: int) -> tuple[str, int, bool]:
+        """Return `text` cut to `max_tokens` tokens, the number of its tokens, and whether it was cut."""
         size = max_tokens * _CHARACTERS_PER_TOKEN + 1_000
         offsets = self.offsets(text[:size])
-        while size < len(text) and len(offsets) < max_tokens + _MARGIN:  # long runs of blanks, say
+        while size < len(text) and len(offsets) < max_tokens + _MARGIN:  # such as long runs of blanks
             size *= 4
             offsets = self.offsets(text[:size])
         if len(offsets) <= max_tokens:
@@ -273,45 +264,56 @@ class PairTokenizer:
         """Return the id of a token of the vocabulary.
 
         Raises:
-            ConfigError: There is no such token.
+            ConfigError: The vocabulary has no such token.
         """
         token = self._special.get(name, self._tokenizer.token_to_id(name))
         if token is None:
             raise ConfigError(
-                f"{self.path} has no token {name!r}, so this is another family's model: name that family."
+                f"{self.path} has no token {name!r}, so this is a model of another family: name that family."
             )
         return int(token)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return a copy of the vocabulary: each token and its id."""
+        return dict(self._tokenizer.get_vocab())
+
     def singles(self, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
-        """Return each text alone, cut to `max_tokens` with its special tokens."""
+        """Return one row for each text alone, cut to `max_tokens` including special tokens."""
         size = max_tokens - self._single.size
-        return [_assembled(self._single, (ids[:size],), truncated=len(ids) > size) for ids in self.texts(texts, size)]
+        return [_assemble(self._single, (ids[:size],), truncated=len(ids) > size) for ids in self.ids(texts, size)]
 
     def pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Encoded]:
-        """Return the query joined with each document; the document is cut so that all is within `max_tokens`.
+        """Return one row for the query and each document; the document is cut so that the row has at most `max_tokens`.
 
-        The query has three quarters of `max_tokens` at most (as in FlagEmbedding 1.4.2): past that it is cut too, and
-        every result says so.
+        The query gets at most three quarters of `max_tokens` (as in FlagEmbedding 1.4.2). A longer query is cut too,
+        and then every row is marked as truncated.
         """
         both = max_tokens - self._pair.size
-        query_tokens = min(max_tokens * 3 // 4, both * 7 // 8)  # a window of a few tokens keeps one for the document
-        (query_ids,) = self.texts([query], query_tokens)
+        query_tokens = min(
+            max_tokens * 3 // 4, both * 7 // 8
+        )  # so that a window of few tokens has one for the document
+        (query_ids,) = self.ids([query], query_tokens)
         cut_query, query_ids = len(query_ids) > query_tokens, query_ids[:query_tokens]
         left = both - len(query_ids)
         return [
-            _assembled(self._pair, (query_ids, ids[:left]), truncated=cut_query or len(ids) > left)
-            for ids in self.texts(documents, left)
+            _assemble(self._pair, (query_ids, ids[:left]), truncated=cut_query or len(ids) > left)
+            for ids in self.ids(documents, left)
         ]
 
-    def texts(self, texts: Sequence[str], tokens: int) -> list[list[int]]:
-        """Return the ids of each text, no special tokens; of a very long one only its beginning of `tokens` and more."""
+    def ids(self, texts: Sequence[str], tokens: int) -> list[list[int]]:
+        """Return the ids of each text without special tokens; for a very long text only those of its start.
+
+        Args:
+            texts: The texts.
+            tokens: The number of ids that the caller reads. A text with more has at least these.
+        """
         size = tokens * _CHARACTERS_PER_TOKEN + 1_000
         encoded = self._batch([text[:size] for text in texts])
         while again := [
             position
             for position, text in enumerate(texts)
             if len(text) > size and len(encoded[position]) < tokens + _MARGIN
-        ]:  # beginnings that gave too few tokens: long runs of blanks, say
+        ]:  # starts with too few tokens, such as long runs of blanks
             size *= 4
             for position, ids in zip(again, self._batch([texts[position][:size] for position in again]), strict=True):
                 encoded[position] = ids
@@ -326,11 +328,11 @@ class PairTokenizer:
 
 
 def _grouped(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield consecutive texts of `_TOGETHER` characters together, or one that is longer."""
+    """Yield groups of consecutive texts with at most `_IDS_GROUP` characters; a longer text is a group of its own."""
     group: list[str] = []
     size = 0
     for text in texts:
-        if group and size + len(text) > _TOGETHER:
+        if group and size + len(text) > _IDS_GROUP:
             yield group
             group, size = [], 0
         group.append(text)
@@ -339,8 +341,8 @@ def _grouped(texts: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _opened(file: str, marks: Sequence[str]) -> Tokenizer:
-    """Return a tokenizer that neither cuts nor pads, and to which "[SEP]" or "</s>" in a text is text."""
+def _load_tokenizer(file: str, marks: Sequence[str]) -> Tokenizer:
+    """Return a tokenizer that neither cuts nor pads, and that reads "[SEP]" or "</s>" in a text as text."""
     from tokenizers import AddedToken, Tokenizer
 
     tokenizer = Tokenizer.from_str(file)
@@ -354,7 +356,7 @@ def _opened(file: str, marks: Sequence[str]) -> Tokenizer:
     return tokenizer
 
 
-def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
+def _assemble(template: _Template, parts: Sequence[list[int]], *, truncated: bool) -> Encoded:
     ids = [token for token, _ in template.runs[0]]
     types = [kind for _, kind in template.runs[0]]
     for part, kind, after in zip(parts, template.types, template.runs[1:], strict=True):
@@ -365,25 +367,26 @@ def _assembled(template: _Template, parts: Sequence[list[int]], *, truncated: bo
     return Encoded(ids, types, truncated)
 
 
-# No text spells a special token, whatever kind of tokenizer reads it. `encode_special_tokens` only keeps a tokenizer from looking
-# for them before it starts. Where they are words of its vocabulary too, it finds them all the same: the Unigram models of XLM-R and
-# DeBERTa-v3 hold "</s>" or "[SEP]" with the best of scores (SentencePiece itself never matches such control symbols; its files lose
-# that on their way to `tokenizer.json`).
+# No text may spell a special token, whatever kind of tokenizer reads it. `encode_special_tokens` only stops a tokenizer
+# from searching for special tokens before it starts. If they are also words of its vocabulary, it still finds them: the
+# Unigram models of XLM-R and DeBERTa-v3 hold "</s>" or "[SEP]" with the best score. (SentencePiece itself never matches
+# such control symbols, but `tokenizer.json` does not keep that property.)
 
 
 def _plain_words(tokenizer: Tokenizer) -> list[str]:
-    """Return the special tokens that are plain words: an answer may be called so, that it is one token.
+    """Return the special tokens that are plain words.
 
-    Such a word closes no prompt, and in a text it has to stay the maker's token.
+    A maker may mark an answer such as "yes" special to make it one token. Such a word cannot close a prompt, and a text
+    that holds it must get that token.
     """
     added = tokenizer.get_added_tokens_decoder().values()
     return [token.content for token in added if token.special and token.content.isalnum()]
 
 
 def _can_be_spelled(tokenizer: Tokenizer, names: Iterable[str]) -> bool:
-    """Tell whether a text that holds one of the tokens `names` can get its id; `encode_special_tokens` is set."""
+    """Tell whether a text that spells one of the tokens `names` gets its id although `encode_special_tokens` is set."""
     known = {name: tokenizer.token_to_id(name) for name in names}
-    # What stands for the unknown says nothing when a text gets it.
+    # Any text may get the token for unknown words, so it proves nothing.
     known.pop(getattr(tokenizer.model, "unk_token", None) or "", None)
     probes = [text.format(name) for name in known for text in ("{}", "a{}", "a {} a")]
     read = {token for row in tokenizer.encode_batch(probes, add_special_tokens=False) for token in row.ids}
@@ -391,7 +394,7 @@ def _can_be_spelled(tokenizer: Tokenizer, names: Iterable[str]) -> bool:
 
 
 def _without_special(file: str, words: Iterable[str]) -> str:
-    """Return the text of a `tokenizer.json` in which none of `words` is called special."""
+    """Return the text of a `tokenizer.json` in which none of `words` is marked special."""
     settings: dict[str, Any] = json.loads(file)
     words = set(words)
     for token in settings["added_tokens"]:
@@ -400,15 +403,15 @@ def _without_special(file: str, words: Iterable[str]) -> str:
 
 
 def _without_words(file: str, names: Iterable[str]) -> str:
-    """Return the text of a `tokenizer.json` whose vocabulary has no such words; every other token keeps id and score."""
+    """Return the text of a `tokenizer.json` whose vocabulary lacks `names`. Other tokens keep their ids and scores."""
     settings: dict[str, Any] = json.loads(file)
     model, names = settings["model"], set(names)
     vocabulary = model["vocab"]
-    if isinstance(vocabulary, list):  # Unigram: places are ids, and an empty piece is found nowhere
+    if isinstance(vocabulary, list):  # Unigram: the position is the id, and an empty piece never matches
         model["vocab"] = [["" if piece in names else piece, score] for piece, score in vocabulary]
-    elif "merges" in model:  # BPE: what is not put together is not found
+    elif "merges" in model:  # BPE: a token without a merge never matches
         model["merges"] = [pair for pair in model["merges"] if _merged(pair) not in names]
-    else:  # whole words
+    else:  # WordPiece or WordLevel
         names.discard(model["unk_token"])
         model["vocab"] = {word: token for word, token in vocabulary.items() if word not in names}
     return json.dumps(settings, ensure_ascii=False)

@@ -1,32 +1,37 @@
-"""Which reranker, and is it worth it? Several over one data set: quality, latency, cost, and the answer in words."""
+"""Compare rerankers over your own data: quality, latency, cost, and advice in words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .baseline import compare_to_baseline, read_baseline
     from .bm25 import BM25
-    from .chance import interval, p_value
     from .collection import Collection
-    from .comparing import Comparison, compare
+    from .comparison import Comparison, compare
     from .data import Candidate, Dataset, Question
+    from .loaders import read
     from .metrics import Metrics
-    from .reading import read
-    from .retrieving import from_retriever
+    from .ray_pool import RayPool
+    from .retriever_data import from_retriever
+    from .significance import interval, p_value
 
-_HOMES = {
+_MODULES = {
     "BM25": "bm25",
     "Candidate": "data",
     "Collection": "collection",
-    "Comparison": "comparing",
+    "Comparison": "comparison",
     "Dataset": "data",
     "Metrics": "metrics",
     "Question": "data",
-    "compare": "comparing",
-    "from_retriever": "retrieving",
-    "interval": "chance",
-    "p_value": "chance",
-    "read": "reading",
+    "RayPool": "ray_pool",
+    "compare": "comparison",
+    "compare_to_baseline": "baseline",
+    "from_retriever": "retriever_data",
+    "interval": "significance",
+    "p_value": "significance",
+    "read": "loaders",
+    "read_baseline": "baseline",
 }
 __all__ = [
     "BM25",
@@ -36,20 +41,23 @@ __all__ = [
     "Dataset",
     "Metrics",
     "Question",
+    "RayPool",
     "compare",
+    "compare_to_baseline",
     "from_retriever",
     "interval",
     "p_value",
     "read",
+    "read_baseline",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name not in _HOMES:
+    """Import a public name at its first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""BM25 over a whole collection: the first stage of a data set that comes without one."""
+"""BM25 over a whole collection: the first stage of a data set that has none."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ __all__ = ["BM25"]
 
 
 class BM25:
-    """bm25s with its defaults (Lucene's BM25, k1 1.5, b 0.75) and English stop words."""
+    """A BM25 index by bm25s, with its defaults (Lucene's BM25, k1 1.5, b 0.75) and English stop words.
+
+    Args:
+        texts: The documents to index, at least one.
+
+    Raises:
+        MissingExtra: bm25s is not installed.
+
+    >>> from rerank_plugins.evaluation import BM25
+    >>> index = BM25(["Bees make honey.", "A bank raised its rates."])
+    >>> [position for position, score in index.search("honey", k=1)]
+    [0]
+    """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        """Index `texts`.
-
-        Raises:
-            MissingExtra: bm25s is not installed.
-        """
+        """Index `texts`. See the class."""
         try:
             import bm25s
         except ModuleNotFoundError as error:
@@ -32,6 +40,6 @@ class BM25:
         return self._tokenize(list(texts), stopwords="en", show_progress=False)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """Return the positions and scores of the k best texts, the best first."""
-        found, scores = self._index.retrieve(self._tokens([query]), k=min(k, self._count), show_progress=False)
-        return [(int(position), float(score)) for position, score in zip(found[0], scores[0], strict=True)]
+        """Return (position, score) of the `k` texts that match `query` best, best first; fewer if there are fewer."""
+        positions, scores = self._index.retrieve(self._tokens([query]), k=min(k, self._count), show_progress=False)
+        return [(int(position), float(score)) for position, score in zip(positions[0], scores[0], strict=True)]

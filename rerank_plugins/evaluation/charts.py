@@ -1,6 +1,7 @@
-"""The report's charts as Vega-Lite (https://vega.github.io/vega-lite/, version 6): plain data, no text of documents.
+"""The report's charts as Vega-Lite specifications (https://vega.github.io/vega-lite/, version 6): plain data.
 
-Colours are the page's CSS variables, so that the charts are dark where the page is. A reranker is its number in the legend.
+They hold no text of documents. Colours are the page's CSS variables, so the charts follow the page's dark mode. A point
+stands for a reranker and shows its number in the legend.
 """
 
 from __future__ import annotations
@@ -8,67 +9,83 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .comparing import Comparison
-from .figures import Figures
+from .comparison_data import ComparisonData
+from .results import EvaluationResult
 
-__all__ = ["COLOURS", "charts", "front"]
+__all__ = ["COLOURS", "charts", "pareto_front"]
 
 COLOURS = 8
-"""Rerankers with a colour of their own; the ninth has the first's again, and its number."""
+"""Number of colours. The ninth reranker has the first one's colour, but its own number."""
 HEIGHT = 300
 DIGIT = 6
-"""Pixels of a character in the labels, about."""
+"""Approximate width of a character in the labels, in pixels."""
 MUTED, TEXT, GRID, PAGE = (f"var(--{name})" for name in ("muted", "text", "grid", "page"))
 
 
-def charts(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Return the charts by name: `lift`, `latency`, `cost` where a price is known, `depth` where there is more than one."""
+def charts(comparison: ComparisonData) -> dict[str, dict[str, Any]]:
+    """Return the charts by name.
+
+    `lift` is always there; `latency` where a call was made; `cost` where a price is known; `depth` where quality was
+    measured at more than one number of candidates.
+    """
     rows = [row for row in comparison.rows if row.error is None]
-    found = {"lift": _lift(comparison, rows)}
+    specifications = {"lift": _lift_chart(comparison, rows)}
     budget = comparison.budget
     if any(row.p95_ms for row in rows):
         title = "milliseconds for 95 of 100 calls (log)"
-        found["latency"] = _against(comparison, rows, lambda row: row.p95_ms or None, title, "log", budget.ms)
+        specifications["latency"] = _quality_chart(
+            comparison, rows, lambda row: row.p95_ms or None, title, "log", budget.ms
+        )
     if any(row.usd_per_1000 for row in rows):
         title = "US dollars for 1,000 queries"
-        found["cost"] = _against(comparison, rows, lambda row: row.usd_per_1000, title, "linear", budget.usd)
+        specifications["cost"] = _quality_chart(
+            comparison, rows, lambda row: row.usd_per_1000, title, "linear", budget.usd
+        )
     if len(comparison.depths) > 1:
-        found["depth"] = _depth(comparison, rows)
-    return found
+        specifications["depth"] = _depth_chart(comparison, rows)
+    return specifications
 
 
-def front(rows: Sequence[Figures], main: str, price: Callable[[Figures], float | None]) -> list[Figures]:
-    """Return the Pareto front, cheapest first: the rows that no other beats in quality at the same price or less."""
-    priced = [(told, -row.means[main], at) for at, row in enumerate(rows) if (told := price(row)) is not None]
-    kept: list[Figures] = []
+def pareto_front(
+    rows: Sequence[EvaluationResult], main: str, price: Callable[[EvaluationResult], float | None]
+) -> list[EvaluationResult]:
+    """Return the Pareto front, cheapest first: the rows that no other row beats in quality at the same price or less.
+
+    Args:
+        rows: The results.
+        main: The metric of quality.
+        price: Function from a result to what it costs; `None` leaves the row out.
+    """
+    priced = [(cost, -row.means[main], at) for at, row in enumerate(rows) if (cost := price(row)) is not None]
+    front: list[EvaluationResult] = []
     for _, _, at in sorted(priced):
-        if not kept or rows[at].means[main] > kept[-1].means[main]:
-            kept.append(rows[at])
-    return kept
+        if not front or rows[at].means[main] > front[-1].means[main]:
+            front.append(rows[at])
+    return front
 
 
-def _against(
-    comparison: Comparison,
-    rows: Sequence[Figures],
-    price: Callable[[Figures], float | None],
+def _quality_chart(
+    comparison: ComparisonData,
+    rows: Sequence[EvaluationResult],
+    price: Callable[[EvaluationResult], float | None],
     title: str,
     scale: str,
     budget: float | None,
 ) -> dict[str, Any]:
     main = comparison.main
-    best = front(rows, main, price)
+    best = pareto_front(rows, main, price)
     points = [
-        {**_named(comparison, row), "x": price(row), "y": row.means[main], "front": row in best}
+        {**_reranker_fields(comparison, row), "x": price(row), "y": row.means[main], "front": row in best}
         for row in rows
         if price(row) is not None
     ]
     x = {"field": "x", "type": "quantitative", "title": title, "scale": {"type": scale, "nice": True, "padding": 16}}
     if scale == "log":
         x["axis"] = {"format": ",~g", "tickCount": 5}
-    else:  # room to the left of 0 is no price
+    else:  # the padding left of 0 is not a price
         x["axis"] = {"labelExpr": "datum.value < 0 ? '' : datum.label"}
     layers: list[dict[str, Any]] = [
-        _first(comparison),
+        _baseline(comparison),
         {
             "transform": [{"filter": "datum.front"}],
             "mark": {"type": "line", "color": MUTED, "strokeWidth": 2, "interpolate": "step-after", "aria": False},
@@ -79,8 +96,8 @@ def _against(
             "encoding": {"color": _colour(comparison)},
         },
     ]
-    numbers = [{**_numbers(PAGE), "transform": [{"filter": "datum.front"}]}]
-    # A layer without points would be a mark without a name to a screen reader.
+    numbers = [{**_number_labels(PAGE), "transform": [{"filter": "datum.front"}]}]
+    # A screen reader would read a layer without points as a mark without a name.
     if not all(point["front"] for point in points):
         layers.append(
             {
@@ -89,7 +106,7 @@ def _against(
                 "encoding": {"stroke": _colour(comparison)},
             }
         )
-        numbers.append({**_numbers(TEXT), "transform": [{"filter": "!datum.front"}]})
+        numbers.append({**_number_labels(TEXT), "transform": [{"filter": "!datum.front"}]})
     layers += numbers
     if budget is not None and (scale != "log" or budget > 0):
         layers.append(
@@ -99,18 +116,28 @@ def _against(
                 "encoding": {"x": {**x, "type": "quantitative"}, "y": None, "tooltip": {"value": "your budget"}},
             }
         )
-    tooltip = [_cell("reranker"), _cell("y", main, ".3f"), _cell("x", title.removesuffix(" (log)"), ",.4~g")]
+    tooltip = [
+        _tooltip_field("reranker"),
+        _tooltip_field("y", main, ".3f"),
+        _tooltip_field("x", title.removesuffix(" (log)"), ",.4~g"),
+    ]
     return _chart(
-        f"{main} against {title}: one point a reranker, filled where it is on the Pareto front.",
+        f"{main} against {title}: one point per reranker, filled where it is on the Pareto front.",
         points,
-        {"x": x, "y": _quality(comparison, rows), "tooltip": tooltip},
+        {"x": x, "y": _quality_axis(comparison, rows), "tooltip": tooltip},
         layers,
     )
 
 
-def _lift(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
+def _lift_chart(comparison: ComparisonData, rows: Sequence[EvaluationResult]) -> dict[str, Any]:
     points = [
-        {**_named(comparison, row), "mean": row.lift.mean, "low": row.lift.low, "high": row.lift.high, "p": row.lift.p}
+        {
+            **_reranker_fields(comparison, row),
+            "mean": row.lift.mean,
+            "low": row.lift.low,
+            "high": row.lift.high,
+            "p": row.lift.p,
+        }
         for row in rows
         if row.lift is not None
     ]
@@ -127,9 +154,9 @@ def _lift(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
                 "axis": {"labelFontWeight": "bold"},
             },
             "tooltip": [
-                _cell("reranker"),
-                *(_cell(each, each, "+.3f") for each in ("mean", "low", "high")),
-                _cell("p"),
+                _tooltip_field("reranker"),
+                *(_tooltip_field(name, name, "+.3f") for name in ("mean", "low", "high")),
+                _tooltip_field("p"),
             ],
         },
         [
@@ -151,13 +178,15 @@ def _lift(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
     )
 
 
-def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
+def _depth_chart(comparison: ComparisonData, rows: Sequence[EvaluationResult]) -> dict[str, Any]:
     points = [
-        {**_named(comparison, row), "x": str(depth), "y": value} for row in rows for depth, value in row.depths.items()
+        {**_reranker_fields(comparison, row), "x": str(depth), "y": value}
+        for row in rows
+        for depth, value in row.depths.items()
     ]
-    quality = _quality(comparison, rows, [value for row in rows for value in row.depths.values()])
+    quality = _quality_axis(comparison, rows, [value for row in rows for value in row.depths.values()])
     low, high = quality["scale"]["domain"]
-    ends = _ends(points, str(comparison.depths[-1]), (high - low) / 20)
+    ends = _line_end_labels(points, str(comparison.depths[-1]), (high - low) / 20)
     longest = max((len(end["number"]) for end in ends), default=0)
     chart = _chart(
         f"{comparison.main} by the number of candidates that each reranker gets.",
@@ -171,10 +200,14 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
                 "axis": {"labelAngle": 0},
             },
             "y": quality,
-            "tooltip": [_cell("reranker"), _cell("x", "candidates"), _cell("y", comparison.main, ".3f")],
+            "tooltip": [
+                _tooltip_field("reranker"),
+                _tooltip_field("x", "candidates"),
+                _tooltip_field("y", comparison.main, ".3f"),
+            ],
         },
         [
-            _first(comparison),
+            _baseline(comparison),
             {"mark": {"type": "line", "strokeWidth": 2.5, "aria": False}, "encoding": {"color": _colour(comparison)}},
             {
                 "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
@@ -187,14 +220,14 @@ def _depth(comparison: Comparison, rows: Sequence[Figures]) -> dict[str, Any]:
             },
         ],
     )
-    # Room for the numbers of lines that end together: on a phone they would be cut off.
+    # Padding for the numbers of lines that end together. On a phone they would be cut off.
     return {**chart, "padding": {"left": 5, "top": 5, "bottom": 5, "right": max(5, DIGIT * longest - 5)}}
 
 
-def _ends(points: Sequence[dict[str, Any]], depth: str, near: float) -> list[dict[str, Any]]:
-    """Return the numbers at the ends of the lines; those of lines that end nearly together as one label."""
+def _line_end_labels(points: Sequence[dict[str, Any]], depth: str, near: float) -> list[dict[str, Any]]:
+    """Return the labels at the ends of the lines. Lines that end close together share a label."""
     ends: list[list[dict[str, Any]]] = []
-    for point in sorted((each for each in points if each["x"] == depth), key=lambda each: each["y"]):
+    for point in sorted((point for point in points if point["x"] == depth), key=lambda point: point["y"]):
         if ends and point["y"] - ends[-1][0]["y"] < near:
             ends[-1].append(point)
         else:
@@ -202,8 +235,8 @@ def _ends(points: Sequence[dict[str, Any]], depth: str, near: float) -> list[dic
     return [
         {
             "x": depth,
-            "y": sum(each["y"] for each in end) / len(end),
-            "number": ", ".join(each["number"] for each in end),
+            "y": sum(point["y"] for point in end) / len(end),
+            "number": ", ".join(point["number"] for point in end),
         }
         for end in ends
     ]
@@ -219,7 +252,7 @@ def _chart(
 ) -> dict[str, Any]:
     axis = {"labelColor": MUTED, "titleColor": TEXT, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID}
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # a name: nothing is fetched
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # an identifier; nothing is downloaded
         "description": description,
         "width": "container",
         "height": height,
@@ -235,8 +268,8 @@ def _chart(
     }
 
 
-def _first(comparison: Comparison) -> dict[str, Any]:
-    """Return a line at what the retriever reaches alone."""
+def _baseline(comparison: ComparisonData) -> dict[str, Any]:
+    """Return the layer of a dashed line at the quality of the retriever alone."""
     return {
         "data": {"values": [{"y": comparison.first.means[comparison.main]}]},
         "mark": {"type": "rule", "color": TEXT, "strokeDash": [5, 4], "aria": False},
@@ -248,26 +281,28 @@ def _first(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _numbers(colour: str) -> dict[str, Any]:
+def _number_labels(colour: str) -> dict[str, Any]:
     mark = {"type": "text", "fontWeight": "bold", "fontSize": 12, "color": colour, "aria": False, "tooltip": None}
     return {"mark": mark, "encoding": {"text": {"field": "number"}}}
 
 
-def _named(comparison: Comparison, row: Figures) -> dict[str, Any]:
+def _reranker_fields(comparison: ComparisonData, row: EvaluationResult) -> dict[str, Any]:
     return {"number": str(comparison.rows.index(row) + 1), "reranker": row.label}
 
 
-def _colour(comparison: Comparison) -> dict[str, Any]:
+def _colour(comparison: ComparisonData) -> dict[str, Any]:
     numbers = [str(number) for number in range(1, len(comparison.rows) + 1)]
     colours = [f"var(--c{at % COLOURS})" for at in range(len(numbers))]
     return {"field": "number", "type": "nominal", "legend": None, "scale": {"domain": numbers, "range": colours}}
 
 
-def _quality(comparison: Comparison, rows: Sequence[Figures], more: Sequence[float] = ()) -> dict[str, Any]:
+def _quality_axis(
+    comparison: ComparisonData, rows: Sequence[EvaluationResult], more: Sequence[float] = ()
+) -> dict[str, Any]:
     main = comparison.main
-    told = [comparison.first.means[main], *(row.means[main] for row in rows), *more]
-    room = max(0.01, (max(told) - min(told)) * 0.15)
-    domain = [max(0.0, min(told) - room), min(1.0 + room / 2, max(told) + room)]
+    values = [comparison.first.means[main], *(row.means[main] for row in rows), *more]
+    margin = max(0.01, (max(values) - min(values)) * 0.15)
+    domain = [max(0.0, min(values) - margin), min(1.0 + margin / 2, max(values) + margin)]
     return {
         "field": "y",
         "type": "quantitative",
@@ -276,6 +311,6 @@ def _quality(comparison: Comparison, rows: Sequence[Figures], more: Sequence[flo
     }
 
 
-def _cell(field: str, title: str | None = None, form: str | None = None) -> dict[str, Any]:
-    told = {"field": field, "title": title or field}
-    return told if form is None else {**told, "type": "quantitative", "format": form}
+def _tooltip_field(field: str, title: str | None = None, number_format: str | None = None) -> dict[str, Any]:
+    line = {"field": field, "title": title or field}
+    return line if number_format is None else {**line, "type": "quantitative", "format": number_format}

@@ -1,1 +1,1 @@
-"""Scorers made of scorers, one idea a file. `rerank_plugins.config` knows their order."""
+"""Policies: scorers that wrap scorers, one per file. `config.build` defines their order."""

@@ -1,4 +1,4 @@
-"""Scores that were paid for once."""
+"""Cache of scores per document, so that the same text is scored once for a query."""
 
 from __future__ import annotations
 
@@ -12,62 +12,72 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, ValidationInfo
 
+from ..core._runtime.fork_hooks import Lock
+from ..core._runtime.text_work import MAX_INLINE_SIZE, approximate_size, check_cancelled, run_text_work, slices
 from ..core.call import record_event
 from ..core.errors import ConfigError, clause
-from ..core.fork import Lock
+from ..core.file_paths import expand_user
 from ..core.redaction import one_line
 from ..core.scorer import Scorer, Wrapper
-from ..core.text_work import INLINE, check_cancelled, run_text_work, size_of, slices
 from ..core.types import RerankRequest, Scores, Span, Usage, is_score
 from ..options import Count, FilePath, Seconds, refused
-from .memory import MemoryStore
-from .stack import PolicyOptions, Stack
+from .memory_store import MemoryStore
+from .policy_options import PolicyOptions
+from .stack import Stack
 
 __all__ = ["Cache", "CacheOptions", "Store"]
 
 _log = logging.getLogger("rerank_plugins")
 
-_NOTHING_SENT = Usage(requests=0, input_tokens=0, search_units=0.0, cost_usd=0.0)
+_NOTHING_SENT = Usage(requests=0, input_tokens=0, output_tokens=0, cached_tokens=0, search_units=0.0, cost_usd=0.0)
 
 _Entry = tuple[float | None, bool | None, tuple[Span, ...], tuple[str, int] | None]
-"""Raw score, whether the document was cut (`None`: the backend did not say), its spans, and which reply it stood in at which
-place, where one reply covered its whole request: that decides between equal scores."""
+"""Raw score; whether the document was truncated (`None`: the backend did not say); its spans; and, if one reply covered
+the whole request, an identifier of that reply and the document's position in it, which decides between equal scores."""
 _ITEMS_PER_ENTRY = 16
-"""An entry of JSON takes as long as about so many items of other work on text."""
+"""Cost of reading or writing one JSON entry, in items of `run_text_work`."""
 
 
 MAX_ENTRIES = 100_000
-"""Scores (of a listwise backend: lists); about 40 MB in memory."""
+"""Number of scores (of a listwise backend: lists); about 40 MB in memory."""
 
 
-def _of_disk(path: str | os.PathLike[str], info: ValidationInfo) -> str | os.PathLike[str]:
+def _only_on_disk(path: str | os.PathLike[str], info: ValidationInfo) -> str | os.PathLike[str]:
     if info.data.get("kind") == "memory":
         raise refused("belongs to kind 'disk': a memory cache has no file")
     return path
 
 
 class CacheOptions(PolicyOptions):
-    """Where scores that were paid for once are kept."""
+    """The cache of scores: where it is, and how many scores it holds for how long."""
 
     kind: Literal["memory", "disk"] = "memory"
-    """`memory`: of this process. `disk`: in a SQLite file that processes of one machine share."""
+    """`memory` caches in this process. `disk` caches in a SQLite file that processes on one machine can share."""
     max_entries: Count = MAX_ENTRIES
-    """Scores that are kept (of a listwise backend: lists); the oldest are dropped first."""
-    path: Annotated[FilePath, AfterValidator(_of_disk)] | None = None
-    """The file of a `disk` cache; without it, one in the user's cache folder. In a configuration file a relative path
-    counts from that file's folder."""
+    """Maximum number of scores in the cache; for a listwise backend, of lists. The memory cache drops the entries
+    unused for longest, the disk cache the oldest ones."""
+    path: Annotated[FilePath, AfterValidator(_only_on_disk)] | None = None
+    """Path of the file of a `disk` cache. By default it is in the user's cache folder. In a configuration file a
+    relative path is relative to that file's folder."""
     ttl_s: Seconds | None = None
-    """Seconds that a score is kept; `None` is for ever."""
+    """Lifetime of an entry in seconds. By default entries do not expire."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"path": {"type": "string"}}, "required": ["path"]},
+            "then": {"properties": {"kind": {"const": "disk"}}, "required": ["kind"]},
+        }
+    )
 
     def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
-        """Return `scorer` with a cache of its scores."""
+        """Return `scorer` inside a cache, or `scorer` itself if it answers instantly."""
         if stack.backend.instant:
             return scorer
         store: Store
         if self.kind == "disk":
-            from .disk import DiskStore  # SQLite
+            from .sqlite_store import DiskStore  # imported late: it imports sqlite3
 
             store = DiskStore(_file(self.path), self.max_entries, self.ttl_s)
         else:
@@ -78,74 +88,85 @@ class CacheOptions(PolicyOptions):
 def _file(path: str | os.PathLike[str] | None) -> Path:
     try:
         if path:
-            return Path(path).expanduser()
+            return expand_user(path, "cache.path")
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank_plugins" / "scores.sqlite3"
-    except RuntimeError as error:  # a container's user without a home
+    except RuntimeError as error:  # a container's user without a home folder
         raise ConfigError(
             f"cache.path: this user's home folder is not known ({clause(error)}): name a file."
         ) from error
 
 
-class _Known(NamedTuple):
-    """What was answered: about one document, or of a listwise backend about a whole list."""
+class _Record(NamedTuple):
+    """One value of the store: the entry of a document, or the entries of a listwise backend's whole list."""
 
     model: str
-    """The label of whoever answered: one that loads its model knows its dtype only then."""
+    """Label of the backend that scored. The label of a local model contains its dtype only after loading."""
     reason: str | None
     entries: tuple[_Entry, ...]
 
 
 class Store(Protocol):
-    """Where entries are kept: bytes to text. It never fails a call: what it cannot read or keep is missing."""
+    """Key-value store of a cache, from bytes to text. It never raises: an entry that cannot be read is missing."""
 
     async def get(self, names: Sequence[bytes]) -> Sequence[str | None]:
-        """Return the entry of each name, `None` where there is none."""
+        """Return the entry of each name, `None` for a missing one."""
 
     def put(self, entries: Mapping[bytes, str]) -> None:
-        """Keep entries; what takes time is done after the call has its answer."""
+        """Store entries. Slow work is done later, on another thread."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return what is worth knowing about it; plain data."""
+        """Return statistics as plain data."""
 
     async def aclose(self) -> None:
-        """Give back what is held open."""
+        """Release files and memory."""
 
 
 class Cache(Wrapper):
-    """Ask only for the documents whose score is not known: of a listwise backend, only for lists not seen before.
+    """Score only documents that are not in the cache; with a listwise backend, only lists that are not in the cache.
 
-    An entry is named by a hash of everything its score depends on: `identity` (backend, model, revision, runtime, dtype,
-    options), instruction, query and the document's text as it is sent. Texts and keys are not kept.
+    With a joint backend it is only parts of calls that are not in the cache.
+
+    The name of an entry is a hash of everything that its score depends on: `identity` (backend, model, revision,
+    runtime, dtype, options), instruction, query and the document's text as it is sent. Texts and keys are not stored.
     """
 
     def __init__(self, inner: Scorer, store: Store, identity: str | Callable[[], Awaitable[str]]) -> None:
-        """Keep what `inner` answers in `store`.
+        """Cache the scores of `inner` in `store`.
 
         Args:
-            inner: Who is asked for what is not known.
-            store: Where answers are kept.
-            identity: Whose answers they are; a function where that is known only once a model's files are there.
+            inner: The scorer that is called on a miss.
+            store: The key-value store of the entries.
+            identity: What the scores depend on beside the texts. A function if that is only known when the model's
+                files are on this machine.
         """
         super().__init__(inner)
+        # Whether an entry is the whole request of the inner scorer: of a joint backend, one part of a call.
+        self._whole = self.capabilities.listwise or self.capabilities.joint
         self.store = store
         self._identity = identity
+        # Guards the two counters.
         self._lock = Lock()
         self._hits = self._misses = 0
 
     async def aidentity(self) -> str:
-        """Return whose answers are kept, after fetching the model's files where they are not on this machine."""
+        """Return the identity of the scores. Downloads the model's files if they are not on this machine."""
         return self._identity if isinstance(self._identity, str) else await self._identity()
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Return what is known and ask for the rest.
+        """Return cached scores, and call the inner scorer for the rest.
 
-        The model's files are found first, without loading them: only they tell which commit's scores are looked for.
+        The model's files are found before the lookup, without loading the model: they determine the commit whose scores
+        are looked up.
         """
         identity = await self.aidentity()
-        size = size_of([request.query, request.documents], INLINE)
+        size = approximate_size([request.query, request.documents], MAX_INLINE_SIZE)
         names = await run_text_work(size, _names, identity, request)
-        model, reason, entries = await (self._whole(names) if self.capabilities.listwise else self._each(names))
-        if not all(entry is None or _fits(entry, text) for entry, text in zip(entries, request.documents, strict=True)):
+        lookup = self._look_up_list(names) if self._whole else self._look_up_documents(names)
+        model, reason, entries = await lookup
+        if not all(
+            entry is None or _has_valid_spans(entry, text)
+            for entry, text in zip(entries, request.documents, strict=True)
+        ):
             model, reason, entries = self.label, None, [None] * len(names)  # a damaged entry
         missing = [position for position, entry in enumerate(entries) if entry is None]
         hits = len(entries) - len(missing)
@@ -156,24 +177,34 @@ class Cache(Wrapper):
         if hits:
             record_event(self, "cached", f"{hits} of {len(entries)} documents")
         if not missing:
-            known = self._scores([entry for entry in entries if entry is not None], _NOTHING_SENT)
-            return replace(known, model=model, reason=reason, reply_order=_reply_order(entries))
+            cached = self._scores([entry for entry in entries if entry is not None], _NOTHING_SENT)
+            return replace(cached, model=model, reason=reason, reply_order=_reply_order(entries))
         scores = await self.inner.ascore(request.select(missing) if hits else request)
         fresh = _entries(scores)
-        # A policy or a backend of somebody else's may let another answer.
-        ours = not scores.degraded and scores.model == self.label and self._means_the_same(scores)
-        # The files may have been replaced between the look at them and the loading of the model.
-        if ours and await self.aidentity() == identity:
-            await self._keep(
-                [names[position] for position in missing], _Known(scores.model, scores.reason, tuple(fresh))
-            )
+        # A third party's policy or backend may return scores of another model.
+        own = not scores.degraded and scores.model == self.label and self._has_same_scale(scores)
+        storable = list(zip((names[position] for position in missing), fresh, strict=True))
+        if scores.reasons is not None:
+            # A document without a score has a reason that depends on the other documents of its call: a cascade behind
+            # the server skipped it. Of a model that scores each document by itself, and declined one, the scores of the
+            # others are its scores anyway.
+            alone = self.capabilities.refuses and not self._whole
+            storable = [(name, entry) for name, entry in storable if entry[0] is not None] if alone else []
+        # The files may have been replaced between the lookup and the loading of the model.
+        if own and storable and await self.aidentity() == identity:
+            entries_to_store = tuple(entry for _, entry in storable)
+            await self._store([name for name, _ in storable], _Record(scores.model, scores.reason, entries_to_store))
         if not hits:
             return scores
-        arrived = iter(fresh)
-        merged = self._scores([next(arrived) if entry is None else entry for entry in entries], scores.usage)
-        return replace(merged, model=scores.model, degraded=scores.degraded, reason=scores.reason)
+        new = iter(fresh)
+        merged = self._scores([next(new) if entry is None else entry for entry in entries], scores.usage)
+        reasons = None
+        if scores.reasons is not None:
+            new_reasons = iter(scores.reasons)
+            reasons = tuple(next(new_reasons) if entry is None else None for entry in entries)
+        return replace(merged, model=scores.model, degraded=scores.degraded, reason=scores.reason, reasons=reasons)
 
-    def _means_the_same(self, scores: Scores) -> bool:
+    def _has_same_scale(self, scores: Scores) -> bool:
         mine, theirs = self.capabilities, scores.capabilities
         return (mine.scale, mine.offset, mine.divisor) == (theirs.scale, theirs.offset, theirs.divisor)
 
@@ -188,26 +219,26 @@ class Cache(Wrapper):
             spans=tuple(spans for _, _, spans, _ in entries),
         )
 
-    async def _each(self, names: Sequence[bytes]) -> tuple[str, None, list[_Entry | None]]:
+    async def _look_up_documents(self, names: Sequence[bytes]) -> tuple[str, None, list[_Entry | None]]:
         texts = await self.store.get(names)
-        known = await run_text_work(len(texts) * _ITEMS_PER_ENTRY, _read_each, texts)
-        model = next((each.model for each in known if each is not None), self.label)
-        return model, None, [None if each is None else each.entries[0] for each in known]
+        records = await run_text_work(len(texts) * _ITEMS_PER_ENTRY, _parse_documents, texts)
+        model = next((each.model for each in records if each is not None), self.label)
+        return model, None, [None if each is None else each.entries[0] for each in records]
 
-    async def _whole(self, names: Sequence[bytes]) -> tuple[str, str | None, Sequence[_Entry | None]]:
+    async def _look_up_list(self, names: Sequence[bytes]) -> tuple[str, str | None, Sequence[_Entry | None]]:
         (text,) = await self.store.get([_list_name(names)])
-        known = await run_text_work(len(names) * _ITEMS_PER_ENTRY, _read, text, len(names))
-        return known or (self.label, None, [None] * len(names))
+        record = await run_text_work(len(names) * _ITEMS_PER_ENTRY, _parse_record, text, len(names))
+        return record or (self.label, None, [None] * len(names))
 
-    async def _keep(self, names: Sequence[bytes], known: _Known) -> None:
-        work = _told_whole if self.capabilities.listwise else _told_each
-        self.store.put(await run_text_work(len(names) * _ITEMS_PER_ENTRY, work, names, known))
+    async def _store(self, names: Sequence[bytes], record: _Record) -> None:
+        work = _list_as_json if self._whole else _documents_as_json
+        self.store.put(await run_text_work(len(names) * _ITEMS_PER_ENTRY, work, names, record))
 
     def own_state(self) -> Mapping[str, Any]:
-        """Tell how much it spares; documents, since the process began."""
+        """Return hits, misses and the hit rate in documents since the process started, and the store's statistics."""
         with self._lock:
-            asked = self._hits + self._misses
-            rate = self._hits / asked if asked else None
+            documents = self._hits + self._misses
+            rate = self._hits / documents if documents else None
             counts = {"hits": self._hits, "misses": self._misses, "hit_rate": rate}
         return {"cache": {**counts, **self.store.state()}}
 
@@ -218,18 +249,19 @@ class Cache(Wrapper):
 
 
 def _names(identity: str, request: RerankRequest) -> list[bytes]:
-    hashed = hashlib.blake2b(digest_size=32)
-    for told in (identity, request.instruction, request.query):
-        hashed.update(b"none" if told is None else f"{len(told)}:".encode())  # so that no text runs into the next
-        for part in slices(told or ""):
-            hashed.update(part.encode("utf-8", "surrogatepass"))
-    question = hashed.digest()
+    digest = hashlib.blake2b(digest_size=32)
+    for text in (identity, request.instruction, request.query):
+        # The length separates the texts, so that two different splits of one string have different hashes.
+        digest.update(b"none" if text is None else f"{len(text)}:".encode())
+        for part in slices(text or ""):
+            digest.update(part.encode("utf-8", "surrogatepass"))
+    query_digest = digest.digest()
     fields = request.fields or (None,) * len(request.documents)
     names = []
     for text, mapping in zip(request.documents, fields, strict=True):
-        # A mapping is another input than the text that it looks like.
+        # A mapping may be scored differently from a text with the same characters.
         person = b"text" if mapping is None else b"fields"
-        name = hashlib.blake2b(key=question, digest_size=16, person=person)
+        name = hashlib.blake2b(key=query_digest, digest_size=16, person=person)
         for part in slices(text):
             name.update(part.encode("utf-8", "surrogatepass"))
         names.append(name.digest())
@@ -252,36 +284,38 @@ def _entries(scores: Scores) -> list[_Entry]:
 
 
 def _reply_order(entries: Sequence[_Entry | None]) -> tuple[int, ...] | None:
-    """Return the order of the one reply that all entries stood in, or `None`."""
+    """Return the order of the documents in their reply if all entries come from one reply, else `None`."""
     places = [entry[3] for entry in entries if entry is not None and entry[3] is not None]
     if len(places) < len(entries) or len({reply for reply, _ in places}) != 1:
         return None
     return tuple(sorted(range(len(places)), key=lambda position: places[position][1]))
 
 
-def _told_whole(names: Sequence[bytes], known: _Known) -> dict[bytes, str]:
-    return {_list_name(names): _told(known)}
+def _list_as_json(names: Sequence[bytes], record: _Record) -> dict[bytes, str]:
+    return {_list_name(names): _as_json(record)}
 
 
-def _told_each(names: Sequence[bytes], known: _Known) -> dict[bytes, str]:
-    return {name: _told(_Known(known.model, None, (entry,))) for name, entry in zip(names, known.entries, strict=True)}
+def _documents_as_json(names: Sequence[bytes], record: _Record) -> dict[bytes, str]:
+    return {
+        name: _as_json(_Record(record.model, None, (entry,))) for name, entry in zip(names, record.entries, strict=True)
+    }
 
 
-def _told(known: _Known) -> str:
+def _as_json(record: _Record) -> str:
     check_cancelled()
     rows = [
         [value, cut, [[span.start, span.end, span.score] for span in spans], place]
-        for value, cut, spans, place in known.entries
+        for value, cut, spans, place in record.entries
     ]
-    return json.dumps([known.model, known.reason, rows])
+    return json.dumps([record.model, record.reason, rows])
 
 
-def _read_each(texts: Sequence[str | None]) -> list[_Known | None]:
-    return [_read(text, 1) for text in texts]
+def _parse_documents(texts: Sequence[str | None]) -> list[_Record | None]:
+    return [_parse_record(text, 1) for text in texts]
 
 
-def _read(text: str | None, count: int) -> _Known | None:
-    """Return what is known of so many documents; what a damaged file holds in its place is not known."""
+def _parse_record(text: str | None, count: int) -> _Record | None:
+    """Return the record of `count` documents, or `None` if the text is missing or damaged."""
     check_cancelled()
     if text is None:
         return None
@@ -293,15 +327,15 @@ def _read(text: str | None, count: int) -> _Known | None:
         )
     except (ValueError, TypeError, RecursionError):
         return None
-    whole = all(
+    valid = all(
         (value is None or is_score(value))
         and (cut is None or isinstance(cut, bool))
         and all(_is_place(span.start) and _is_place(span.end) and is_score(span.score) for span in spans)
         and (place is None or _is_reply_place(place))
         for value, cut, spans, place in entries
     )
-    named = isinstance(model, str) and (reason is None or isinstance(reason, str))
-    return _Known(model, reason, entries) if whole and named and len(entries) == count else None
+    valid = valid and isinstance(model, str) and (reason is None or isinstance(reason, str))
+    return _Record(model, reason, entries) if valid and len(entries) == count else None
 
 
 def _is_reply_place(value: object) -> bool:
@@ -312,6 +346,6 @@ def _is_place(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _fits(entry: _Entry, document: str) -> bool:
-    """Tell whether an entry's spans lie in the document."""
+def _has_valid_spans(entry: _Entry, document: str) -> bool:
+    """Return whether an entry's spans lie inside the document."""
     return all(span.start <= span.end <= len(document) for span in entry[2])

@@ -1,73 +1,137 @@
-"""A cheap reranker over everything, an expensive one over the best of it."""
+"""Cascade: a cheap reranker over all documents, a more expensive one over the best of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, WrapValidator, model_validator
 
 from ..core.call import record_event
-from ..core.numeric import MOST
+from ..core.numeric import MAX_INTEGER
 from ..core.scorer import Scorer
-from ..core.types import RerankRequest, Scores
+from ..core.types import Depth, RerankRequest, Scores
 from ..options import Count, Fraction, Options, Spec, refused
-from .composite import Composite, joint
+from .adaptive_depth import PartialScores, score_to_depth
+from .composite import Composite, joint_capabilities, with_tail
 
 __all__ = ["Cascade", "CascadeOptions"]
 
 
-_COUNT = {"type": "integer", "minimum": 1, "maximum": MOST}
+MISS = 0.01
+FOR_TOP = 10
+_AUTO = {"const": "auto"}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}
+_STAGES_IN_SCHEMA = range(2, 9)
+"""Numbers of stages for which the JSON Schema checks the length of `keep`. The model checks it for any number."""
+
+
+def _keep_of(stages: int) -> dict[str, Any]:
+    """Return the JSON Schema of `keep` for a number of stages, as a condition on the mapping."""
+    lengths = {"type": "array", "minItems": stages - 1, "maxItems": stages - 1}
+    return {
+        "if": {"properties": {"stages": {"type": "array", "minItems": stages, "maxItems": stages}}},
+        "then": {"properties": {"keep": {"anyOf": [_AUTO, _COUNT, lengths]} if stages == 2 else lengths}},
+    }
+
+
+def _auto_or_list(value: Any, validate: Callable[[Any], Any]) -> Any:
+    return value if value == "auto" else validate([value] if isinstance(value, int | float) else value)
+
+
+_ONLY_WITH_AUTO: dict[str, Any] = {
+    "if": {"properties": {"keep": {"not": _AUTO}}},
+    "then": {"properties": {"miss": {"type": "null"}, "for_top": {"type": "null"}}},
+}
 
 
 class CascadeOptions(Options):
-    """Rerankers in turn: a cheap one over all documents, the next one over the best of them."""
+    """Rerankers in sequence: a cheap one scores all documents, each next one the best documents of the one before."""
 
     stages: Sequence[Spec] = Field(json_schema_extra={"minItems": 2})
-    """Two specs or more, the cheapest first."""
+    """At least two specs, the cheapest first."""
     keep: Annotated[
         Sequence[Count],
-        BeforeValidator(lambda value: [value] if isinstance(value, int | float) else value),
-        WithJsonSchema({"anyOf": [_COUNT, {"type": "array", "items": _COUNT, "minItems": 1}]}),
+        WrapValidator(_auto_or_list),
+        WithJsonSchema({"anyOf": [_AUTO, _COUNT, {"type": "array", "items": _COUNT, "minItems": 1}]}),
     ]
-    """How many documents go on after each stage but the last."""
+    """Number of documents that each stage passes to the next one: an integer for two stages, else a list with one
+    number for each stage except the last. `auto`, for two stages: as many as the second stage has to read, chosen for
+    each query from the scores of both."""
+    miss: Fraction | None = None
+    """Share of the relevance in the first `for_top` results that may be lost on average; only with `keep = "auto"`. By
+    default 0.01."""
+    for_top: Count | None = None
+    """Number of first results that are protected; only with `keep = "auto"`. By default 10."""
     gate: Fraction | None = None
-    """Where a stage's best document leads the second by at least so much `relevance_score`, the later stages are spared."""
+    """Lead in `relevance_score` of a stage's first document over its second at which the later stages are skipped. By
+    default no stage is skipped."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [*(_keep_of(stages) for stages in _STAGES_IN_SCHEMA), _ONLY_WITH_AUTO]}
+    )
 
     @model_validator(mode="after")
-    def _one_number_between_stages(self) -> Self:
+    def _check_lengths(self) -> Self:
         if len(self.stages) < 2:
             raise refused(f"must have two stages or more, the cheapest first, got {len(self.stages)}")
+        if self.depth is not None:
+            if len(self.stages) > 2:
+                raise refused(
+                    f"must have two stages with keep 'auto', got {len(self.stages)}; the first may be a cascade itself"
+                )
+            return self
+        if self.miss is not None or self.for_top is not None:
+            raise refused(f"has {'miss' if self.miss is not None else 'for_top'}, which belongs to keep 'auto'")
         if len(self.keep) != len(self.stages) - 1:
             raise refused(
-                f"must have one number in keep for each stage but the last, {len(self.stages) - 1} here, got {len(self.keep)}"
+                f"must have one number in keep for each stage except the last, {len(self.stages) - 1} here, got "
+                f"{len(self.keep)}"
             )
         return self
 
+    @property
+    def depth(self) -> Depth | None:
+        """What the second stage has to protect, if `keep` is `auto`; else `None`."""
+        if not isinstance(self.keep, str):
+            return None
+        return Depth(self.for_top or FOR_TOP, MISS if self.miss is None else self.miss)
+
 
 class Cascade(Composite):
-    """Each stage sees the `keep` best of the stage before; the last one's scores count.
+    """Each stage scores the `keep` best documents of the stage before. The answer has the scores of the last stage.
 
-    Documents that a later stage did not see come after those that it saw, in the earlier stage's order, without a score
-    (the scales differ) and with a reason. `gate`: where the best document of a stage leads the second by at least so much
-    `relevance_score`, the stage is sure, its answer counts and the later ones are spared.
+    With a `depth`, there are two stages, and the second one scores as many documents as the depth needs; see
+    `adaptive_depth`.
+
+    Documents that did not reach the last stage come after the others, in the earlier stage's order. They have a reason
+    and no score, because the scales differ. With a `gate`, the later stages are skipped if a stage's best document
+    leads the second by at least that much `relevance_score`; then that stage's scores are the answer.
     """
 
-    def __init__(self, stages: Sequence[Scorer], keep: Sequence[int], gate: float | None = None) -> None:
-        """Ask `stages` in turn; `keep[i]` documents go from stage i to the next."""
-        super().__init__(stages, joint(stages, stages[-1].capabilities))
-        self.keep = tuple(keep)
+    def __init__(self, stages: Sequence[Scorer], keep: Sequence[int] | Depth, gate: float | None = None) -> None:
+        """Put `stages` in sequence.
+
+        Args:
+            stages: At least two scorers, the cheapest first.
+            keep: `keep[i]` documents, at least 1, pass from stage i to stage i + 1. Or, for two stages, the depth.
+            gate: Lead in `relevance_score`, from 0 to 1, at which later stages are skipped; `None` skips none.
+        """
+        super().__init__(stages, joint_capabilities(stages, stages[-1].capabilities))
+        self.keep: tuple[int | Depth, ...] = (keep,) if isinstance(keep, Depth) else tuple(keep)
         self.gate = gate
 
     @property
     def label(self) -> str:
-        """All stages'."""
+        """The labels of all stages."""
         return " → ".join(stage.label for stage in self.children)
 
     @property
     def spec_name(self) -> str:
-        """All stages'."""
+        """The names of all stages."""
         return " → ".join(stage.spec_name for stage in self.children)
 
     @property
@@ -76,63 +140,72 @@ class Cascade(Composite):
         return self.children if self.gate is not None else self.children[-1:]
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Score with stage after stage."""
+        """Score with one stage after the other."""
         scores = await self.ask(self.children[0], request)
+        # Positions in the request of the documents that `scores` covers.
         positions = list(range(len(request.documents)))
-        """Where the documents that `scores` is of stand in the request."""
+        # Positions of the documents that did not pass a stage, best first.
         tail: list[int] = []
-        """Those that went no further, best first."""
-        cut = list(scores.truncated or (False,) * len(positions))
-        """Whether the last stage that read a document read it to its end."""
+        tail_reason = ""
+        # For each document, whether the last stage that read it truncated it.
+        truncated = list(scores.truncated or (False,) * len(positions))
         for stage, keep in zip(self.children[1:], self.keep, strict=True):
             best = scores.best_first()
-            if self._is_sure(scores):
+            if self._opens_gate(scores):
                 record_event(stage, "spared", f"{scores.model} was sure of the first document")
                 break
-            kept = sorted(best[:keep])
-            found = await self.ask(stage, request.select([positions[each] for each in kept]))
-            if all(value is None for value in found.values):  # its own stand-in kept the order that it was given
-                why = found.reason or (
-                    f"{found.model}, the last stage asked, gives no scores: the order is that of {scores.model}. End the "
-                    "cascade with a stage that scores."
+            part = await self._partial(stage, request.select(positions) if tail else request, scores, best, keep)
+            stage_scores = part.scores
+            if all(value is None for value in stage_scores.values):  # the stage's own fallback kept the order
+                reason = stage_scores.reason or (
+                    f"{stage_scores.model}, the last stage called, returns no scores: the order is that of "
+                    f"{scores.model}. End the cascade with a stage that scores."
                 )
-                scores = replace(scores, degraded=True, reason=why, usage=scores.usage + found.usage)
+                scores = replace(scores, degraded=True, reason=reason, usage=scores.usage + stage_scores.usage)
                 break
-            record_event(stage, "kept", f"{len(kept)} of {len(best)} documents")
-            tail = [positions[each] for each in best[keep:]] + tail
-            positions = [positions[each] for each in kept]
-            for at, flag in zip(positions, found.truncated or (False,) * len(positions), strict=True):
-                cut[at] = flag
-            reason = scores.reason if scores.degraded else found.reason
-            degraded = scores.degraded or found.degraded
-            scores = replace(found, usage=scores.usage + found.usage, degraded=degraded, reason=reason)
-        return _spread(scores, positions, tail, cut) if tail else scores
+            record_event(stage, "kept", f"{len(part.read)} of {len(best)} documents")
+            tail, tail_reason = [positions[each] for each in part.unread] + tail, part.reason
+            positions = [positions[each] for each in part.read]
+            for position, flag in zip(positions, stage_scores.truncated or (False,) * len(positions), strict=True):
+                truncated[position] = flag
+            scores = replace(
+                stage_scores,
+                usage=scores.usage + stage_scores.usage,
+                degraded=scores.degraded or stage_scores.degraded,
+                reason=scores.reason if scores.degraded else _joined(scores.reason, stage_scores.reason),
+            )
+        if not tail:
+            return scores
+        scores = with_tail(scores, positions, tail, tail_reason)
+        return replace(scores, truncated=tuple(truncated) if any(truncated) else None)
 
-    def _is_sure(self, scores: Scores) -> bool:
-        known = sorted((each for each in scores.relevances() if each is not None), reverse=True)
-        return self.gate is not None and len(known) > 1 and known[0] - known[1] >= self.gate
+    async def _partial(
+        self, stage: Scorer, request: RerankRequest, scores: Scores, best: Sequence[int], keep: int | Depth
+    ) -> PartialScores:
+        """Score the best documents of a stage with the next one.
+
+        Args:
+            stage: The next stage.
+            request: The documents that the stage before scored.
+            scores: Its scores.
+            best: Their positions, best first.
+            keep: How many of them the next stage scores.
+        """
+        if isinstance(keep, Depth):
+            raw = [value for value in scores.values if value is not None]
+            lowest = min(raw, default=0.0)
+            values = (lowest if (value := scores.values[each]) is None else value for each in best)
+            return await score_to_depth(partial(self.ask, stage), request, best, list(accumulate(values, min)), keep)
+        passed = sorted(best[:keep])
+        stage_scores = await self.ask(stage, request.select(passed))
+        reason = f"not among the {len(passed)} documents that {stage_scores.model} was asked for"
+        return PartialScores(stage_scores, passed, list(best[keep:]), reason)
+
+    def _opens_gate(self, scores: Scores) -> bool:
+        relevances = sorted((each for each in scores.relevances() if each is not None), reverse=True)
+        return self.gate is not None and len(relevances) > 1 and relevances[0] - relevances[1] >= self.gate
 
 
-def _spread(scores: Scores, positions: Sequence[int], tail: Sequence[int], cut: Sequence[bool]) -> Scores:
-    """Return the scores of the documents at `positions` as scores of all, the others after them in the order of `tail`.
-
-    `cut`: of every document, whether it was read only in part.
-    """
-    count = len(positions) + len(tail)
-    place = {position: index for index, position in enumerate(positions)}
-    spared = f"not among the {len(positions)} documents that {scores.model} was asked for"
-
-    def over(values: Sequence[Any] | None, missing: Any) -> tuple[Any, ...] | None:
-        if values is None:
-            return None
-        return tuple(values[place[each]] if each in place else missing for each in range(count))
-
-    return replace(
-        scores,
-        values=over(scores.values, None) or (),
-        truncated=tuple(cut) if any(cut) else None,
-        spans=over(scores.spans, ()),
-        reasons=over(scores.reasons or (None,) * len(positions), spared),
-        order=(*(positions[each] for each in scores.best_first()), *tail),
-        reply_order=None,
-    )
+def _joined(*reasons: str | None) -> str | None:
+    """Return the different reasons of several stages as one."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None

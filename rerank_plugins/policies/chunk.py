@@ -1,46 +1,63 @@
-"""Read the whole of a long document: score it piece by piece, and join the pieces' scores."""
+"""Chunking: scores a long document in overlapping pieces and combines their scores."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self, get_args
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
-from ..core.numeric import MOST, integer
+from ..core._runtime.text_work import check_cancelled, run_on_text_thread, run_text_work
+from ..core.errors import ConfigError
+from ..core.numeric import MAX_INTEGER, integer
 from ..core.scorer import Scorer, Wrapper
-from ..core.text_work import check_cancelled, run_on_text_thread, run_text_work
 from ..core.types import RerankRequest, Scores, Span
 from ..options import Count, number, refused
-from .pieces import pieces
-from .stack import PolicyOptions, Stack
-from .truncate import MARKS, Truncate, length, room_beside
+from .policy_options import PolicyOptions
+from .stack import Stack
+from .text_splitter import split_text
+from .truncate import SPECIAL_TOKENS, count_tokens, document_limit, with_truncation
 
 __all__ = ["AGGREGATES", "Aggregate", "Chunk", "LongDocumentsOptions"]
 
 Aggregate = Literal["max", "mean_top_k", "first_plus_max"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 TOP_K = 3
-_LEAST = 16
+_MIN_PIECE_TOKENS = 16
+
+
+_CHUNK_ONLY = ("tokens", "overlap", "aggregate")
 
 
 class LongDocumentsOptions(PolicyOptions):
-    """What happens to a document that is longer than the backend reads."""
+    """How documents longer than the backend's limit are handled."""
 
     mode: Literal["truncate", "head_tail", "error", "chunk"] = "chunk"
-    """`truncate`: the end is cut. `head_tail`: the middle is taken out. `error`: the call is refused. `chunk`: all of it is
-    read, in pieces whose scores are joined."""
+    """`truncate` cuts off the end, `head_tail` removes the middle, `error` refuses the call. `chunk` scores the whole
+    document in overlapping pieces and combines their scores."""
     tokens: Count | None = None
-    """Of `chunk`: tokens of one piece; `None` is what the model reads beside the query."""
-    overlap: Annotated[int, *number(int, functools.partial(integer, low=0), 0, MOST)] | None = None
-    """Of `chunk`: tokens that a piece repeats of the one before; `None` is an eighth of a piece."""
+    """Size of one piece in tokens; only with `chunk`. By default as many as the model reads beside the query."""
+    overlap: Annotated[int, *number(int, functools.partial(integer, low=0), 0, MAX_INTEGER)] | None = None
+    """Number of tokens that a piece repeats from the one before, below `tokens`; only with `chunk`. By default an
+    eighth of a piece."""
     aggregate: Aggregate = "max"
-    """Of `chunk`: how the scores of the pieces are joined."""
+    """How the scores of the pieces are combined: the highest one, the mean of the three highest, or the mean of the
+    first and the highest one; only with `chunk`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {
+                "properties": {"mode": {"enum": ["truncate", "head_tail", "error"]}},
+                "required": ["mode"],
+            },
+            "then": {"not": {"anyOf": [{"required": [option]} for option in _CHUNK_ONLY]}},
+        }
+    )
 
     @model_validator(mode="after")
-    def _of_one_mode(self) -> Self:
+    def _check_combination(self) -> Self:
         others = self.model_fields_set - {"mode"}
         if self.mode != "chunk" and others:
             raise refused(f"has {', '.join(sorted(others))}, which belongs to mode 'chunk'; the mode is {self.mode!r}")
@@ -49,35 +66,39 @@ class LongDocumentsOptions(PolicyOptions):
         return self
 
     def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
-        """Return `scorer` with long documents cut or parted, where it has a limit at all."""
+        """Return `scorer` inside truncation or chunking, or `scorer` itself if it has no limit."""
         limits = scorer.capabilities
         limited = limits.max_tokens is not None or limits.max_document_tokens is not None
         if self.mode != "chunk":
-            return Truncate(scorer, self.mode) if limited else scorer
+            return with_truncation(scorer, stack, self.mode)
         if scorer.instant or not (limited or self.tokens):
             return scorer
+        if stack.backend.depth is not None and self.aggregate != "max":
+            raise ConfigError(
+                f"long_documents.aggregate must be 'max' for {stack.backend.spec_name}, which does not read every "
+                f"piece of a document, got {self.aggregate!r}. Leave it out, or name a model that reads everything."
+            )
         return Chunk(scorer, tokens=self.tokens, overlap=self.overlap, aggregate=self.aggregate)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parted:
+class _Pieces(NamedTuple):
     """The documents of one call in pieces."""
 
-    pieces: tuple[str, ...]
-    """What is scored, nothing twice."""
+    texts: tuple[str, ...]
+    """The different pieces of all documents."""
     borders: Sequence[Sequence[tuple[int, int]]]
-    """For each document the (start, end) characters of its pieces."""
+    """For each document, the (start, end) characters of its pieces."""
     places: Sequence[Sequence[int]]
-    """For each document where its pieces stand in `pieces`."""
+    """For each document, the positions of its pieces in `texts`."""
 
 
 class Chunk(Wrapper):
-    """Part what is too long into pieces that overlap, at sentence borders where there are any, by the model's own tokens.
+    """Split long documents into overlapping pieces, at sentence borders where possible, measured in the model's tokens.
 
-    A document's score joins the raw scores of its pieces: `max`; `mean_top_k`, the mean of its three best; or
-    `first_plus_max`, the mean of the first piece's and the best one's. Its best piece stands in the result's `spans`, with
-    the piece's relevance (of an `ordinal` backend, its raw score): characters of the document's text, which of a mapping is
-    the YAML that is sent. All of the document is read, so it is not `truncated`.
+    A document's score combines the raw scores of its pieces: `max` is the highest one, `mean_top_k` the mean of the
+    three highest, `first_plus_max` the mean of the first one and the highest one. The result's `spans` name the best
+    piece with its relevance (for an `ordinal` backend, its raw score). Spans count characters of the document's text;
+    for a mapping that is the YAML that is sent. The whole document is read, so it is not `truncated`.
     """
 
     def __init__(
@@ -86,11 +107,12 @@ class Chunk(Wrapper):
         """Wrap `inner`.
 
         Args:
-            inner: Whose limits say what is too long.
-            tokens: Of one piece; `None` is what the model reads beside the query, and never more than that.
-            overlap: Tokens that a piece repeats of the one before; `None` is an eighth of a piece. Where the model reads less
-                than `tokens`, at most half of what it reads.
-            aggregate: How scores are joined.
+            inner: The scorer whose limits define a long document.
+            tokens: Size of a piece in tokens, at least 1. It is at most what the model reads beside the query, which is
+                also the default.
+            overlap: Number of tokens that a piece repeats from the one before; the default is an eighth of a piece. If
+                the model reads less than `tokens`, the overlap is at most half a piece.
+            aggregate: How scores are combined: `max`, `mean_top_k` or `first_plus_max`.
         """
         super().__init__(inner)
         self.piece_tokens = tokens
@@ -98,73 +120,120 @@ class Chunk(Wrapper):
         self.aggregate = aggregate
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Score every piece in one call to the inner scorer, which splits it where it has to, and join."""
-        parted = await run_on_text_thread(self._parted, request)
-        if parted is None:
+        """Score all pieces in one call to the inner scorer, and combine their scores."""
+        pieces = await run_on_text_thread(self._split, request)
+        if pieces is None:
             return await self.inner.ascore(request)
-        pieces_request = replace(request, documents=parted.pieces, fields=None, retrieval_scores=None, positions=None)
+        pieces_request = replace(
+            request,
+            documents=pieces.texts,
+            fields=None,
+            retrieval_scores=_retrieval_scores(request, pieces.places),
+            positions=None,
+        )
         scores = await self.inner.ascore(pieces_request)
-        return await run_text_work(sum(map(len, parted.places)), self._joined, scores, request.documents, parted)
+        return await run_text_work(sum(map(len, pieces.places)), self._combined, scores, request.documents, pieces)
 
-    def _parted(self, request: RerankRequest) -> _Parted | None:
-        """Part the documents; `None` where none of them is too long."""
+    def _split(self, request: RerankRequest) -> _Pieces | None:
+        """Split the documents; `None` if none of them is too long."""
         borders = self._borders(request)
         if borders is None or all(
-            mine == [(0, len(text))] for text, mine in zip(request.documents, borders, strict=True)
+            own == [(0, len(text))] for text, own in zip(request.documents, borders, strict=True)
         ):
             return None
-        # Documents share boilerplate: what is the same is scored once, here as everywhere.
-        known: dict[str, int] = {}
+        # Equal pieces, such as boilerplate, are scored once.
+        texts: dict[str, int] = {}
         places = [
-            [known.setdefault(text[start:end], len(known)) for start, end in mine]
-            for text, mine in zip(request.documents, borders, strict=True)
+            [texts.setdefault(text[start:end], len(texts)) for start, end in own]
+            for text, own in zip(request.documents, borders, strict=True)
         ]
-        return _Parted(tuple(known), borders, places)
+        return _Pieces(tuple(texts), borders, places)
 
     def _borders(self, request: RerankRequest) -> list[list[tuple[int, int]]] | None:
-        size = self._size(request)
+        size = self._piece_size(request)
         if size is None:
             return None
-        # Meant for longer pieces than this model reads, an overlap would make a step of a token, and hundreds of times the cost.
-        most = size - 1 if size == self.piece_tokens else size // 2
-        overlap = min(size // 8 if self.overlap is None else self.overlap, most)
-        return [pieces(text, self.tokens(text), size, overlap) for text in request.documents]
+        # An overlap chosen for longer pieces than this model reads could leave a step of one token, at hundreds of
+        # times the cost.
+        limit = size - 1 if size == self.piece_tokens else size // 2
+        overlap = min(size // 8 if self.overlap is None else self.overlap, limit)
+        return [split_text(text, self.tokens(text), size, overlap) for text in request.documents]
 
-    def _size(self, request: RerankRequest) -> int | None:
+    def _piece_size(self, request: RerankRequest) -> int | None:
         limits = self.capabilities
         if limits.max_tokens is None and limits.max_document_tokens is None:
             return self.piece_tokens
-        room = max(room_beside(limits, length(self, request.query)) - MARKS, _LEAST)
-        return room if self.piece_tokens is None else min(room, self.piece_tokens)
+        query_tokens = count_tokens(self, request.query)
+        size = max(document_limit(limits, query_tokens) - SPECIAL_TOKENS, _MIN_PIECE_TOKENS)
+        return size if self.piece_tokens is None else min(size, self.piece_tokens)
 
-    def _joined(self, scores: Scores, documents: Sequence[str], parted: _Parted) -> Scores:
-        values: list[float] = []
+    def _combined(self, scores: Scores, documents: Sequence[str], pieces: _Pieces) -> Scores:
+        values: list[float | None] = []
+        reasons: list[str | None] = []
         spans: list[tuple[Span, ...]] = []
         truncated: list[bool] = []
+        ranks = scores.ranks()
         relevances = scores.relevances()
-        for text, borders, at in zip(documents, parted.borders, parted.places, strict=True):
+        for text, borders, places in zip(documents, pieces.borders, pieces.places, strict=True):
             check_cancelled()
-            raw = [value for each in at if (value := scores.values[each]) is not None]
+            truncated.append(scores.truncated is not None and any(scores.truncated[place] for place in places))
+            scored = [
+                (border, place, value)
+                for border, place in zip(borders, places, strict=True)
+                if (value := scores.values[place]) is not None
+            ]
+            if not scored:  # the answer of a fallback behind the server
+                values.append(None)
+                spans.append(())
+                reasons.append(scores.reasons[places[0]] if scores.reasons is not None else None)
+                continue
+            reasons.append(None)
+            raw = [value for _, _, value in scored]
             best = max(range(len(raw)), key=raw.__getitem__)
             values.append(_aggregate(raw, self.aggregate))
-            truncated.append(scores.truncated is not None and any(scores.truncated[each] for each in at))
-            inner = scores.spans[at[best]] if scores.spans is not None else ()
-            start, end = borders[best]
+            (start, end), place, _ = scored[best]
+            inner = scores.spans[place] if scores.spans is not None else ()
             if inner or (start, end) == (0, len(text)):
-                # The backend's own spans are finer; they are of the piece.
+                # The backend's own spans are finer. They count characters of the piece.
                 spans.append(tuple(Span(start + each.start, start + each.end, each.score) for each in inner))
             else:
-                told = raw[best] if scores.capabilities.scale == "ordinal" else relevances[at[best]]
-                spans.append((Span(start, end, told if told is not None else raw[best]),))
+                relevance = None if scores.capabilities.scale == "ordinal" else relevances[place]
+                spans.append((Span(start, end, raw[best] if relevance is None else relevance),))
         return replace(
             scores,
             values=tuple(values),
             truncated=tuple(truncated),
             spans=tuple(spans),
-            order=None,
-            reply_order=None,  # it was of the pieces
-            reasons=None,
+            order=_order(values, ranks, pieces.places) if scores.order is not None else None,
+            reply_order=None,  # the reply ordered pieces, not documents
+            reasons=tuple(reasons) if any(reasons) else None,
         )
+
+
+def _retrieval_scores(request: RerankRequest, places: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    """Return for each piece the retriever's score of the first document that has it, else minus its position."""
+    scores: dict[int, float] = {}
+    for position, own in enumerate(places):
+        score = -float(position) if request.retrieval_scores is None else request.retrieval_scores[position]
+        for place in own:
+            scores.setdefault(place, score)
+    return tuple(scores[place] for place in range(len(scores)))
+
+
+def _order(values: Sequence[float | None], ranks: Sequence[float], places: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return all documents, best first: those with a score by it, then the others by their best piece.
+
+    Args:
+        values: The score of each document.
+        ranks: The sort key of each piece.
+        places: The pieces of each document.
+    """
+
+    def key(position: int) -> tuple[bool, float]:
+        value = values[position]
+        return (True, min(ranks[place] for place in places[position])) if value is None else (False, -value)
+
+    return tuple(sorted(range(len(values)), key=key))
 
 
 def _aggregate(raw: Sequence[float], how: Aggregate) -> float:

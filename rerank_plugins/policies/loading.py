@@ -1,29 +1,30 @@
-"""A deadline may cut the call that loads a model, but not the loading: it goes on in the background, once."""
+"""Background loading of local models: a deadline cancels the call that needs a model, but not the loading."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from concurrent.futures import Future
 
+from ..core._runtime.background_loop import in_background
+from ..core._runtime.fork_hooks import Lock, reset_after_fork
 from ..core.errors import DeadlineExceeded
-from ..core.fork import Lock, forgets_after_fork
-from ..core.loop import in_background
 from ..core.scorer import Backend, Wrapper
 from ..core.types import RerankRequest, Scores
-from .deadline import passed, seconds_left
+from .deadline import deadline_passed, seconds_left
 
-__all__ = ["Loading"]
+__all__ = ["BackgroundLoading"]
 
 _MARGIN = 0.02
-"""Share of the remaining time that is left when this gives up, so that its error comes before the deadline's own."""
+"""Share of the remaining time for which the call does not wait, so that it fails before the deadline cancels it."""
 
 
-class Loading(Wrapper):
-    """Load a local model on the background loop when a call with a deadline comes first.
+class BackgroundLoading(Wrapper):
+    """Load a local model once, on the background loop, if the first call has a deadline.
 
-    Without this, each call would do a part of the loading (the tokenizer, the tables, the weights) and be cut in the
-    next one: many calls would get a stand-in until one of them reaches the model.
+    Without this policy the deadline of each call would cancel the loading. Each call would get one step further
+    (tokenizer, tables, weights), and a fallback would answer many calls before the model is loaded.
     """
 
     remote = False
@@ -33,50 +34,58 @@ class Loading(Wrapper):
         super().__init__(inner)
         self._loaded = False
         self._future: Future[bool] | None = None
-        # Guards the start alone, so that two threads do not both start it. `_ended` runs without it.
+        # Guards `_future` in `_start_loading`, so that two threads do not both start loading. `_finish_loading` only
+        # assigns, so it needs no lock.
         self._lock = Lock()
-        forgets_after_fork(self)
+        reset_after_fork(self)
 
     async def ascore(self, request: RerankRequest) -> Scores:
-        """Ask the model once it is loaded.
+        """Score when the model is loaded.
 
         Raises:
-            DeadlineExceeded: It is still being loaded; loading goes on.
+            DeadlineExceeded: The model is still loading. Loading continues.
         """
-        left = seconds_left()
-        if left is not None and not self._loaded:
-            await self._wait(left)
+        await self._wait_for_model()
         scores = await self.inner.ascore(request)
         self._loaded = True
         return scores
 
-    async def _wait(self, left: float) -> None:
+    async def cheap_scores(self, request: RerankRequest) -> Sequence[float]:
+        """Return the backend's cheap scores when the model is loaded, as `ascore` does."""
+        await self._wait_for_model()
+        return await self.inner.cheap_scores(request)
+
+    async def _wait_for_model(self) -> None:
+        left = seconds_left()
+        if left is None or self._loaded:
+            return
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+        # Cancelling `finished` wakes `asyncio.wait` below, and does nothing if it is done already.
+        finished = loop.create_future()
 
-        def tell(_: Future[bool]) -> None:
+        def wake(_: Future[bool]) -> None:
             with contextlib.suppress(RuntimeError):  # the caller's loop was closed
-                loop.call_soon_threadsafe(ready.cancel)  # a future that is done does not mind
+                loop.call_soon_threadsafe(finished.cancel)
 
-        self._start().add_done_callback(tell)
+        self._start_loading().add_done_callback(wake)
         try:
-            done, _ = await asyncio.wait([ready], timeout=max(0.0, left * (1.0 - _MARGIN)))
+            done, _ = await asyncio.wait([finished], timeout=max(0.0, left * (1.0 - _MARGIN)))
         except asyncio.CancelledError as error:
-            if not passed():
+            if not deadline_passed():
                 raise
-            raise self._still_loading(left) from error  # on a busy machine the deadline's own timer may come first
+            raise self._loading_error(left) from error  # on a busy machine the deadline's own timer may fire first
         if not done:
-            raise self._still_loading(left)
-        # If loading failed, the call itself tries again and raises the model's own error.
+            raise self._loading_error(left)
+        # If loading failed, the caller goes on to `ascore`, which loads again and raises the error.
 
-    def _still_loading(self, left: float) -> DeadlineExceeded:
+    def _loading_error(self, left: float) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"{self.label} was still loading its model when its {max(left, 0.0):.3g} s of the deadline had passed. It goes on "
-            "loading in the background, for the calls after that. Call `warmup()` before the first call, or raise "
-            "`deadline`."
+            f"{self.label} was still loading its model when the last {max(left, 0.0):.3g} s of its deadline had "
+            "passed. Loading continues in the background for later calls. Call `warmup()` before the first call, or "
+            "raise `deadline`."
         )
 
-    def _start(self) -> Future[bool]:
+    def _start_loading(self) -> Future[bool]:
         with self._lock:
             future = self._future
             if future is None:
@@ -84,14 +93,14 @@ class Loading(Wrapper):
                 started = True
             else:
                 started = False
-        if started:  # outside the lock: a future that is already done calls back at once
-            future.add_done_callback(self._ended)
+        if started:  # outside the lock, because a future that is already done calls back immediately
+            future.add_done_callback(self._finish_loading)
         return future
 
     async def _load(self) -> bool:
-        """Load the model and return whether that worked.
+        """Load the model, and return whether it succeeded.
 
-        An error is returned as False: a task that ends with one while the interpreter ends prints a traceback.
+        It raises no error, because asyncio prints a traceback for a task that fails while the interpreter exits.
         """
         try:
             await self.inner.awarmup()
@@ -99,7 +108,7 @@ class Loading(Wrapper):
             return False
         return True
 
-    def _ended(self, future: Future[bool]) -> None:
+    def _finish_loading(self, future: Future[bool]) -> None:
         self._loaded = not future.cancelled() and future.exception() is None and future.result()
         self._future = None
 
@@ -109,9 +118,9 @@ class Loading(Wrapper):
         self._loaded = True
 
     async def aclose(self) -> None:
-        """Let the model go."""
+        """Close the backend, which releases the model."""
         self._loaded = False
         await super().aclose()
 
-    def _forget(self) -> None:  # the lock forgets by itself
+    def _reset(self) -> None:  # the lock resets itself
         self._loaded, self._future = False, None

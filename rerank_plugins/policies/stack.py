@@ -1,31 +1,20 @@
-"""What the options of a policy know of the backend that they are for, when they make their policy around it."""
+"""The facts about one backend that the policies around it use."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..core.scorer import Backend, Scorer
-from ..options import Options
+from ..core.scorer import Backend
 
-__all__ = ["PolicyOptions", "Stack"]
+__all__ = ["Stack"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """One backend, and whose scores the policies around it see."""
+class Stack(NamedTuple):
+    """One backend and the identity of its scores."""
 
     backend: Backend
     cache_identity: Callable[[], Awaitable[str]]
-    """Returns what, beside the texts, a score depends on."""
-    scored: Callable[[], Mapping[str, Any]]
-    """Returns whose scores these are, as a calibration's file names them."""
-
-
-class PolicyOptions(Options):
-    """Base of the options of a policy around one backend."""
-
-    def wrap(self, scorer: Scorer, stack: Stack) -> Scorer:
-        """Return `scorer` inside the policy; or itself, where the policy would do nothing."""
-        raise NotImplementedError
+    """Returns a string of everything except the texts that a score depends on."""
+    score_identity: Callable[[], Mapping[str, Any]]
+    """Returns the identity of the scores as plain data, as a calibration file holds it."""

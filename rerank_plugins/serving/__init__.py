@@ -1,1 +1,1 @@
-"""The HTTP server, batches over files, and Ray. Each file needs packages of its own."""
+"""The HTTP server, batch jobs over files, and Ray. The server and Ray need optional packages."""

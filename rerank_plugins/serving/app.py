@@ -1,7 +1,7 @@
-"""A reranker as an ASGI application.
+"""Serve a reranker as an ASGI application.
 
-POST `/v2/rerank`, `/v1/rerank`, `/rerank`; GET `/healthz`, `/health`, `/metrics`, `/openapi.json`, `/docs`, and what clients
-of other servers ask first: `/info` (Text Embeddings Inference) and `/v1/models` (OpenAI's shape, vLLM).
+POST `/v2/rerank`, `/v1/rerank`, `/rerank`; GET `/healthz`, `/health`, `/readyz`, `/metrics`, `/openapi.json`, `/docs`,
+and for clients of other servers `/info` (Text Embeddings Inference) and `/v1/models` (OpenAI's shape, vLLM).
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .. import __version__
 from ..config import load_reranker
+from ..core._runtime.text_work import run_text_work
+from ..core.answer_metadata import DEGRADED_HEADER, MODEL_HEADER, REASON_HEADER, encode_reason
+from ..core.credentials import plain_key
 from ..core.errors import BackendError, DeadlineExceeded, MissingExtra, RerankError
+from ..core.numeric import seconds
 from ..core.redaction import one_line
 from ..core.secret import Secret
-from ..core.text_work import run_text_work
 from ..reranker import Reranker, RerankResponse
 
 try:
@@ -35,23 +38,25 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="starlette") from error
 
-from .cut import Cutter
-from .limits import Door, InFlight, Limits, Refusal, read_body
+from .disconnect import cancel_on_disconnect
+from .http_errors import error_body, retry_after, status_of
+from .limits import ByteBudget, ConcurrencyLimit, Limits, Refusal, read_body
 from .metrics import Metrics
-from .names import public_label, without_addresses
-from .openapi import RERANK, description, info, model_list, page
-from .sending import Answer, encoded
-from .shapes import Call, answer, read
-from .statuses import TYPES, retry_after, status_of
+from .openapi import RERANK_PATHS, html_page, openai_model_list, openapi_document, tei_info
+from .public_names import public_label, without_addresses
+from .readiness import Readiness, StartReport
+from .response_writer import StreamingJSON, encode_json
+from .truncation import DocumentTruncator
+from .wire_formats import RerankBody, encode_answer, read_request
 
-__all__ = ["application", "refused"]
+__all__ = ["application", "error_response"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("rerank_plugins")
 _GONE = 499  # nginx's number for a client that went away; nobody reads it
 _INLINE = 65_536
-"""Bytes of a body that are read on the event loop: less than a millisecond, and most requests do not wait for a thread."""
+"""Bodies up to this many bytes are parsed on the event loop: it takes less than a millisecond, and saves a thread."""
 _LOG_EVERY = 60.0
 
 
@@ -62,96 +67,117 @@ def application(
     api_key: str | None = None,
     models: Sequence[str] = (),
     config: str | None = None,
+    check_every: float | None = None,
+    report: StartReport | None = None,
 ) -> Starlette:
     """Return the application of one reranker, for any ASGI server.
 
     Args:
         reranker: A spec, as `load_reranker` takes it, or a ready reranker, which is then not closed here.
-        limits: What the server takes.
-        api_key: What callers send as a bearer token (a value, or `"env:NAME"`); without it everybody is served.
-        models: More names that callers may send as `model`; what `reranker` says is one already.
+        limits: The limits of the server.
+        api_key: What callers send as a bearer token (a value, `"env:NAME"` or `"file:PATH"`, which are read once);
+            without it no key is needed.
+        models: More names that callers may send as `model`; the name in `reranker` is one already.
         config: The file of named rerankers.
+        check_every: Seconds after which `/readyz` has the reranker checked again (see `Reranker.check`), which sends
+            a request to each backend; `None` checks nothing.
+        report: The report of a check before the start. While it is not old, the server starts without one.
 
     Raises:
-        ConfigError: The spec is wrong, or the key's variable is not set.
+        ConfigError: The spec is wrong, or the key's variable or file cannot be read.
         MissingExtra: The server's packages, or the backend's, are not installed.
     """
     owned = not isinstance(reranker, Reranker)
     ready = reranker if isinstance(reranker, Reranker) else load_reranker(reranker, config=config)
-    key = Secret.of(api_key)
+    key = None if api_key is None else plain_key(api_key)
     models = [reranker, *models] if isinstance(reranker, str) else models
-    return _Server(ready, owned, limits or Limits(), None if key is None else key.resolved(), models).app
+    every = None if check_every is None else seconds(check_every, "check_every")
+    return _Server(ready, owned, limits or Limits(), key, models, every, report).app
 
 
 class _Server:
-    """What the routes share."""
+    """The state that the routes share."""
 
     def __init__(
-        self, reranker: Reranker, owned: bool, limits: Limits, key: Secret | None, models: Sequence[str]
+        self,
+        reranker: Reranker,
+        owned: bool,
+        limits: Limits,
+        key: Secret | None,
+        models: Sequence[str],
+        check_every: float | None,
+        report: StartReport | None,
     ) -> None:
         self.reranker, self.owned, self.limits = reranker, owned, limits
         self.key = None if key is None else _digest(key.reveal().encode())
         label, spec_name = reranker.scorer.label, reranker.scorer.spec_name
         model_id = reranker.scorer.model_id
         model = model_id.model if model_id is not None else ""
-        # The label may end in the runtime, in brackets, which nobody writes.
+        # The label may end in the runtime, in brackets, which clients do not write.
         names = list(dict.fromkeys([spec_name, model or spec_name, label, *models]))
-        # What the server shows holds no path and no address; what the operator wrote is taken all the same.
+        # The names that the server shows hold no path and no address; the names that the operator wrote are accepted
+        # too.
         self.models = list(dict.fromkeys(map(public_label, names)))
         self.known_models = frozenset([*names, *self.models])
         self.label, self.public_label = label, public_label(label)
         self.started = int(time.time())
-        self.logged: dict[type, float] = {}
-        self.door = Door(limits.max_queue)
-        self.in_flight = InFlight(limits)
+        self.logged_at: dict[type, float] = {}
+        self.concurrency = ConcurrencyLimit(limits.max_queue)
+        self.in_flight = ByteBudget(limits)
         self.metrics = Metrics()
-        self.cutter = Cutter(reranker.scorer)
+        self.readiness = Readiness(reranker, check_every, self.public_message, report)
+        self.cutter = DocumentTruncator(reranker.scorer)
         capabilities = reranker.scorer.capabilities
-        self.described = description(self.models, limits, key=key is not None, instructions=capabilities.instructions)
+        self.openapi = openapi_document(self.models, capabilities, limits, needs_key=key is not None)
         main = next(reranker.scorer.leaves()).model_id
         dtype = main.dtype if main is not None else None
-        self.info = info(self.models[0], dtype, capabilities, limits)
-        routes = [Route(path, self._guarded(self.rerank), methods=["POST"]) for path in RERANK]
+        self.info = tei_info(self.models[0], dtype, capabilities, limits)
+        routes = [Route(path, self._error_boundary(self.rerank), methods=["POST"]) for path in RERANK_PATHS]
         routes += [
-            Route(path, self._guarded(answered), methods=["GET"])
+            Route(path, self._error_boundary(answered), methods=["GET"])
             for path, answered in {
-                "/healthz": self.health,
-                "/health": self.health,
-                "/info": self.inform,
+                "/healthz": self.get_health,
+                "/health": self.get_health,
+                "/readyz": self.get_readiness,
+                "/info": self.get_info,
                 "/v1/models": self.list_models,
-                "/metrics": self.count,
-                "/openapi.json": self.describe,
-                "/docs": self.show,
+                "/metrics": self.get_metrics,
+                "/openapi.json": self.get_openapi,
+                "/docs": self.get_docs,
             }.items()
         ]
-        self.app = Starlette(routes=routes, lifespan=self.living, exception_handlers={HTTPException: _no_such_route})
-        # A path with a slash too many is not redirected: before a proxy with TLS, that would send a key on in the clear.
+        self.app = Starlette(
+            routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: _unknown_route_response}
+        )
+        # No redirect of a path with a trailing slash: behind a proxy with TLS, it would send the key in plain text.
         self.app.router.redirect_slashes = False
 
     @contextlib.asynccontextmanager
-    async def living(self, _: Starlette) -> AsyncIterator[None]:
-        """Load the model before the first request, so that a server that cannot work does not start."""
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Load the model before the first request, so that a server with a broken model does not start."""
         await self.reranker.awarmup()
+        await self.readiness.start()
         yield
+        await self.readiness.stop()
         if self.owned:
             await self.reranker.aclose()
 
-    def _guarded(self, route: Callable[[Request], Awaitable[Response | Answer]]) -> ASGIApp:
-        """Return a route as an ASGI application that answers every error as JSON, without addresses and insides."""
-        return _Guarded(self, route)
+    def _error_boundary(self, route: Callable[[Request], Awaitable[Response | StreamingJSON]]) -> ASGIApp:
+        """Return a route as an ASGI application that answers every error as JSON, without addresses or tracebacks."""
+        return _ErrorBoundary(self, route)
 
-    def refusal(self, error: RerankError) -> Response:
-        """Return the answer to a request that failed."""
+    def error_response(self, error: RerankError) -> Response:
+        """Return the response to a request that failed."""
         if isinstance(error, Refusal):
-            return refused(error.status, str(error), self._headers(error))
+            return error_response(error.status, str(error), self._headers(error))
         status = status_of(error)
         if status >= 500:
             self._log(error, status)
-        return refused(status, self.public(str(error)), self._headers(error))
+        return error_response(status, self.public_message(str(error)), self._headers(error))
 
-    def public(self, message: str) -> str:
+    def public_message(self, message: str) -> str:
         """Return a message of the backend without paths and addresses."""
-        # A path may hold spaces, where only the label tells its end; a message may name any scorer that is inside.
+        # A path may hold spaces: only the label shows where it ends. A message may name any scorer of the tree.
         scorers = list(self.reranker.scorer.walk())
         labels = {name for scorer in scorers for name in (scorer.label, scorer.spec_name)}
         for label in sorted(labels, key=len, reverse=True):
@@ -159,15 +185,15 @@ class _Server:
         return without_addresses(message)
 
     def _log(self, error: RerankError, status: int) -> None:
-        """Tell the operator of a failure once a minute; the vendor's words stay out, they may quote a document."""
+        """Log a failure at most once a minute. The vendor's own text is left out: it may quote a document."""
         now = time.monotonic()
-        if now - self.logged.get(type(error), -_LOG_EVERY) < _LOG_EVERY:
+        if now - self.logged_at.get(type(error), -_LOG_EVERY) < _LOG_EVERY:
             return
-        self.logged[type(error)] = now
+        self.logged_at[type(error)] = now
         backend = (error.backend if isinstance(error, BackendError) else None) or self.label
         answered = f", which answered {error.status}" if isinstance(error, BackendError) and error.status else ""
         _log.warning(
-            "A request failed with %s (%s of %s%s; said at most once a minute)",
+            "A request failed with %s (%s of %s%s; logged at most once a minute)",
             status,
             type(error).__name__,
             one_line(backend),
@@ -176,19 +202,19 @@ class _Server:
 
     def _headers(self, error: RerankError) -> dict[str, str]:
         own = error.headers if isinstance(error, Refusal) else {}
-        return {**retry_after(error, self._wait()), **own}
+        return {**retry_after(error, self._retry_after()), **own}
 
-    def _wait(self) -> float:
-        """Return after how many seconds a place is likely free: what a call takes, at most half a minute."""
-        took = self.reranker.stats()["mean_latency_ms"] or 1_000.0
-        return float(min(30.0, max(1.0, took / 1_000.0)))
+    def _retry_after(self) -> float:
+        """Return the seconds until a slot is likely free: the mean time of a call, from 1 to 30."""
+        milliseconds = self.reranker.stats()["mean_latency_ms"] or 1_000.0
+        return float(min(30.0, max(1.0, milliseconds / 1_000.0)))
 
     def _authorise(self, request: Request) -> None:
         if self.key is None:
             return
-        given = request.headers.getlist("authorization")
-        kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        # Digests have one length, and compare_digest takes the same time wherever they differ.
+        values = request.headers.getlist("authorization")
+        kind, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        # All digests have one length, and compare_digest takes the same time wherever they differ.
         right = hmac.compare_digest(_digest(token.strip().encode("latin-1", "replace")), self.key)
         if not (right and kind.lower() == "bearer"):
             raise Refusal(
@@ -197,7 +223,7 @@ class _Server:
                 {"www-authenticate": "Bearer"},
             )
 
-    async def rerank(self, request: Request) -> Answer:
+    async def rerank(self, request: Request) -> StreamingJSON:
         """Answer one call."""
         self._authorise(request)
         _check_headers(request)
@@ -205,31 +231,42 @@ class _Server:
         length = int(declared) if declared else None
         share = self.in_flight.share()
         try:
-            with self.door.entered(self._wait()), self.metrics.inside.track_inprogress():
-                async with _bounded(self.limits.request_timeout):
-                    # No variable here holds the body: it is free again as soon as it is read.
+            with self.concurrency.slot(self._retry_after()), self.metrics.inside.track_inprogress():
+                async with _request_timeout(self.limits.request_timeout):
+                    # No variable here holds the body, so that its memory is free as soon as it is parsed.
                     work = self._work(request.url.path, await read_body(request.stream(), self.limits, length, share))
-                    pieces, headers = await _unless_gone(request, work)
-            return Answer(pieces, headers, share)
+                    pieces, headers = await cancel_on_disconnect(request, work)
+            return StreamingJSON(pieces, headers, share)
         except BaseException:
             share.close()
             raise
 
     async def _work(self, path: str, body: bytes) -> tuple[deque[bytes], dict[str, str]]:
-        """Read a body, rerank, and write the answer. Whatever is long runs on worker threads, and can be cancelled."""
+        """Parse a body, rerank, and write the answer. Long work runs on worker threads and can be cancelled."""
         size = len(body)
-        call = await _text_work(size, read, body, path)
+        call = await _text_work(size, read_request, body, path)
         del body
         self._check(call)
         documents, cut = await self.cutter.cut(call.documents, call.max_tokens_per_doc)
         response = await self.reranker.arerank(call.query, documents, top_n=call.top_n, instruction=call.instruction)
         self.metrics.answered(response, len(documents))
-        if call.given is None:
+        if call.returned_documents is None:
             size = 64 * len(response)
-        pieces = await _text_work(size, lambda: encoded(answer(call, response, cut, self.public)))
-        return pieces, _told(response)
+        pieces = await _text_work(size, lambda: encode_json(encode_answer(call, response, cut, self.public_message)))
+        return pieces, self._answer_headers(response)
 
-    def _check(self, call: Call) -> None:
+    def _answer_headers(self, response: RerankResponse) -> dict[str, str]:
+        """Return the headers that the docstring of `wire_formats` describes, and TEI's count of tokens."""
+        headers = {MODEL_HEADER: _header(public_label(response.model))}
+        if response.degraded:
+            headers[DEGRADED_HEADER] = "true"
+        if response.reason:
+            headers[REASON_HEADER] = encode_reason(self.public_message(response.reason))
+        if response.usage.input_tokens is not None:
+            headers["x-compute-tokens"] = str(response.usage.input_tokens)
+        return headers
+
+    def _check(self, call: RerankBody) -> None:
         if call.model is not None and call.model not in self.known_models:
             raise Refusal(
                 404, f"The model {call.model[:200]!r} is not served here; this server has {self.models[0]!r}."
@@ -237,79 +274,89 @@ class _Server:
         if len(call.documents) > self.limits.max_documents:
             raise Refusal(413, f"This server takes at most {self.limits.max_documents:,} documents in a request.")
 
-    async def health(self, request: Request) -> Response:
-        """Tell how it stands; who has no key learns only that it does."""
-        told: dict[str, Any] = {"status": "ok", "version": __version__}
+    async def get_health(self, request: Request) -> Response:
+        """Return the status; with the right key (or where there is none), also the statistics."""
+        status: dict[str, Any] = {"status": "ok", "version": __version__}
         with contextlib.suppress(Refusal):
             self._authorise(request)
             stats = self.reranker.stats()
             for name in ("answered_by", "attempts", "backends"):
                 stats[name] = {public_label(label): each for label, each in stats[name].items()}
             if stats["last_reason"] is not None:
-                stats["last_reason"] = self.public(stats["last_reason"])
-            inside = {"inside": self.door.inside, "bytes_in_flight": self.in_flight.held}
-            told |= {"model": self.public_label, **inside, **stats}
-        return JSONResponse(told)
+                stats["last_reason"] = self.public_message(stats["last_reason"])
+            inside = {"inside": self.concurrency.inside, "bytes_in_flight": self.in_flight.held}
+            status |= {"model": self.public_label, **inside, **stats}
+        return JSONResponse(status)
 
-    async def inform(self, request: Request) -> Response:
-        """Tell what is served, as Text Embeddings Inference does."""
+    async def get_readiness(self, request: Request) -> Response:
+        """Return 200 if a request would be answered, else 503; with the right key, also the report of the check."""
+        is_ready, body, report = self.readiness.state()
+        with contextlib.suppress(Refusal):
+            self._authorise(request)
+            body |= report
+        return JSONResponse(body, 200 if is_ready else 503)
+
+    async def get_info(self, request: Request) -> Response:
+        """Return the model and the limits, as Text Embeddings Inference does."""
         self._authorise(request)
         return JSONResponse(self.info)
 
     async def list_models(self, request: Request) -> Response:
         """List the names of the model, as OpenAI's API and vLLM do."""
         self._authorise(request)
-        return JSONResponse(model_list(self.models, self.started))
+        return JSONResponse(openai_model_list(self.models, self.started))
 
-    async def count(self, request: Request) -> Response:
-        """Give the metrics."""
+    async def get_metrics(self, request: Request) -> Response:
+        """Return the Prometheus metrics."""
         self._authorise(request)
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def describe(self, _: Request) -> Response:
-        """Give the OpenAPI description."""
-        return JSONResponse(self.described)
+    async def get_openapi(self, _: Request) -> Response:
+        """Return the OpenAPI document."""
+        return JSONResponse(self.openapi)
 
-    async def show(self, _: Request) -> Response:
-        """Give the description as a page."""
-        return HTMLResponse(page(self.described))
+    async def get_docs(self, _: Request) -> Response:
+        """Return the OpenAPI document as an HTML page."""
+        return HTMLResponse(html_page(self.openapi))
 
 
-class _Guarded:
-    """One route. Sending is inside, so that what an answer holds is given back in every case."""
+class _ErrorBoundary:
+    """Turn the errors of one route into responses, and send them, so that the memory of an answer is always freed."""
 
-    def __init__(self, server: _Server, route: Callable[[Request], Awaitable[Response | Answer]]) -> None:
+    def __init__(self, server: _Server, route: Callable[[Request], Awaitable[Response | StreamingJSON]]) -> None:
         self._server = server
         self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
-        response: Response | Answer
+        response: Response | StreamingJSON
         try:
             _check_framing(request)
             response = await self._route(request)
         except RerankError as error:
-            response = self._server.refusal(error)
+            response = self._server.error_response(error)
         except ClientDisconnect:
             response = Response(status_code=_GONE)
         except Exception:
             _log.exception("The server failed at a request to %s", one_line(request.url.path))
-            response = refused(500, "The server failed; its log says how. Tell whoever runs it.", {})
+            response = error_response(
+                500, "The server failed; its log has the traceback. Report it to the operator.", {}
+            )
         self._server.metrics.requests.labels(str(response.status_code)).inc()
         await response(scope, receive, send)
 
 
 @contextlib.asynccontextmanager
-async def _bounded(seconds: float) -> AsyncIterator[None]:
+async def _request_timeout(seconds: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds) as clock:
             yield
     except TimeoutError as error:
-        if not clock.expired():  # of the reranker's own
+        if not clock.expired():  # the timeout was another one, inside of the reranker
             raise
         raise DeadlineExceeded(
-            f"The request was not answered within {seconds:g} s. Send fewer or shorter documents, or raise the server's "
-            "--request-timeout."
+            f"The request was not answered within {seconds:g} s. Send fewer or shorter documents, or raise the "
+            "server's --request-timeout."
         ) from error
 
 
@@ -322,7 +369,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def _check_framing(request: Request) -> None:
-    """Refuse a request whose end a proxy before us may have seen elsewhere (RFC 9112, 6.1): what follows may be smuggled."""
+    """Refuse a request whose end a proxy may see elsewhere (RFC 9112, 6.1: request smuggling)."""
     if "transfer-encoding" in request.headers and "content-length" in request.headers:
         raise Refusal(
             400, "Content-Length and Transfer-Encoding contradict each other. Send one.", {"connection": "close"}
@@ -331,59 +378,31 @@ def _check_framing(request: Request) -> None:
 
 def _check_headers(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # a form of somebody else's web page cannot send this without asking first
-        raise Refusal(415, "The body has to be JSON. Send the header Content-Type: application/json.")
+    if kind != "application/json":  # a form of a foreign web page cannot send this type without a CORS preflight
+        raise Refusal(415, "The body must be JSON. Send the header Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "A compressed body is not taken. Send it as it is.")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, or cancel it when the client goes: nobody pays for an answer that nobody reads."""
-    asked = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            raise ClientDisconnect
-        return asked.result()
-    finally:
-        for each in (asked, gone):
-            each.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await each
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _told(response: RerankResponse) -> dict[str, str]:
-    headers = {"x-rerank-model": _header(public_label(response.model))}
-    if response.degraded:
-        headers["x-rerank-degraded"] = "true"
-    if response.usage.input_tokens is not None:
-        headers["x-compute-tokens"] = str(response.usage.input_tokens)
-    return headers
+        raise Refusal(415, "A compressed body is not accepted. Send it uncompressed.")
 
 
 def _header(text: str) -> str:
-    """Return `text` as a header can carry it."""
+    """Return `text` with a question mark for each character that a header cannot hold."""
     return "".join(each if each.isascii() and each.isprintable() else "?" for each in text)
 
 
-def refused(status: int, message: str, headers: Mapping[str, str]) -> Response:
-    """Return an error that clients of both shapes can read."""
-    text = json.dumps({"message": message, "error": message, "error_type": TYPES.get(status, "Backend")})
-    return Response(text, status, {**headers}, "application/json")
+def error_response(status: int, message: str, headers: Mapping[str, str]) -> Response:
+    """Return an error as a response that the clients of each shape can read; see `schemas.Error`."""
+    return Response(json.dumps(error_body(status, message)), status, {**headers}, "application/json")
 
 
-async def _no_such_route(request: Request, error: Exception) -> Response:
+async def _unknown_route_response(request: Request, error: Exception) -> Response:
     try:
-        _check_framing(request)  # here too: what follows on the connection is read as the next request
+        _check_framing(request)  # here too: the rest of the connection is parsed as the next request
     except Refusal as refusal:
-        return refused(refusal.status, str(refusal), refusal.headers)
+        return error_response(refusal.status, str(refusal), refusal.headers)
     status = error.status_code if isinstance(error, HTTPException) else 404
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    known = "POST /v2/rerank, /v1/rerank or /rerank; GET /healthz, /info, /v1/models, /metrics, /openapi.json or /docs"
-    return refused(status, f"{request.method} {request.url.path[:200]} is not served here. Use {known}.", headers)
+    gets = "/healthz, /readyz, /info, /v1/models, /metrics, /openapi.json or /docs"
+    known = f"POST /v2/rerank, /v1/rerank or /rerank; GET {gets}"
+    return error_response(
+        status, f"{request.method} {request.url.path[:200]} is not served here. Use {known}.", headers
+    )

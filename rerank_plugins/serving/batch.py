@@ -1,4 +1,4 @@
-"""Files of queries and candidates, reranked part by part: what is done stays done, whatever happens next."""
+"""Rerank files of queries and candidates in parts; a part that is done is never done again."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from ..config import load_reranker
 from ..config.sources import parse, profiles, spelled_out, without_keys
+from ..core._runtime.background_loop import run_sync
 from ..core.errors import ConfigError, InputError
-from ..core.loop import run_sync
 from ..reranker import Reranker, check_top_n
-from .columns import Types, as_json
+from .arrow_schema import Types, as_json
+from .batch_rows import Columns, RejectedRow, rerank_rows
 from .files import Folder, Part, parts_of, read
-from .rows import Bad, Columns, rerank_rows
 
-__all__ = ["Done", "Job", "in_one_process", "run"]
+__all__ = ["BatchCounts", "BatchJob", "in_one_process", "run"]
 
 _log = logging.getLogger("rerank_plugins")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a batch does: plain data, so that it travels to where it is done."""
+class BatchJob:
+    """The settings of a batch: plain data, so that it can be pickled for Ray's actors."""
 
     input: str
     """A Parquet or JSONL file, or a folder of them; a path or `s3://…`."""
@@ -35,30 +35,30 @@ class Job:
     columns: Columns = field(default_factory=Columns)
     top_n: int | None = None
     kind: str = "parquet"
-    """Of the output: `parquet` or `jsonl`."""
+    """The format of the output: `parquet` or `jsonl`."""
     rows_per_part: int = 500
     in_flight: int = 8
-    """Rows at the same time."""
+    """Rows that are reranked at the same time."""
     schema: Any = None
-    """Of JSONL rows in Parquet; `run` finds it."""
+    """The Parquet schema of JSONL rows; `run` infers it."""
 
     def reranker(self) -> Reranker:
-        """Load it."""
+        """Load the reranker."""
         return load_reranker(self.spec, config=self.config)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What came of a part, or of all of them."""
+class BatchCounts:
+    """The counts of one part, or of all parts."""
 
     parts: int = 0
     reranked: int = 0
     set_aside: int = 0
     degraded: int = 0
 
-    def __add__(self, other: Done) -> Done:
-        """Add up."""
-        return Done(
+    def __add__(self, other: BatchCounts) -> BatchCounts:
+        """Return the sums."""
+        return BatchCounts(
             self.parts + other.parts,
             self.reranked + other.reranked,
             self.set_aside + other.set_aside,
@@ -66,80 +66,80 @@ class Done:
         )
 
 
-Way = Callable[[Job, list[Part]], Iterable[Done]]
-"""How parts are done: yields what came of each, in any order."""
+RunParts = Callable[[BatchJob, list[Part]], Iterable[BatchCounts]]
+"""Reranks parts: yields the counts of each, in any order."""
 
 
-def run(job: Job, way: Way, told: Callable[[Done, int], object]) -> Done:
-    """Do the parts that are not done yet, and return what came of all of them.
+def run(job: BatchJob, run_parts: RunParts, on_progress: Callable[[BatchCounts, int], object]) -> BatchCounts:
+    """Rerank the parts that are not done yet, and return the counts of all parts.
 
     Args:
-        job: What to do.
-        way: `in_one_process`, or Ray's.
-        told: Called after each part with what came of all so far, and how many parts there are.
+        job: The settings of the batch.
+        run_parts: `in_one_process`, or `on_ray` with its options.
+        on_progress: Called after each part with the counts so far and the number of parts.
 
     Raises:
         ConfigError: The input cannot be read, or the output holds the work of another job.
-        BackendError: The backend is down; done parts stay, and the same call goes on from there.
+        BackendError: The backend is down. The same call continues after the parts that are done.
     """
     _check(job)
     folder = Folder(job.output, job.kind)
     parts = parts_of(job.input, job.rows_per_part, job.columns)
-    _check_names(job, parts)  # before the folder is claimed, so that the corrected command may use it
+    _check_names(job, parts)  # before the folder is claimed, so that a corrected command can use it
     _claim(folder, job, parts)
     finished = {name.removesuffix(".json") for name in folder.names("_done")}
-    total = Done()
+    total = BatchCounts()
     for part in parts:
         if part.name in finished:
-            total += Done(**json.loads(folder.text(f"_done/{part.name}.json") or "{}"))
-    told(total, len(parts))
+            total += BatchCounts(**json.loads(folder.text(f"_done/{part.name}.json") or "{}"))
+    on_progress(total, len(parts))
     left = [part for part in parts if part.name not in finished]
     if left and job.kind == "parquet":
         job = replace(job, schema=_schema(job, parts))
-    for done in way(job, left):
+    for done in run_parts(job, left):
         total += done
-        told(total, len(parts))
+        on_progress(total, len(parts))
     return total
 
 
-def in_one_process(job: Job, parts: list[Part]) -> Iterator[Done]:
-    """Do parts one after the other, with one reranker."""
+def in_one_process(job: BatchJob, parts: list[Part]) -> Iterator[BatchCounts]:
+    """Rerank the parts one after the other, with one reranker."""
     with job.reranker() as reranker:
         for part in parts:
-            yield do(job, part, reranker)
+            yield rerank_part(job, part, reranker)
 
 
-def do(job: Job, part: Part, reranker: Reranker) -> Done:
-    """Read a part, rerank it, and write what came of it: set-aside rows first, the mark that it is done last."""
+def rerank_part(job: BatchJob, part: Part, reranker: Reranker) -> BatchCounts:
+    """Read a part, rerank it, and write the results: rejected rows first, the mark that it is done last."""
     numbers, rows, table = read(part)
     outcomes = run_sync(rerank_rows(reranker, rows, job.columns, top_n=job.top_n, in_flight=job.in_flight))
-    good = [position for position, each in enumerate(outcomes) if not isinstance(each, Bad)]
-    bad = [(numbers[position], each) for position, each in enumerate(outcomes) if isinstance(each, Bad)]
-    answers = [each for each in outcomes if not isinstance(each, Bad)]
+    good = [position for position, each in enumerate(outcomes) if not isinstance(each, RejectedRow)]
+    bad = [(numbers[position], each) for position, each in enumerate(outcomes) if isinstance(each, RejectedRow)]
+    answers = [each for each in outcomes if not isinstance(each, RejectedRow)]
     folder = Folder(job.output, job.kind)
     if bad:
         folder.write_bad(part, bad)
-    else:  # a try that was killed may have set aside, or reranked, what this one did not
+    else:  # a killed attempt may have rejected, or reranked, other rows
         folder.remove(folder.bad_of(part))
     if good:
-        kept = [each for position in good if not isinstance(each := rows[position], Bad)]
+        reranked = [row for position in good if not isinstance(row := rows[position], RejectedRow)]
         typed = None if table is None else table.take(good)
-        folder.write_rows(part, kept, answers, typed, job.columns.documents, job.schema)
+        folder.write_rows(part, reranked, answers, typed, job.columns.documents, job.schema)
     else:
         folder.remove(folder.rows_of(part))
-    done = Done(1, len(good), len(bad), sum(each["rerank_degraded"] for each in answers))
+    done = BatchCounts(1, len(good), len(bad), sum(each["rerank_degraded"] for each in answers))
     folder.write(f"_done/{part.name}.json", json.dumps(asdict(done)).encode())
     return done
 
 
-def _schema(job: Job, parts: list[Part]) -> Any:
+def _schema(job: BatchJob, parts: list[Part]) -> Any:
     types = Types()
     lists = [part for part in parts if part.format == "jsonl"]
     for part in lists:
-        types.look(_besides(job, part))
+        types.look(_other_columns(job, part))
     if types.changed:
         for part in lists:
-            types.look_again(_besides(job, part))
+            types.look_again(_other_columns(job, part))
     schema = types.schema()
     if names := as_json(schema):
         _log.warning(
@@ -150,17 +150,17 @@ def _schema(job: Job, parts: list[Part]) -> Any:
     return schema
 
 
-def _besides(job: Job, part: Part) -> list[dict[str, Any]]:
-    """Return what a part's rows hold beside the candidates; rows at fault count for no type."""
+def _other_columns(job: BatchJob, part: Part) -> list[dict[str, Any]]:
+    """Return the rows of a part without the candidates; rejected rows are left out."""
     _, rows, _ = read(part)
-    usable = [row for row in rows if not isinstance(row, Bad) and job.columns.fit(row)]
+    usable = [row for row in rows if not isinstance(row, RejectedRow) and job.columns.fit(row)]
     return [{name: row[name] for name in row if name != job.columns.documents} for row in usable]
 
 
-def _check_names(job: Job, parts: list[Part]) -> None:
-    """Refuse JSONL whose first rows all lack a column that was named: that is the command's fault and not the rows'.
+def _check_names(job: BatchJob, parts: list[Part]) -> None:
+    """Refuse JSONL whose first rows all lack a named column: the command is wrong, not the rows.
 
-    Parquet files are checked as they are listed.
+    Parquet files are checked when they are listed.
 
     Raises:
         ConfigError: No row has the column.
@@ -168,29 +168,30 @@ def _check_names(job: Job, parts: list[Part]) -> None:
     first = next((part for part in parts if part.format == "jsonl"), None)
     if first is None:
         return
-    rows = [row for row in read(first)[1] if not isinstance(row, Bad)]
-    wanted = (job.columns.query, job.columns.documents, job.columns.retrieval_scores)
-    for name in filter(None, wanted):
+    rows = [row for row in read(first)[1] if not isinstance(row, RejectedRow)]
+    columns = (job.columns.query, job.columns.documents, job.columns.retrieval_scores)
+    for name in filter(None, columns):
         if rows and not any(name in row for row in rows):
             names = ", ".join(dict.fromkeys(each for row in rows for each in row))
             raise ConfigError(
-                f"No row of {first.path} (lines {first.first + 1} to {first.first + first.rows}) has a field {name!r}; they have "
-                f"{names}. Name the field to read: --query-column, --documents-column, --retrieval-scores-column."
+                f"No row of {first.path} (lines {first.first + 1} to {first.first + first.rows}) has a field "
+                f"{name!r}; they have {names}. Name the field to read: --query-column, --documents-column, "
+                "--retrieval-scores-column."
             )
 
 
-def _check(job: Job) -> None:
+def _check(job: BatchJob) -> None:
     for name in ("rows_per_part", "in_flight"):
         if getattr(job, name) < 1:
-            raise ConfigError(f"{name} has to be at least 1, and {getattr(job, name)} is not.")
+            raise ConfigError(f"{name} must be at least 1, got {getattr(job, name)}.")
     try:
         check_top_n(job.top_n)
     except InputError as error:
         raise ConfigError(str(error)) from error
 
 
-def _claim(folder: Folder, job: Job, parts: list[Part]) -> None:
-    """Write down what the folder is for, or make sure that it is for this."""
+def _claim(folder: Folder, job: BatchJob, parts: list[Part]) -> None:
+    """Record the job in the folder, or check that the folder belongs to the same job."""
     named = profiles(job.config)
     settings = spelled_out(parse(job.spec, named, explicit=job.config is not None), named)
     mine = json.loads(
@@ -209,13 +210,13 @@ def _claim(folder: Folder, job: Job, parts: list[Part]) -> None:
     text = folder.text("_job.json")
     if text is None:
         if not folder.empty():
-            raise ConfigError(f"{job.output} holds something else already. Name an empty folder, or a new one.")
+            raise ConfigError(f"{job.output} is not empty and holds no batch. Name an empty folder, or a new one.")
         folder.write("_job.json", json.dumps(mine).encode())
         return
     theirs = json.loads(text)
     if different := [name for name in mine if mine[name] != theirs.get(name)]:
         edited = " (an input file was edited, added or removed)" if different == ["parts"] else ""
         raise ConfigError(
-            f"{job.output} holds the work of another job: {', '.join(different)} differ{edited}. Name another folder, or "
-            "give the same command again to go on."
+            f"{job.output} holds the work of another job: {', '.join(different)} differ{edited}. Name another folder, "
+            "or give the same command again to continue."
         )

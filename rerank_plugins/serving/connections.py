@@ -1,7 +1,8 @@
-"""What uvicorn does not bound on a connection: the time to send a request, the time to read an answer, and how many there are.
+"""Limits that uvicorn lacks: time to send a request, time to read a response, and the number of connections.
 
-A `Connection` stands between a transport and uvicorn's own protocol. It sees bytes and the transport's buffer, as asyncio shows
-them to every protocol; `Watched`, around the application, tells it when a request begins and when its answer is written.
+A `Connection` is an asyncio protocol between a transport and uvicorn's own protocol. It sees incoming bytes and the
+size of the transport's write buffer. `ConnectionMiddleware`, around the application, reports to it when a request
+begins and when its response is written.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from ..core.errors import MissingExtra
-from .app import refused
-from .sending import DROP
+from .app import error_response
+from .response_writer import ABORT_KEY
 
 try:
     import h11
@@ -20,54 +21,63 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("The server", extra="serve", package="uvicorn") from error
 
-__all__ = ["Connection", "Connections", "Watched"]
+__all__ = ["Connection", "ConnectionMiddleware", "ProtocolFactory"]
 
-_CONNECTION = "rerank_plugins.connection"
-"""The key of `scope["state"]` under which the application finds the connection of a request."""
-_READ = 64 * 1024
-"""Bytes of an answer that a client has to read within the patience."""
+_CONNECTION_KEY = "rerank_plugins.connection"
+"""The key of the request's `Connection` in `scope["state"]`."""
+_MIN_READ_BYTES = 64 * 1024
+"""Bytes of a response that a client must read within each timeout. One that reads less is disconnected."""
 
 
-class Connections:
-    """Makes the protocol of each connection, and counts those that are open. One event loop uses it, so it needs no lock."""
+class ProtocolFactory:
+    """Creates the protocol of each connection, and counts the open connections.
 
-    def __init__(self, protocol: Callable[..., asyncio.Protocol], *, patience: float, maximum: int) -> None:
-        """Put a `Connection` before each protocol.
+    Only one event loop uses it, so the count needs no lock.
+    """
+
+    def __init__(self, protocol: Callable[..., asyncio.Protocol], *, timeout: float, max_connections: int) -> None:
+        """Put a `Connection` in front of each protocol.
 
         Args:
-            protocol: Makes uvicorn's protocol of one connection.
-            patience: Seconds for a request to begin, for a refused body to end, and for the next 64 KB of an answer to be read.
-            maximum: Connections at once; clients above it are asked to come back.
+            protocol: Creates uvicorn's protocol for one connection.
+            timeout: Seconds until a request must begin, until the body of a refused request must end, and until the
+                client must have read the next 64 KB of a response.
+            max_connections: A connection gets status 503 if this many are open, itself included.
         """
         self._protocol = protocol
-        self.patience = patience
-        self.maximum = maximum
-        self.open = 0
+        self.timeout = timeout
+        self.max_connections = max_connections
+        self.open_connections = 0
 
     def __call__(self, *, app_state: Mapping[str, Any], **options: Any) -> Connection:
-        """Return the protocol of one connection; the arguments are what uvicorn gives to its own."""
+        """Return the protocol of one connection; uvicorn passes the arguments."""
         connection = Connection(self)
-        state = {**app_state, _CONNECTION: connection, DROP: connection.abort}
+        state = {**app_state, _CONNECTION_KEY: connection, ABORT_KEY: connection.abort}
         connection.protocol = self._protocol(app_state=state, **options)
         return connection
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. By itself, uvicorn waits forever for a client that sends, or reads, a byte now and then."""
+    """The connection of one client. It disconnects clients that send or read too slowly, as in the Slowloris attack.
+
+    uvicorn alone waits for them forever.
+    """
 
     protocol: asyncio.Protocol
-    """uvicorn's own, which speaks HTTP."""
-    crowded = False
-    """Whether there are more connections than are taken."""
+    """The HTTP protocol of uvicorn."""
+    over_limit = False
+    """Whether too many connections were open when this one was made."""
     _transport: asyncio.Transport
     _lost = False
     _requests = 0
-    """Requests that the application has not answered yet; more than one while pipelined ones follow each other."""
+    """Requests that the application has not answered yet; more than one while the client pipelines them."""
 
-    def __init__(self, connections: Connections) -> None:
-        """Belong to `connections`."""
-        self._connections = connections
-        self._arriving, self._reading, self._stalled = (_Timer(connections.patience) for _ in range(3))
+    def __init__(self, factory: ProtocolFactory) -> None:
+        """Use the timeout and the counter of `factory`."""
+        self._factory = factory
+        # Three timers: until a request begins, until the client has read part of a response, and until it reads again
+        # after the transport's write buffer was full.
+        self._request_timer, self._read_timer, self._pause_timer = (_Timer(factory.timeout) for _ in range(3))
 
     @property
     def closing(self) -> bool:
@@ -75,83 +85,89 @@ class Connection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def abort(self) -> None:
-        """End the connection at once; what was not read yet is dropped."""
+        """Close the connection immediately, and discard what the client has not read yet."""
         self._transport.abort()
 
     def begin_request(self) -> None:
-        """Stop waiting: a request has arrived. The application itself bounds the time of its body."""
+        """Stop the timer that waits for a request. The application limits the time of the body."""
         self._requests += 1
-        self._arriving.stop()
+        self._request_timer.stop()
 
     def end_request(self) -> None:
-        """Wait for the client to read the answer."""
+        """Start the timer that waits for the client to read the response."""
         self._requests -= 1
-        if not (self._reading.running or self._lost):
-            self._wait_for_reader(self._transport.get_write_buffer_size())
+        if not (self._read_timer.running or self._lost):
+            self._start_read_timer(self._transport.get_write_buffer_size())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
+        """Count the connection, and start the timer that waits for a request."""
         self._transport = cast(asyncio.Transport, transport)
-        self._connections.open += 1
-        self.crowded = self._connections.open >= self._connections.maximum
+        self._factory.open_connections += 1
+        self.over_limit = self._factory.open_connections >= self._factory.max_connections
         self.protocol.connection_made(transport)
-        self._wait_for_request()
+        self._start_request_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on. Outside of a request they are the start of one, or the rest of a body that was refused."""
+        """Pass bytes to uvicorn. Outside of a request they begin one, or belong to the body of a refused request."""
         try:
             self.protocol.data_received(data)
         except h11.LocalProtocolError:
-            # What is not HTTP is answered with 400 by uvicorn. Here an answer has begun already, and h11 allows no second one.
+            # uvicorn sends status 400 for invalid HTTP. If a response has begun, h11 refuses that with this error.
             if self._requests:
-                self._transport.abort()  # `close` would let uvicorn go on with the first answer, which h11 does not allow either
+                self._transport.abort()  # `close` would let uvicorn continue the first response
             else:
                 self._transport.close()
-        self._wait_for_request()
+        self._start_request_timer()
 
     def eof_received(self) -> bool | None:
-        """Pass it on."""
+        """Pass the end of the client's data to uvicorn."""
         return self.protocol.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timers, and count the connection as closed."""
         self._lost = True
-        self._connections.open -= 1
-        for timer in (self._arriving, self._reading, self._stalled):
+        self._factory.open_connections -= 1
+        for timer in (self._request_timer, self._read_timer, self._pause_timer):
             timer.stop()
         self.protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Drop the client if it does not read on within the patience: the rest of its answer is held for it."""
+        """Pause uvicorn, and start the timer after which a client that reads nothing is disconnected.
+
+        The rest of its response takes memory until then.
+        """
         self.protocol.pause_writing()
-        if not self._stalled.running:
-            self._stalled.start(self._transport.abort)
+        if not self._pause_timer.running:
+            self._pause_timer.start(self._transport.abort)
 
     def resume_writing(self) -> None:
-        """Give the client its whole patience for the next part."""
+        """Resume uvicorn, and stop the timer; the next pause starts it again."""
         self.protocol.resume_writing()
-        self._stalled.stop()
+        self._pause_timer.stop()
 
-    def _wait_for_request(self) -> None:
-        # More bytes do not start the time anew: a client that sends one now and then would never be late.
-        if not (self._requests or self._arriving.running or self.closing):
-            self._arriving.start(self._transport.close)
+    def _start_request_timer(self) -> None:
+        # More bytes do not restart the timer. Otherwise a client could hold the connection by sending single bytes.
+        if not (self._requests or self._request_timer.running or self.closing):
+            self._request_timer.start(self._transport.close)
 
-    def _wait_for_reader(self, left: int) -> None:
-        if left:
-            self._reading.start(self._look_at_reader, left)
+    def _start_read_timer(self, unread: int) -> None:
+        if unread:
+            self._read_timer.start(self._abort_if_unread, unread)
 
-    def _look_at_reader(self, before: int) -> None:
-        """Go on while the client reads; else drop the answer and the connection, which `close` would keep until it is read."""
-        left = self._transport.get_write_buffer_size()
-        if left > max(0, before - _READ):
+    def _abort_if_unread(self, unread_before: int) -> None:
+        """Abort if the client read too little since the timer started, else start it again.
+
+        `close` would keep the response in memory until the client reads it.
+        """
+        unread = self._transport.get_write_buffer_size()
+        if unread > max(0, unread_before - _MIN_READ_BYTES):
             self._transport.abort()
         else:
-            self._wait_for_reader(left)
+            self._start_read_timer(unread)
 
 
 class _Timer:
-    """Calls something after a time, unless it is stopped before."""
+    """Calls a function after a number of seconds, unless it is stopped before."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -162,56 +178,56 @@ class _Timer:
         return self._handle is not None
 
     def start(self, action: Callable[..., object], *arguments: object) -> None:
-        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._end, action, *arguments)
+        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._fire, action, *arguments)
 
     def stop(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
-    def _end(self, action: Callable[..., object], *arguments: object) -> None:
+    def _fire(self, action: Callable[..., object], *arguments: object) -> None:
         self._handle = None
         action(*arguments)
 
 
-class Watched:
-    """An application that tells the connection of each request when it begins and when its answer is written."""
+class ConnectionMiddleware:
+    """ASGI middleware that reports to the connection when a request begins and when its response is written."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Watch `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or live through the lifespan."""
-        connection: Connection | None = scope["state"].get(_CONNECTION) if scope["type"] == "http" else None
+        """Process one request, or the lifespan events."""
+        connection: Connection | None = scope["state"].get(_CONNECTION_KEY) if scope["type"] == "http" else None
         if connection is None:
             await self._app(scope, receive, send)
             return
-        answered = False
+        is_answered = False
 
-        async def send_watched(message: Message) -> None:
-            nonlocal answered
-            if connection.closing:  # uvicorn has answered in our place: the body was not HTTP
+        async def send_and_observe(message: Message) -> None:
+            nonlocal is_answered
+            if connection.closing:  # uvicorn has answered with 400 already, because the body was not valid HTTP
                 return
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                answered = True
+                is_answered = True
                 connection.end_request()
 
         connection.begin_request()
         try:
-            await (_crowded if connection.crowded else self._app)(scope, receive, send_watched)
+            await (_too_many_connections if connection.over_limit else self._app)(scope, receive, send_and_observe)
         finally:
-            if not answered:
+            if not is_answered:
                 connection.end_request()
         while connection.closing and (await receive())["type"] != "http.disconnect":
-            pass  # only then uvicorn expects no answer
+            pass  # uvicorn logs an error if the application returns without a response before the disconnect
 
 
-async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
-    answer = refused(
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    response = error_response(
         503,
-        "More clients are connected than this server takes. Come back later.",
+        "More clients are connected than this server takes. Try again later.",
         {"retry-after": "1", "connection": "close"},
     )
-    await answer(scope, receive, send)
+    await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What a server bears: how long a body may be, how deep, how slow, and how many calls are inside at once."""
+"""Limits of the server: length, depth and arrival time of a body, calls at once, and bytes in memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
+from ..core._runtime.background_loop import Workers
+from ..core._runtime.memory import give_back_memory
 from ..core.errors import ConfigError, InputError, TransientError
-from ..core.loop import Workers
-from ..core.memory import give_back_memory
 
-__all__ = ["Door", "InFlight", "Limits", "Refusal", "Scan", "Share", "read_body"]
+__all__ = ["BudgetShare", "ByteBudget", "ConcurrencyLimit", "JSONScanner", "Limits", "Refusal", "read_body"]
 
 
 class Refusal(InputError):
-    """A request that the server does not take; `status` is HTTP's word for why."""
+    """A request that the server refuses; `status` is the HTTP status of the answer."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        """Say what to do next in `message`."""
+        """Create the error; `message` says what to do next."""
         super().__init__(message)
         self.status = status
         self.headers = dict(headers or {})
@@ -27,25 +27,25 @@ class Refusal(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server process takes."""
+    """Limits of one server process."""
 
     max_documents: int = 1_000
     """In one request: what Cohere advises (docs.cohere.com/docs/reranking-best-practices, read in November 2026)."""
     max_body_mb: float = 8.0
     """Of one request, in millions of bytes."""
     max_depth: int = 16
-    """Of arrays and objects inside each other."""
+    """Levels of nested arrays and objects."""
     max_queue: int = 128
-    """Calls inside at once, being read, waiting or worked on; the next one is asked to come back."""
+    """Calls at once that are being read, wait or are worked on; the next one gets status 429."""
     body_timeout: float = 10.0
     """Seconds for a request to arrive, its headers and then its body."""
     request_timeout: float = 300.0
-    """Seconds for a whole request: its body, its reading, its reranking. The answer has as long again to be read.
+    """Seconds for a whole request: receiving, parsing and reranking. The client has as long again to read the answer.
 
     The cohere SDK stops waiting after the same time (`timeout` of `cohere.Client`, 7.3.1).
     """
     max_in_flight_mb: float = 64.0
-    """Of bodies and answers that the process holds at once, in millions of bytes; at least one body always fits.
+    """Bodies and answers that the process holds at once, in millions of bytes; at least one body always fits.
 
     A body's texts take several times its bytes while they are reranked, so this is not the memory of the process.
     """
@@ -76,32 +76,32 @@ class Limits:
 
 
 _LARGEST = 1_000_000_000
-"""Of any limit: what lies above is a mistake, and infinity fits into no integer."""
+"""The highest value of any limit: a larger one is a mistake, and infinity fits into no integer."""
 
 
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _MARK = re.compile(rb'["\[\]{},]')
 
 
-class Scan:
-    """Looks at JSON as it arrives, so that nobody holds in memory what is refused anyway.
+class JSONScanner:
+    """Count the depth and the list items of JSON while it arrives, so that a refused body takes no memory.
 
-    It counts; whether it is JSON at all is the parser's affair. Strings pass at the speed of a regular expression, and
-    the number of marks between them is bounded, so that no body keeps the event loop for long.
+    It does not check that the text is JSON: the parser does. Strings are skipped by a regular expression, and the
+    number of marks between them is limited, so that no body holds the event loop for long.
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Begin outside of everything."""
+        """Start before the first byte."""
         self._limits = limits
-        self._most_marks = 64 * limits.max_documents + 10_000
+        self._max_marks = 64 * limits.max_documents + 10_000
         self._depth = self._marks = self._items = 0
         self._in_string = self._escaped = False
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes.
+        """Scan the next bytes.
 
         Raises:
-            Refusal: Nested too deep, or a list inside the body has more members than documents are taken.
+            Refusal: The nesting is too deep, or a list of the body has more items than `max_documents`.
         """
         at = int(self._escaped and bool(chunk))
         self._escaped = self._escaped and not chunk
@@ -109,34 +109,34 @@ class Scan:
             if self._in_string:
                 at = self._rest_of_string(chunk, at)
                 continue
-            found = _MARK.search(chunk, at)
-            if found is None:
+            mark = _MARK.search(chunk, at)
+            if mark is None:
                 return
-            at = found.end()
-            self._mark(found[0])
+            at = mark.end()
+            self._count(mark[0])
 
     def _rest_of_string(self, chunk: bytes, at: int) -> int:
-        found = _STRING.match(chunk, at)
-        end = found.end() if found else at
+        match = _STRING.match(chunk, at)
+        end = match.end() if match else at
         if end == len(chunk):
             return end
         if chunk[end] == ord('"'):
             self._in_string = False
-        else:  # a backslash that what it escapes has not followed yet
+        else:  # a backslash; the byte that it escapes is in the next chunk
             self._escaped = True
         return end + 1
 
-    def _mark(self, mark: bytes) -> None:
+    def _count(self, mark: bytes) -> None:
         self._marks += 1
-        if self._marks > self._most_marks:
-            raise Refusal(413, "The body has too many fields. Send documents as texts, or fewer of them.")
+        if self._marks > self._max_marks:
+            raise Refusal(413, "The body has too many fields. Send documents as strings, or fewer of them.")
         if mark == b'"':
             self._in_string = True
         elif mark in b"[{":
             self._depth += 1
             if self._depth > self._limits.max_depth:
                 raise Refusal(
-                    400, f"The body is nested deeper than {self._limits.max_depth} levels. Send documents as texts."
+                    400, f"The body is nested deeper than {self._limits.max_depth} levels. Send documents as strings."
                 )
             if self._depth == 2:
                 self._items = 1
@@ -151,24 +151,24 @@ class Scan:
 
 
 async def read_body(
-    chunks: AsyncIterator[bytes], limits: Limits, declared: int | None = None, share: Share | None = None
+    chunks: AsyncIterator[bytes], limits: Limits, declared: int | None = None, share: BudgetShare | None = None
 ) -> bytes:
-    """Return the whole body, or refuse it as soon as that is certain.
+    """Return the whole body, or refuse it as early as possible.
 
     Args:
         chunks: The body as it arrives.
-        limits: What is taken.
-        declared: The length that the headers promise, where they do.
-        share: Where the bytes that are held are counted.
+        limits: The limits of the server.
+        declared: The value of Content-Length, if there is one.
+        share: Counts the bytes that are held.
 
     Raises:
-        Refusal: Too long, too deep, too many members, too slow, or more than the process holds at once.
+        Refusal: The body is too long, too deep or too slow, has too many items, or the process holds too many bytes.
     """
     limit = limits.max_body
     if declared is not None and declared > _DRAINED * limit:
         raise _too_long(limits)
     body: list[bytes] = []
-    size, scan = 0, Scan(limits)
+    size, scan = 0, JSONScanner(limits)
     refusal: Refusal | None = None
     try:
         async with asyncio.timeout(limits.body_timeout):
@@ -176,8 +176,8 @@ async def read_body(
                 size += len(chunk)
                 if size > _DRAINED * limit:
                     raise _too_long(limits)
-                # What is refused is still read for a while, and thrown away: most clients look for the answer only
-                # after they have sent everything.
+                # A refused body is still read for a while and thrown away: most clients read the answer only after they
+                # have sent everything.
                 if refusal is not None:
                     continue
                 try:
@@ -186,8 +186,8 @@ async def read_body(
                     if share is not None:
                         share.grow(len(chunk))
                     await _scan(scan, chunk)
-                except Refusal as told:
-                    refusal = told
+                except Refusal as error:
+                    refusal = error
                     body.clear()
                     if share is not None:
                         share.close()
@@ -204,8 +204,8 @@ async def read_body(
     return b"".join(body)
 
 
-async def _scan(scan: Scan, chunk: bytes) -> None:
-    """Feed a chunk in slices: one of nothing but marks takes a tenth of a second, and other clients do not wait for it."""
+async def _scan(scan: JSONScanner, chunk: bytes) -> None:
+    """Scan a chunk in slices, with a pause for other clients: a chunk of marks alone takes a tenth of a second."""
     scan.feed(chunk[:_SCANNED])
     for start in range(_SCANNED, len(chunk), _SCANNED):
         await asyncio.sleep(0)
@@ -213,9 +213,9 @@ async def _scan(scan: Scan, chunk: bytes) -> None:
 
 
 _SCANNED = 16_384
-"""Bytes that are scanned without a pause."""
+"""Bytes scanned without a pause."""
 _DRAINED = 4
-"""How many times `max_body_mb` of a refused body is read."""
+"""A refused body is read up to this many times `max_body_mb`."""
 
 
 def _too_long(limits: Limits) -> Refusal:
@@ -226,28 +226,28 @@ def _too_long(limits: Limits) -> Refusal:
     )
 
 
-class Door:
-    """Counts who is inside; asks the next one to come back when it is full."""
+class ConcurrencyLimit:
+    """Limit the calls at once; a call above the limit gets status 429. One event loop uses it, so it needs no lock."""
 
     def __init__(self, places: int) -> None:
-        """Let in at most `places` calls at once."""
+        """Allow at most `places` calls at once."""
         self.places = places
         self.inside = 0
 
     @contextlib.contextmanager
-    def entered(self, wait: float) -> Iterator[None]:
-        """Hold a place.
+    def slot(self, wait: float) -> Iterator[None]:
+        """Hold one slot.
 
         Args:
-            wait: Seconds after which a place is likely, told to whom is sent away.
+            wait: Seconds for Retry-After where no slot is free.
 
         Raises:
-            Refusal: No place is free.
+            Refusal: No slot is free.
         """
         if self.inside >= self.places:
             raise Refusal(
                 429,
-                f"{self.inside} calls are inside, as many as this server takes at once. Come back later.",
+                f"This server works on {self.inside} calls, the most that it takes at once. Try again later.",
                 {"retry-after": str(max(1, round(wait)))},
             )
         self.inside += 1
@@ -257,99 +257,99 @@ class Door:
             self.inside -= 1
 
 
-class InFlight:
-    """Counts the bytes of all bodies and answers that are held. Used on one event loop only, so it needs no lock."""
+class ByteBudget:
+    """Limit the bytes of all bodies and answers in memory. One event loop uses it, so it needs no lock."""
 
     def __init__(self, limits: Limits) -> None:
         """Allow `limits.max_in_flight` bytes."""
         self.limit = limits.max_in_flight
         self.limit_of_large = self.limit * 3 // 4
-        """What is left to requests that hold more than `small`: a few of them must not shut all others out."""
+        """The limit for requests that hold more than `small`: a few large ones must not block all others."""
         self.small = self.limit // 64
         self.held = 0
         self.grace = limits.body_timeout
-        self.patience = limits.request_timeout
-        self.readers: dict[Share, float] = {}
-        """The shares whose answer is being read, in the order in which they began, with that time."""
-        self._passed = 0
+        self.timeout = limits.request_timeout
+        self.readers: dict[BudgetShare, float] = {}
+        """The shares whose answer is being sent, with the time of the start, oldest first."""
+        self._finished = 0
         self._workers = Workers(1, "rerank-plugins-memory")
 
-    def share(self) -> Share:
-        """Return the share of a new request, which holds nothing yet."""
-        return Share(self)
+    def share(self) -> BudgetShare:
+        """Return the share of a new request; it holds no bytes yet."""
+        return BudgetShare(self)
 
     def drop_slow_readers(self, now: float) -> None:
-        """Drop the answers that are being read for longer than `grace`: new requests need their memory."""
+        """Drop the answers that have been sent for longer than `grace` seconds: new requests need their memory."""
         for share, began in list(self.readers.items()):
             if now - began > self.grace:
                 share.drop()
 
-    def passed(self, size: int) -> None:
-        """Count the bytes of a request that is over; after many of them, free memory goes back to the system."""
-        before, self._passed = self._passed, self._passed + size
-        if before < _MANY <= self._passed:  # a little later, so that it is done once for all that end now
+    def record_finished(self, size: int) -> None:
+        """Count the bytes of a finished request; after many of them, return free memory to the system."""
+        before, self._finished = self._finished, self._finished + size
+        if before < _MANY <= self._finished:  # a second later, so that one run covers all requests that end now
             asyncio.get_running_loop().call_later(1.0, self._give_back)
 
     def _give_back(self) -> None:
-        self._passed = 0
-        with contextlib.suppress(TransientError):  # no thread can be started: another time
+        self._finished = 0
+        with contextlib.suppress(TransientError):  # no thread can be started now; a later request tries again
             self._workers.submit(give_back_memory)
 
 
 _MANY = 16_000_000
 
 
-class Share:
-    """The bytes that one request holds: first its body, then its answer."""
+class BudgetShare:
+    """The bytes of one request: first of its body, then of its answer."""
 
-    def __init__(self, all_of_them: InFlight) -> None:
-        """Hold nothing yet."""
-        self._all = all_of_them
+    def __init__(self, budget: ByteBudget) -> None:
+        """Start with no bytes."""
+        self._budget = budget
         self._size = self._largest = 0
         self._drop: Callable[[], object] | None = None
         self._clock: asyncio.TimerHandle | None = None
 
     def grow(self, size: int) -> None:
-        """Hold `size` bytes more.
+        """Add `size` bytes.
 
         Raises:
-            Refusal: All requests together would hold more than is allowed.
+            Refusal: All requests together would hold more than the limit.
         """
-        all_of_them = self._all
-        limit = all_of_them.limit if self._size + size <= all_of_them.small else all_of_them.limit_of_large
-        if all_of_them.held + size > limit:
-            all_of_them.drop_slow_readers(asyncio.get_running_loop().time())
+        budget = self._budget
+        limit = budget.limit if self._size + size <= budget.small else budget.limit_of_large
+        if budget.held + size > limit:
+            budget.drop_slow_readers(asyncio.get_running_loop().time())
             raise Refusal(
                 429,
-                "The requests inside hold as many bytes as this server takes at once. Come back later.",
+                "The running requests hold the most bytes that this server takes at once. Try again later.",
                 {"retry-after": "1", "connection": "close"},
             )
         self.resize(self._size + size)
 
     def resize(self, size: int) -> None:
-        """Hold `size` bytes, whatever others hold: an answer that is ready is sent."""
-        self._all.held += size - self._size
+        """Set the bytes to `size`, whatever other requests hold: a finished answer is always sent."""
+        self._budget.held += size - self._size
         self._size, self._largest = size, max(size, self._largest)
 
-    def sending(self, drop: Callable[[], object]) -> None:
-        """Begin to send the answer; `drop` ends that, whatever the client has not read yet."""
+    def start_sending(self, drop: Callable[[], object]) -> None:
+        """Record that the answer is being sent; `drop` stops that, whatever the client has not read yet."""
         loop = asyncio.get_running_loop()
         self._drop = drop
-        self._all.readers[self] = loop.time()
-        self._clock = loop.call_later(self._all.patience, self.drop)
+        self._budget.readers[self] = loop.time()
+        self._clock = loop.call_later(self._budget.timeout, self.drop)
 
     def drop(self) -> None:
-        """End the sending of the answer."""
+        """Stop sending the answer."""
         drop, self._drop = self._drop, None
         if drop is not None:
             drop()
 
     def close(self) -> None:
-        """Hold nothing any more."""
+        """Return all bytes to the budget."""
         self.resize(0)
-        self._all.passed(self._largest)
+        self._budget.record_finished(self._largest)
         self._largest = 0
         self._drop = None
-        self._all.readers.pop(self, None)
+        self._budget.readers.pop(self, None)
         if self._clock is not None:
             self._clock.cancel()

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus. Models and outcomes are labels; no text, no key."""
+"""Prometheus metrics of the server. Labels are models and outcomes, never text or keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.errors import MissingExtra
 from ..reranker import RerankResponse
-from .names import public_label
+from .public_names import public_label
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,7 +25,7 @@ class Metrics:
     """The counters of one application, in a registry of its own."""
 
     def __init__(self) -> None:
-        """Begin at nothing."""
+        """Create the counters."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._workers = None if folder is None else Path(folder)
         if self._workers is not None:
@@ -35,12 +35,14 @@ class Metrics:
         self.seconds = Histogram("rerank_seconds", "Seconds of a rerank call", registry=own, buckets=_SECONDS)
         self.inside = Gauge("rerank_inside", "Calls inside now", registry=own, multiprocess_mode="livesum")
         self.documents = Counter("rerank_documents", "Documents that were reranked", registry=own)
-        self.degraded = Counter("rerank_degraded", "Answers of a stand-in", registry=own)
-        self.attempts = Counter(
-            "rerank_attempts", "What was asked, and how it went", ["model", "outcome"], registry=own
+        self.degraded = Counter("rerank_degraded", "Answers of a fallback", registry=own)
+        self.attempts = Counter("rerank_attempts", "Attempts by model and outcome", ["model", "outcome"], registry=own)
+        self.tokens = Counter("rerank_input_tokens", "Tokens, where the backend counts them", registry=own)
+        self.output = Counter("rerank_output_tokens", "Generated tokens, where the backend counts them", registry=own)
+        self.cached = Counter(
+            "rerank_cached_tokens", "Input tokens from the vendor's prompt cache, where it counts them", registry=own
         )
-        self.tokens = Counter("rerank_input_tokens", "Tokens, where the backend tells", registry=own)
-        self.units = Counter("rerank_search_units", "Search units, where the backend tells", registry=own)
+        self.units = Counter("rerank_search_units", "Search units, where the backend counts them", registry=own)
         self.cost = Counter("rerank_cost_usd", "US dollars, where the spec has a price", registry=own)
 
     def answered(self, response: RerankResponse, documents: int) -> None:
@@ -51,24 +53,26 @@ class Metrics:
         for attempt in response.attempts:
             self.attempts.labels(public_label(attempt.model), attempt.outcome).inc()
         self.tokens.inc(response.usage.input_tokens or 0)
+        self.output.inc(response.usage.output_tokens or 0)
+        self.cached.inc(response.usage.cached_tokens or 0)
         self.units.inc(response.usage.search_units or 0)
         self.cost.inc(response.usage.cost_usd or 0)
 
     def text(self) -> bytes:
-        """Return them in Prometheus's text format; of several worker processes their sum."""
+        """Return the metrics in Prometheus's text format; of several worker processes, their sum."""
         if self._workers is None:
             return generate_latest(self.registry)
         if (
             os.name == "posix"
-        ):  # elsewhere `os.kill` ends a process whatever the signal, and workers cannot share a port
-            _forget_dead(self._workers)
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody, str(self._workers))  # type: ignore[no-untyped-call]
-        return generate_latest(everybody)
+        ):  # elsewhere workers cannot share a port, and `os.kill` ends a process whatever the signal
+            _remove_dead_workers(self._workers)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._workers))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
-def _forget_dead(workers: Path) -> None:
-    """Forget the calls that a worker process had inside when it was killed; what it counted stays."""
+def _remove_dead_workers(workers: Path) -> None:
+    """Remove the running calls of killed worker processes from the gauge; their counters stay."""
     for mark in workers.glob("worker-*"):
         process = int(mark.name.removeprefix("worker-"))
         try:
@@ -78,4 +82,4 @@ def _forget_dead(workers: Path) -> None:
                 mark_process_dead(process, str(workers))  # type: ignore[no-untyped-call]
             mark.unlink(missing_ok=True)
         except PermissionError:
-            continue  # it is there
+            continue  # it runs

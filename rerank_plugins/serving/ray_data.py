@@ -1,24 +1,24 @@
-"""Reranking on Ray: a stage for `Dataset.map_batches`, and the parts of a batch on a pool of actors.
+"""Rerank on Ray: a stage for `Dataset.map_batches`, and the parts of a batch job on a pool of actors.
 
-Ray restarts an actor that dies and gives its batch to another, so a stage only has to be the same twice; a part of a batch
-is written whole, under one name. Written against Ray 2.60.
+Ray restarts an actor that dies and repeats its work, so a stage must be idempotent: a part is written as a whole, under
+a name that does not change. Tested with Ray 2.60.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ..config import load_reranker
+from ..core._runtime.background_loop import run_sync
 from ..core.errors import BackendError, ConfigError, MissingExtra, RerankError
-from ..core.loop import run_sync
+from ..ray_cluster import connect
 from ..reranker import Reranker
-from .batch import Done, Job, do
+from .batch import BatchCounts, BatchJob, rerank_part
+from .batch_rows import ADDED, Columns, RejectedRow, rerank_rows
 from .files import TAKEN, Part, added
-from .rows import ADDED, Bad, Columns, rerank_rows
 
 try:
     import pyarrow as pa
@@ -29,15 +29,24 @@ except ModuleNotFoundError as error:
 
 __all__ = ["RerankStage", "on_ray", "rerank"]
 
-_NOTHING: dict[str, Any] = dict.fromkeys(ADDED) | {"reranked": [], "rerank_degraded": False}
+_REJECTED: dict[str, Any] = dict.fromkeys(ADDED) | {"reranked": [], "rerank_degraded": False}
 
 
 class RerankStage:
-    """For `map_batches(RerankStage, batch_format="pyarrow", …)`: rows of query and candidates in, with their order out.
+    """A stage that reranks rows of a query and its candidates: `map_batches(RerankStage, batch_format="pyarrow", …)`.
 
-    All columns stay; added are `reranked`, `rerank_model`, `rerank_degraded`, `rerank_reason` (see `rerank_rows`) and
-    `rerank_error`: why a row could not be reranked, else null. A row at fault is never dropped and fails nobody else; a
-    backend that is down fails the batch.
+    A row keeps its columns and gets five more:
+
+    - `reranked`: a list, best first, of `index`, `document`, `relevance_score`, `raw_score`, `truncated` and `reason`.
+    - `rerank_model`, `rerank_degraded`, `rerank_reason`: as in `RerankResponse`.
+    - `rerank_error`: why the row could not be reranked; null for other rows.
+
+    A row that cannot be reranked is not dropped and does not affect other rows. A backend that is down fails the batch.
+
+    >>> stage = RerankStage("lexical", top_n=1)
+    >>> table = stage(pa.table({"query": ["red apple"], "documents": [["a car", "a red apple"]]}))
+    >>> [result["document"] for result in table["reranked"][0].as_py()]
+    ['a red apple']
     """
 
     def __init__(
@@ -49,14 +58,15 @@ class RerankStage:
         top_n: int | None = None,
         in_flight: int = 8,
     ) -> None:
-        """Load the reranker, once an actor.
+        """Load the reranker. Ray does this once in each actor.
 
         Args:
-            reranker: A spec; keys are found in the actor's environment, or written as `"env:NAME"`.
+            reranker: A spec, or a `Reranker`; `None` means `load_reranker()`. Keys come from the environment of the
+                actor.
             query: The column of the query.
             documents: The column of the candidates.
-            top_n: How many to keep of each row; `None` is all.
-            in_flight: Rows at the same time.
+            top_n: The number of results of a row; `None` keeps all.
+            in_flight: The number of rows that are reranked at the same time.
         """
         self._reranker = reranker if isinstance(reranker, Reranker) else load_reranker(reranker)
         self._columns = Columns(query, documents)
@@ -64,10 +74,13 @@ class RerankStage:
         self._reranker.warmup()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Rerank a batch.
+        """Return a batch with the added columns.
+
+        Args:
+            batch: Rows with the columns of the query and the candidates.
 
         Raises:
-            ConfigError: It has a column of a name that is added here.
+            ConfigError: The batch has a column of a name that this stage adds.
         """
         if taken := [name for name in (*ADDED, "rerank_error") if name in batch.column_names]:
             raise ConfigError(f"The dataset has a column {taken[0]!r}, {TAKEN} Before a second stage: drop it.")
@@ -75,9 +88,9 @@ class RerankStage:
             self._reranker, batch.to_pylist(), self._columns, top_n=self._top_n, in_flight=self._in_flight
         )
         outcomes = run_sync(work)
-        for name, values in added([_NOTHING if isinstance(each, Bad) else each for each in outcomes]):
+        for name, values in added([_REJECTED if isinstance(row, RejectedRow) else row for row in outcomes]):
             batch = batch.append_column(name, values)
-        errors = [each.reason if isinstance(each, Bad) else None for each in outcomes]
+        errors = [row.reason if isinstance(row, RejectedRow) else None for row in outcomes]
         return batch.append_column("rerank_error", pa.array(errors, pa.string()))
 
 
@@ -90,17 +103,25 @@ def rerank(
     batch_size: int = 32,
     **stage: Any,
 ) -> Dataset:
-    """Return `dataset` with a `RerankStage` behind it, on a pool of `actors` with `num_cpus` each.
+    """Return a dataset whose rows are reranked by a `RerankStage` on a pool of actors.
 
-    Leave CPUs for Ray's own reading and writing: a pool that takes all of them waits for ever.
+    Leave CPUs for Ray's own reading and writing: a pool that takes all of them waits forever.
+
+    ```python
+    import ray
+    from rerank_plugins.serving.ray_data import rerank
+
+    questions = ray.data.read_parquet("questions/")
+    rerank(questions, "embedded", actors=4, top_n=10).write_parquet("reranked/")
+    ```
 
     Args:
         dataset: Rows of a query and its candidates.
-        reranker: A spec.
-        actors: How many, each with the model.
-        num_cpus: CPUs that Ray sets aside for each.
-        batch_size: Rows in one call.
-        **stage: `query`, `documents`, `top_n`, `in_flight` of `RerankStage`.
+        reranker: A spec, or a `Reranker`; `None` means `load_reranker()`.
+        actors: The number of actors. Each of them loads the model.
+        num_cpus: CPUs that Ray reserves for each actor.
+        batch_size: Rows in one call of the stage.
+        **stage: `query`, `documents`, `top_n` and `in_flight` of `RerankStage`.
     """
     return dataset.map_batches(
         RerankStage,
@@ -113,48 +134,59 @@ def rerank(
 
 
 class _PartStage:
-    """Does parts of a batch; what goes through Ray is only which one, and what came of it.
+    """Reranks parts of a batch job in an actor. Only the descriptions of the parts and the counts go through Ray.
 
-    An error of ours is what came of it, too: as an exception, Ray would give it back as pages of traceback without it.
+    Errors of this package are returned as data: Ray would wrap an exception in pages of traceback.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BatchJob) -> None:
         self._job = job
         self._reranker: Reranker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done, told, wrong_spec = Done(), "", False
+        counts, message, wrong_spec = BatchCounts(), "", False
         try:
             if self._reranker is None:
                 self._reranker = self._job.reranker()
             for part in batch["item"]:
-                done += do(self._job, Part(**part), self._reranker)
+                counts += rerank_part(self._job, Part(**part), self._reranker)
         except RerankError as error:
-            told, wrong_spec = str(error), isinstance(error, ConfigError)
-        return {name: [value] for name, value in {**asdict(done), "error": told, "wrong_spec": wrong_spec}.items()}
+            message, wrong_spec = str(error), isinstance(error, ConfigError)
+        return {name: [value] for name, value in {**asdict(counts), "error": message, "wrong_spec": wrong_spec}.items()}
 
 
-def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address: str | None = None) -> Iterator[Done]:
-    """Do the parts of a batch on a pool of actors.
+def on_ray(
+    job: BatchJob, parts: list[Part], *, actors: int, num_cpus: float, address: str | None = None
+) -> Iterator[BatchCounts]:
+    """Rerank the parts of a batch job on a pool of actors. `rerank-plugins batch --ray` calls this.
+
+    ```python
+    from rerank_plugins.serving.batch import BatchCounts
+
+    counts = BatchCounts()
+    for part_counts in on_ray(job, parts, actors=4, num_cpus=1.0):
+        counts += part_counts
+    ```
 
     Args:
-        job: What to do; every actor has to reach its input and its output.
-        parts: What is not done yet.
-        actors: How many, at most one a part.
-        num_cpus: CPUs of each.
-        address: Of a cluster; `None` is RAY_ADDRESS, else one is started here, which tells nobody.
+        job: The settings of the job. Every actor must be able to open the input and the output.
+        parts: The parts that are not done yet.
+        actors: The largest number of actors; there is at most one for each part.
+        num_cpus: CPUs that Ray reserves for each actor.
+        address: The address of a cluster. `None` uses RAY_ADDRESS, or starts a local cluster without usage reports.
+
+    Yields:
+        The counts of each part, when it is done.
 
     Raises:
-        BackendError: The backend is down.
+        BackendError: The backend is down, or the cluster does not answer. That takes at most 10 seconds where nothing
+            listens at the address, and a minute where something else does.
         ConfigError: The spec does not work where the actors run.
     """
     if not parts:
         return
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ours = not (address or os.environ.get("RAY_ADDRESS"))
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if ours else None)
-    ray.data.DataContext.get_current().enable_progress_bars = False  # whoever runs the batch shows its own
+    connect(address)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the command shows its own progress
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     dataset = ray.data.from_items([{"item": asdict(part)} for part in parts], override_num_blocks=len(parts))
     done = dataset.map_batches(
@@ -168,4 +200,4 @@ def on_ray(job: Job, parts: list[Part], *, actors: int, num_cpus: float, address
     for row in done.iter_rows():
         if row["error"]:
             raise (ConfigError if row["wrong_spec"] else BackendError)(row["error"])
-        yield Done(**{name: int(row[name]) for name in asdict(Done())})
+        yield BatchCounts(**{name: int(row[name]) for name in asdict(BatchCounts())})

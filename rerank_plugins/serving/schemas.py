@@ -1,11 +1,11 @@
-"""What goes over the wire, as types: the bodies of both shapes, the answers to them, and errors.
+"""The types of the wire formats: request bodies of both shapes, answers, and errors.
 
-Bodies are pydantic models, which check. Answers are typed dicts, which cost nothing at run time and are checked by mypy. The
-OpenAPI document is generated from both.
+Bodies are pydantic models, which validate. Answers are typed dicts: they cost nothing at run time, and mypy checks
+them. The OpenAPI document is generated from both.
 
 Cohere: https://docs.cohere.com/reference/rerank and /v1/reference/rerank; TEI: docs/openapi.json of
-huggingface/text-embeddings-inference 1.7.1 (read in November 2026). Fields that another server would use and this one
-cannot are taken and answered with a warning; a field that nobody knows is refused, so that a slip is not lost.
+huggingface/text-embeddings-inference 1.7.1 (read in November 2026). Fields of other servers that this one
+cannot use are accepted with a warning; an unknown field is refused, so that a misspelling is seen.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "CohereAnswer",
     "CohereBody",
     "CohereResult",
+    "Error",
     "Meta",
     "TEIBody",
     "TEIResult",
@@ -33,13 +34,14 @@ __all__ = [
 
 _VISIBLE = (
     r"[^\x00-\x20\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u1680\u17b4-\u17b5"
-    r"\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]"
+    r"\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff"
+    r"\uffa0\ufff0-\ufffb]"
 )
-"""What is not blank below U+10000, by the rule of the reranker, which is the one that refuses a blank query."""
+"""A visible character below U+10000. The reranker has the same rule, and is what refuses a blank query."""
 Text = Annotated[str, Field(json_schema_extra={"pattern": _VISIBLE})]
 
 _Integral = BeforeValidator(
-    lambda given: int(given) if isinstance(given, float) and given.is_integer() else given  # 5.0 is an integer in JSON
+    lambda value: int(value) if isinstance(value, float) and value.is_integer() else value  # 5.0 is an integer in JSON
 )
 Integer = Annotated[StrictInt, _Integral]
 Count = Annotated[StrictInt, Field(ge=1), _Integral]
@@ -51,62 +53,99 @@ class _Body(BaseModel):
 
 
 class Spans(_Body):
-    """Whether to give the best passages of each document."""
+    """Whether to give the best passages of each document, and which."""
 
     mode: Literal["enabled", "disabled"] = "enabled"
+    threshold: float | None = None
+    """The lowest score of a passage."""
+    max_spans: Count | None = None
+    """Passages of one document, the best ones."""
 
 
 class CohereBody(_Body):
-    """Cohere's v1 and v2, and what vLLM and others add to them."""
+    """Cohere's v1 and v2, and what vLLM, Infinity, Xinference and others add to them."""
 
     query: Text
-    """What is searched for."""
+    """The search query."""
     documents: list[str | dict[str, Any]]
-    """Texts, or objects, of which all text and number fields are read, or those of `rank_fields`."""
+    """Strings, or objects; all text and number fields of an object are read, or those of `rank_fields`."""
     model: str | None = None
-    """What this server serves, or nothing."""
-    top_n: Count | None = None
-    """How many results to give; all without it."""
+    """The name of the model that this server serves, or nothing."""
+    top_n: Annotated[StrictInt, Field(ge=0), _Integral] | None = None
+    """The number of results; without it, or with 0 (as in vLLM), all."""
     return_documents: bool | None = None
     """Put the documents into the results."""
     max_tokens_per_doc: Count | None = None
-    """Where a document is cut."""
+    """Longer documents are cut at this many tokens."""
     instruction: str | None = None
-    """What relevant means, for models that follow it."""
+    """What relevant means, for models that follow instructions."""
     rank_fields: list[str] | None = None
-    """Of objects: what is read."""
+    """The fields of objects that are read."""
     raw_scores: bool | None = None
-    """The model's own scores."""
+    """The model's own scores (Infinity's field)."""
+    use_activation: bool | None = None
+    """`false`: the model's own scores (vLLM's field)."""
     relevant_spans: Spans | None = None
     """Give the best passages, where the model does."""
-    max_chunks_per_doc: Count | None = None
+    max_chunks_per_doc: Any = None
     """Not used here; see warnings."""
-    truncate_prompt_tokens: Integer | None = None
+    overlap_tokens: Any = None
     """Not used here; see warnings."""
-    priority: Integer | None = None
+    max_tokens_per_query: Any = None
     """Not used here; see warnings."""
-    user: str | None = None
+    truncate_prompt_tokens: Any = None
+    """Not used here; see warnings."""
+    truncation_side: Any = None
+    """Not used here; see warnings."""
+    add_special_tokens: Any = None
+    """Not used here; see warnings."""
+    chat_template: Any = None
+    """Not used here; see warnings."""
+    chat_template_kwargs: Any = None
+    """Not used here; see warnings."""
+    mm_processor_kwargs: Any = None
+    """Not used here; see warnings."""
+    request_id: Any = None
+    """Not used here; see warnings."""
+    cache_salt: Any = None
+    """Not used here; see warnings."""
+    return_len: Any = None
+    """Not used here; see warnings."""
+    kwargs: Any = None
+    """Not used here; see warnings."""
+    priority: Any = None
+    """Not used here; see warnings."""
+    user: Any = None
     """Not used here; see warnings."""
 
 
-NOT_USED = ("max_chunks_per_doc", "truncate_prompt_tokens", "priority", "user")
+NOT_USED = tuple(
+    name for name, field in CohereBody.model_fields.items() if (field.description or "").startswith("Not used here")
+)
 
 
 class TEIBody(_Body):
     """Text Embeddings Inference."""
 
     query: Text
-    """What is searched for."""
+    """The search query."""
     texts: list[str]
-    """What is reranked."""
+    """The documents."""
     raw_scores: bool = False
     """The model's own scores."""
     return_text: bool = False
     """Put the texts into the results."""
     truncate: bool | None = None
-    """`false`: refuse what is too long rather than cut it."""
+    """`false`: refuse a text that is too long instead of cutting it."""
     truncation_direction: Literal["Right", "right"] = "Right"
-    """The end is what is cut."""
+    """The end is cut."""
+    model: str | None = None
+    """The name of the model that this server serves, or nothing. TEI itself has no such field; clients of several
+    servers send it."""
+    top_n: Annotated[StrictInt, Field(ge=0), _Integral] | None = None
+    """The number of results; without it, or with 0, all. TEI itself has no such field either."""
+    is_truncated: bool | None = None
+    """Not used here, nor by TEI."""
 
 
 class Span(TypedDict):
@@ -122,8 +161,10 @@ class CohereResult(TypedDict):
 
     index: Index
     relevance_score: Annotated[float, Field(description="In [0, 1], unless raw_scores.")]
-    document: NotRequired[dict[str, Any]]
+    document: NotRequired[dict[str, Any] | str]
     relevant_spans: NotRequired[list[Span]]
+    truncated: NotRequired[Annotated[bool, Field(description="true: the document was not read to its end.")]]
+    unscored: NotRequired[Annotated[bool, Field(description="true: the score stands for none.")]]
 
 
 class Meta(TypedDict):
@@ -138,11 +179,11 @@ class CohereAnswer(TypedDict):
     """Cohere's answer, best document first."""
 
     id: str
-    model: Annotated[str, Field(description="Who answered.")]
+    model: Annotated[str, Field(description="The model that answered.")]
     results: list[CohereResult]
     meta: Meta
-    degraded: Annotated[bool, Field(description="A stand-in answered; `meta.warnings` says why.")]
-    usage: NotRequired[dict[str, int]]
+    degraded: Annotated[bool, Field(description="A fallback answered; `meta.warnings` says why.")]
+    usage: Annotated[dict[str, int], Field(description="0 where the model counts no tokens.")]
 
 
 class TEIResult(TypedDict):
@@ -151,14 +192,21 @@ class TEIResult(TypedDict):
     index: Index
     score: float
     text: NotRequired[str]
+    truncated: NotRequired[Annotated[bool, Field(description="true: the text was not read to its end.")]]
+    unscored: NotRequired[Annotated[bool, Field(description="true: the score stands for none.")]]
 
 
 class Error(TypedDict):
-    """An error: `message` is Cohere's field, the other two are TEI's."""
+    """An error, readable for the clients of several servers.
+
+    `message` is Cohere's field; `error` and `error_type` are TEI's. `detail` is FastAPI's: Xinference's client and
+    LlamaIndex's JinaRerank read it from every error, without looking whether it is there.
+    """
 
     message: str
     error: str
     error_type: str
+    detail: str
 
 
 def schemas() -> dict[str, Any]:

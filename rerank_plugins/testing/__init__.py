@@ -1,5 +1,7 @@
-"""For authors of backends: a contract suite to inherit (`contract`), and local servers that speak a vendor's format.
+"""Tests and servers for authors of backends.
 
-`server` is the server to subclass, `script` the failures it can play, `cohere_like` the smallest of the servers. Only
-`contract` needs pytest.
+- `contract`: a test suite to inherit. It needs pytest.
+- `server`: a local HTTP server; subclass it with the format of a vendor.
+- `script`: the failures that such a server can play.
+- `cohere_like`: the smallest server of that kind.
 """

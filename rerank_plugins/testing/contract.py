@@ -1,4 +1,4 @@
-"""The contract as a test suite: subclass it, name your backend, run pytest.
+"""The contract of a backend as a test suite: subclass it, set `spec` to your backend, run pytest.
 
 ```python
 # tests/test_acme.py
@@ -9,17 +9,24 @@ class TestAcme(BackendContract):
     spec = "acme"
 ```
 
-A backend that sends requests inherits `HostedContract` instead and brings a `VendorServer` that speaks the vendor's
-format:
+A backend that sends requests inherits `HostedContract` instead, with a `VendorServer` that has the vendor's format:
 
 ```python
+from rerank_plugins.testing.contract import HostedContract
+from rerank_plugins.testing.server import VendorServer
+
+
+class AcmeServer(VendorServer):
+    paths = ("/v1/rerank",)
+
+
 class TestAcme(HostedContract):
     spec = "acme:acme-1"
     vendor = AcmeServer
 ```
 
-Every law runs through the sync and the async face. A law that your backend cannot keep is overridden under
-`@pytest.mark.xfail(reason="…")`; overriding it without a reason fails the suite. For readable failures put
+Every test runs with `rerank` and with `arerank`. If your backend cannot pass a test, override it and mark it with
+`@pytest.mark.xfail(reason="…")`; an override without a reason fails the suite. For readable failures, put
 `pytest.register_assert_rewrite("rerank_plugins.testing")` at the top of your `conftest.py`.
 """
 

@@ -1,4 +1,4 @@
-"""The laws that every backend keeps, local or hosted; see `contract` for how to use them."""
+"""The tests that every backend must pass, local or hosted; see `contract` for how to use them."""
 
 from __future__ import annotations
 
@@ -17,37 +17,34 @@ from ..core.errors import InputError
 from ..core.scorer import Backend
 from ..core.types import Capabilities, RerankRequest, Scores
 from ..reranker import Reranker, RerankResponse
+from .odd_texts import ODD_TEXTS
 
 __all__ = ["BackendContract", "Drive", "backend_of", "raw_scores", "scored_by"]
 
 Drive = Callable[..., RerankResponse]
-"""(reranker, query, documents, …) → the answer, by the sync or by the async face."""
-
-ODD_TEXTS = {
-    "emoji": "🌊🌕 tides 👩‍👩‍👧‍👦 and the moon 🏴󠁧󠁢󠁳󠁣󠁴󠁿",
-    "right-to-left": "المد والجزر يحدثان بسبب جاذبية القمر. גאות ושפל",
-    "NUL": "tides\0and\0the moon\x01\x1f",
-    "lone surrogate": "tides \ud800 and the moon \udfff",
-    "CJK": "潮汐是由月球的引力引起的。潮の満ち引き 조석",
-    "combining": "ti\u0301\u0302\u0303\u0304des " + "\u0301" * 200,
-    "byte order mark": "\ufefftides and the moon\u2028\u2029",
-    "special tokens": "[CLS] tides [SEP] moon [MASK] </s> <|im_end|> <|endoftext|>",
-    "braces and quotes": '{"query": "tides"} \\ "moon" \'sun\' {{x}} %s ${HOME}',
-    "one letter": "a",
-    "marks only": "?!… --- ***",
-    "very long": "the moon pulls the sea and the tides follow it " * 4_256,  # 200,032 characters
-    "one long word": "x" * 200_000,
-}
+"""A function that calls `rerank` or `arerank`: (reranker, query, documents, …) → the response."""
 
 
 class BackendContract:
-    """Set `spec`; the rest is inherited.
+    """The tests of any backend. Set `spec`; everything else is inherited.
 
-    A property or a fixture called `spec` works as well, for what is only known when the test runs (a folder, a port).
+    `spec` may also be a property or a fixture, for values that are only known when the test runs (a folder, a port).
+
+    ```python
+    from rerank_plugins.testing.contract import BackendContract
+
+
+    class TestLexical(BackendContract):
+        spec = "lexical"
+    ```
+
+    Args:
+        query: The query of the tests; it should match some of `documents` better than others.
+        documents: Five documents, or more, with different scores.
     """
 
     spec: ClassVar[Any] = None
-    """The spec of the backend, a text or a mapping."""
+    """The spec of the backend, a string or a mapping."""
     query: str = "how do the tides work"
     documents: Sequence[str] = (
         "The moon's gravity raises the tides in the ocean twice a day.",
@@ -57,86 +54,91 @@ class BackendContract:
         "How clocks work: a spring or a battery turns the hands.",
     )
     tolerance: float = 1e-4
-    """How far a score may move with its batch-mates; of scores above 10, a hundred-thousandth, as float32 rounds."""
-    _kept: ClassVar[Reranker | None] = None
+    """The largest difference between a document's scores in two batches. It grows in proportion to scores above 10,
+    because float32 rounds relative to the value."""
+    _shared: ClassVar[Reranker | None] = None
 
-    # What the laws are given ------------------------------------------------------------------------------------------
+    # Fixtures ------------------------------------------------------------------------------------------
 
     @pytest.fixture
     def resolved(self, request: pytest.FixtureRequest) -> Any:
-        """The spec, wherever it comes from."""
+        """The spec: the attribute, property or fixture of the suite."""
         return declared(self, "spec", request)
 
     @pytest.fixture
     def reranker(self, resolved: Any) -> Iterator[Reranker]:
-        """A reranker of its own for each test."""
+        """A new reranker for each test."""
         with load_reranker(resolved) as loaded:
-            if not backend_of(loaded).remote and type(self)._kept is None:
-                kept = type(self)._kept = load_reranker(resolved)  # so that a model stays in memory between the tests
-                kept.warmup()
+            if not backend_of(loaded).remote and type(self)._shared is None:
+                shared = type(self)._shared = load_reranker(resolved)  # keeps the model in memory between tests
+                shared.warmup()
             yield loaded
 
     @classmethod
     def teardown_class(cls) -> None:
-        """Let the model go."""
-        if cls._kept is not None:
-            cls._kept.close()
-            cls._kept = None
+        """Release the model that the tests share."""
+        if cls._shared is not None:
+            cls._shared.close()
+            cls._shared = None
 
     @pytest.fixture(params=["sync", "async"])
     def drive(self, request: pytest.FixtureRequest) -> Drive:
-        """Both faces: `rerank`, and `arerank` on an event loop of its own."""
+        """A function that calls `rerank`, and in a second run `arerank` on a new event loop."""
 
-        def asynchronously(reranker: Reranker, *arguments: Any, **options: Any) -> RerankResponse:
+        def call_arerank(reranker: Reranker, *arguments: Any, **options: Any) -> RerankResponse:
             return asyncio.run(reranker.arerank(*arguments, **options))
 
-        return asynchronously if request.param == "async" else Reranker.rerank
+        return call_arerank if request.param == "async" else Reranker.rerank
 
     @pytest.fixture
-    def asked(self, reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[RerankRequest]:
-        """What reaches the backend."""
-        backend, seen = backend_of(reranker), []
-        score = backend.ascore
+    def backend_requests(self, reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> list[RerankRequest]:
+        """The requests that reach the backend, in order."""
+        backend, requests = backend_of(reranker), []
+        ascore = backend.ascore
 
-        async def watched(request: RerankRequest) -> Scores:
-            seen.append(request)
-            return await score(request)
+        async def record_request(request: RerankRequest) -> Scores:
+            requests.append(request)
+            return await ascore(request)
 
-        monkeypatch.setattr(backend, "ascore", watched)
-        return seen
+        monkeypatch.setattr(backend, "ascore", record_request)
+        return requests
 
     @pytest.fixture
     def capabilities(self, reranker: Reranker) -> Capabilities:
-        """What the backend declares."""
+        """The capabilities that the backend declares."""
         return reranker.scorer.capabilities
 
     def near(self, expected: Any) -> Any:
-        """What equals scores within the `tolerance`, which grows with the largest of them, as rounding does."""
+        """Return a `pytest.approx` with the suite's tolerance.
+
+        Args:
+            expected: A score or a list of scores; `None` stands for a document without a score.
+        """
         values = expected if isinstance(expected, list | tuple) else [expected]
         largest = max((abs(value) for value in values if value is not None), default=0.0)
         return pytest.approx(expected, abs=self.tolerance * max(1.0, largest / 10))
 
-    # The laws ---------------------------------------------------------------------------------------------------------
+    # Tests ---------------------------------------------------------------------------------------------------------
 
     def test_laws_are_not_overridden(self) -> None:
-        """Every law is inherited as it is, or marked `xfail` with a reason.
+        """Every test is inherited unchanged, or marked `xfail` with a reason.
 
-        Troubleshooting: rename a test of your own that has the name of a law; remove `test_… = None`.
+        Troubleshooting: rename a test of your own that has the same name; remove `test_… = None`.
         """
-        ours = next(base for base in type(self).__mro__ if base.__module__.startswith("rerank_plugins.testing."))
-        changed = []
-        for name in (name for name in dir(ours) if name.startswith("test_")):
-            mine = getattr(type(self), name, None)
-            if mine is not getattr(ours, name):
-                marks = getattr(mine, "pytestmark", [])
+        contract = next(base for base in type(self).__mro__ if base.__module__.startswith("rerank_plugins.testing."))
+        overridden = []
+        for name in (name for name in dir(contract) if name.startswith("test_")):
+            test = getattr(type(self), name, None)
+            if test is not getattr(contract, name):
+                marks = getattr(test, "pytestmark", [])
                 if not any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks):
-                    changed.append(name)
-        assert not changed, f'overridden without @pytest.mark.xfail(reason="…"): {changed}'
+                    overridden.append(name)
+        assert not overridden, f'overridden without @pytest.mark.xfail(reason="…"): {overridden}'
 
     def test_every_document_comes_back_once(self, reranker: Reranker, drive: Drive) -> None:
-        """Each document is in the answer once, as the very object that went in, beside its own index.
+        """Each document is in the answer once, as the object that was passed in, with its own index.
 
-        Troubleshooting: `score` has to return as many scores as it was given documents, in their order; do not sort,
+        Troubleshooting: `score` must return one score for each document, in their order; do not sort,
         cut or filter in a backend.
         """
         documents = list(self.documents)
@@ -145,14 +147,14 @@ class BackendContract:
         assert all(result.document is documents[result.index] for result in answer)
 
     def test_scores_are_finite_floats_and_order_the_answer(self, reranker: Reranker, drive: Drive) -> None:
-        """Raw scores are Python floats, finite, the largest first.
+        """Raw scores are finite Python floats, and results are sorted by them, largest first.
 
-        Troubleshooting: return `float(score)`, not a numpy or torch scalar; larger has to mean better (negate a
+        Troubleshooting: return `float(score)`, not a numpy or torch scalar; larger must mean better (negate a
         distance).
         """
         raw = [result.raw_score for result in drive(reranker, self.query, self.documents)]
         if raw[0] is None:
-            assert set(raw) == {None}, "either every document has a score or none has"
+            assert set(raw) == {None}, "either all documents have a score or none does"
             return
         assert all(type(score) is float and math.isfinite(score) for score in raw)
         assert raw == sorted(raw, key=lambda score: -(score or 0.0))
@@ -160,10 +162,10 @@ class BackendContract:
     def test_relevance_follows_the_declared_scale(
         self, reranker: Reranker, drive: Drive, capabilities: Capabilities
     ) -> None:
-        """`relevance_score` is in [0, 1], by `capabilities.scale`, and raw scores lie where that scale has them.
+        """`relevance_score` is in [0, 1] and follows from `capabilities.scale`; raw scores are in that scale's range.
 
-        Troubleshooting: declare `logit` for any real number, `cosine` for [-1, 1], `unit` for [0, 1], `ordinal` where
-        only the order means something.
+        Troubleshooting: declare `logit` for any real number, `cosine` for [-1, 1], `unit` for [0, 1], `ordinal` if
+        only the order has a meaning.
         """
         answer = drive(reranker, self.query, self.documents)
         assert answer.scale == capabilities.scale
@@ -185,72 +187,75 @@ class BackendContract:
     def test_permuted_documents_have_permuted_scores(
         self, reranker: Reranker, drive: Drive, capabilities: Capabilities
     ) -> None:
-        """The order of the input changes no score (pointwise backends).
+        """The order of the documents changes no score (pointwise backends).
 
-        Troubleshooting: a backend that compares documents with each other declares `listwise=True`. If it does not,
-        look for results matched by position where the model sorted them.
+        Troubleshooting: a backend that compares documents with each other must declare `listwise=True`; one that asks
+        about several documents in one prompt, `joint=True`. In any other, look for results that are matched by position
+        although the model sorted them.
         """
-        self._pointwise(capabilities)
+        self._independent(capabilities)
         order = [3, 0, 4, 2, 1][: len(self.documents)]
-        straight = raw_scores(drive(reranker, self.query, self.documents))
+        scores = raw_scores(drive(reranker, self.query, self.documents))
         permuted = raw_scores(drive(reranker, self.query, [self.documents[index] for index in order]))
-        assert permuted == self.near([straight[index] for index in order])
+        assert permuted == self.near([scores[index] for index in order])
 
     def test_batch_mates_change_no_score(self, reranker: Reranker, drive: Drive, capabilities: Capabilities) -> None:
-        """A document alone, and beside a much longer one, has the score it has among the others (pointwise backends).
+        """A document has the same score alone, in a batch, and beside a much longer one (pointwise backends).
 
-        Troubleshooting: padding that is not masked out, or half precision, moves scores with the batch; so does
-        normalising scores over the batch (min-max, softmax over documents).
+        Troubleshooting: scores depend on the batch if padding is not masked, in half precision, and if they are
+        normalised over the batch (min-max, softmax over documents).
         """
-        self._pointwise(capabilities)
-        together = raw_scores(drive(reranker, self.query, self.documents))
+        self._independent(capabilities)
+        in_batch = raw_scores(drive(reranker, self.query, self.documents))
         alone = [raw_scores(drive(reranker, self.query, [document]))[0] for document in self.documents]
         long = " ".join(self.documents) * 3
-        beside = raw_scores(drive(reranker, self.query, [long, *self.documents]))[1:]
-        assert alone == self.near(together)
-        assert beside == self.near(together)
+        beside_long = raw_scores(drive(reranker, self.query, [long, *self.documents]))[1:]
+        assert alone == self.near(in_batch)
+        assert beside_long == self.near(in_batch)
 
     def test_duplicates_score_the_same_and_are_sent_once(
-        self, reranker: Reranker, drive: Drive, asked: list[RerankRequest]
+        self, reranker: Reranker, drive: Drive, backend_requests: list[RerankRequest]
     ) -> None:
-        """Identical texts have one score, cost one, and stay in the order given.
+        """Identical texts are sent once, have the same score, and stay in the order of the input.
 
-        Troubleshooting: this is the core's work; if it fails, the backend remembers something between documents.
+        Troubleshooting: the core does this; if it fails, the backend keeps state between documents.
         """
         first, second = self.documents[:2]
         answer = drive(reranker, self.query, [first, second, first, second, first])
         raw = raw_scores(answer)
         assert raw[0] == raw[2] == raw[4]
         assert raw[1] == raw[3]
-        assert asked[0].documents == (first, second)
+        assert backend_requests[0].documents == (first, second)
         if raw[0] is not None and raw[0] != raw[1]:
             best = [0, 2, 4] if (raw[0] or 0.0) > (raw[1] or 0.0) else [1, 3]
             assert [result.index for result in answer][: len(best)] == best
 
     def test_blank_documents_come_last_and_are_never_sent(
-        self, reranker: Reranker, drive: Drive, asked: list[RerankRequest]
+        self, reranker: Reranker, drive: Drive, backend_requests: list[RerankRequest]
     ) -> None:
-        """A blank document is last, without a score, with a reason; its neighbours are scored as ever.
+        """A blank document comes last, with a reason and without a score; the others are scored as usual.
 
-        Troubleshooting: this is the core's work; a backend never sees a blank.
+        Troubleshooting: the core does this; a backend never sees a blank document.
         """
         blanks = ["", " ", "\n\t\u3000"]
         documents = [blanks[0], self.documents[0], blanks[1], self.documents[1], blanks[2]]
         answer = drive(reranker, self.query, documents)
         assert [result.index for result in answer][2:] == [0, 2, 4]
         assert all(result.reason and result.raw_score is None for result in answer[2:])
-        assert [request.documents for request in asked] == [tuple(self.documents[:2])]
+        assert [request.documents for request in backend_requests] == [tuple(self.documents[:2])]
         only = drive(reranker, self.query, blanks)
         assert [result.index for result in only] == [0, 1, 2]
-        assert len(asked) == 1
+        assert len(backend_requests) == 1
 
-    def test_no_documents_no_call(self, reranker: Reranker, drive: Drive, asked: list[RerankRequest]) -> None:
-        """An empty list is an empty answer, and the backend hears nothing of it."""
+    def test_no_documents_no_call(
+        self, reranker: Reranker, drive: Drive, backend_requests: list[RerankRequest]
+    ) -> None:
+        """An empty list gives an empty answer; the backend is not called."""
         assert list(drive(reranker, self.query, [])) == []
-        assert asked == []
+        assert backend_requests == []
 
     def test_one_document(self, reranker: Reranker, drive: Drive) -> None:
-        """One document is an answer of one.
+        """One document gives one result.
 
         Troubleshooting: a squeeze without an axis turns an array of one score into a scalar.
         """
@@ -261,11 +266,11 @@ class BackendContract:
     def test_odd_text_is_only_text(
         self, reranker: Reranker, drive: Drive, capabilities: Capabilities, kind: str
     ) -> None:
-        """Any text can be a document, without harm to its neighbours; a text that is too long is said to be.
+        """Any text can be a document and does not affect the others; a text that is too long is marked `truncated`.
 
-        Troubleshooting: cut by tokens, not characters; never parse special tokens in a document; a model that cannot
-        take a text has to score it low rather than fail the batch. What a backend reads of a document at most is
-        declared in `capabilities` (`max_tokens`, `max_document_tokens`).
+        Troubleshooting: cut by tokens, not by characters. Do not parse special tokens in a document. If the model
+        cannot read a text, give it a low score rather than fail the batch. Declare the limit in `capabilities`
+        (`max_tokens`, `max_document_tokens`).
         """
         odd = ODD_TEXTS[kind]
         answer = drive(reranker, self.query, [self.documents[0], odd, self.documents[1]])
@@ -274,25 +279,25 @@ class BackendContract:
         assert result.document is odd
         if kind == "very long" and (capabilities.max_tokens or capabilities.max_document_tokens or 10**9) < 30_000:
             assert result.truncated
-        if not capabilities.listwise:
-            usual = raw_scores(drive(reranker, self.query, self.documents[:2]))
-            found = raw_scores(answer)
-            assert [found[0], found[2]] == self.near(usual)
+        if not (capabilities.listwise or capabilities.joint):
+            expected = raw_scores(drive(reranker, self.query, self.documents[:2]))
+            scores = raw_scores(answer)
+            assert [scores[0], scores[2]] == self.near(expected)
 
     @pytest.mark.parametrize("kind", [kind for kind in ODD_TEXTS if "long" not in kind])
     def test_odd_text_as_the_query(self, reranker: Reranker, drive: Drive, kind: str) -> None:
         """Any text that is not blank can be a query.
 
-        Troubleshooting: as above; a query without a single known word is still a query.
+        Troubleshooting: see `test_odd_text_is_only_text`. A query without any known word is valid.
         """
         answer = drive(reranker, ODD_TEXTS[kind], self.documents)
         assert sorted(result.index for result in answer) == list(range(len(self.documents)))
 
     def test_mappings_are_documents_too(self, reranker: Reranker, drive: Drive) -> None:
-        """A mapping of fields is scored and comes back as the same object.
+        """A mapping can be a document: it is scored, and returned as the same object.
 
-        Troubleshooting: `request.documents` has its text; only a backend that declares `fields=True` looks at
-        `request.fields`.
+        Troubleshooting: `request.documents` has the text of each mapping. Only a backend that declares `fields=True`
+        reads `request.fields`.
         """
         documents = [{"title": "Tides", "body": self.documents[0]}, {"title": "Fruit", "year": 2026}, "plain"]
         answer = drive(reranker, self.query, documents)
@@ -300,7 +305,7 @@ class BackendContract:
         assert all(result.document is documents[result.index] for result in answer)
 
     def test_inputs_stay_as_they_are(self, reranker: Reranker, drive: Drive) -> None:
-        """Nothing that was passed in is changed.
+        """The arguments are not changed.
 
         Troubleshooting: copy before sorting or popping.
         """
@@ -311,17 +316,17 @@ class BackendContract:
 
     @pytest.mark.parametrize(("top_n", "expected"), [(1, 1), (2, 2), (100, 5), (None, 5)])
     def test_top_n_cuts_the_same_answer(
-        self, reranker: Reranker, drive: Drive, asked: list[RerankRequest], top_n: int | None, expected: int
+        self, reranker: Reranker, drive: Drive, backend_requests: list[RerankRequest], top_n: int | None, expected: int
     ) -> None:
-        """`top_n` gives the beginning of the whole answer; the backend scores every document whatever it is.
+        """`top_n` returns the first results of the full answer; the backend always scores every document.
 
-        Troubleshooting: a backend never knows `top_n`; where a vendor demands one, send the number of documents.
+        Troubleshooting: a backend does not get `top_n`. If a vendor requires one, send the number of documents.
         """
         documents = list(self.documents)[:5]
-        whole = drive(reranker, self.query, documents)
+        full = drive(reranker, self.query, documents)
         cut = drive(reranker, self.query, documents, top_n=top_n)
-        assert [result.index for result in cut] == [result.index for result in whole][:expected]
-        assert len(asked[-1].documents) == len(documents)
+        assert [result.index for result in cut] == [result.index for result in full][:expected]
+        assert len(backend_requests[-1].documents) == len(documents)
 
     @pytest.mark.parametrize(
         ("query", "documents", "options"),
@@ -337,31 +342,31 @@ class BackendContract:
         self,
         reranker: Reranker,
         drive: Drive,
-        asked: list[RerankRequest],
+        backend_requests: list[RerankRequest],
         query: str,
         documents: Any,
         options: Mapping[str, Any],
     ) -> None:
-        """A blank query, a `top_n` below 1, a document that is no text: `InputError`, and nothing is sent."""
+        """A blank query, a `top_n` below 1, or a document of a wrong type is an `InputError`; nothing is sent."""
         with pytest.raises(InputError):
             drive(reranker, query, documents, **options)
-        assert asked == []
+        assert backend_requests == []
 
     def test_an_instruction_is_followed_or_refused(
-        self, reranker: Reranker, drive: Drive, capabilities: Capabilities, asked: list[RerankRequest]
+        self, reranker: Reranker, drive: Drive, capabilities: Capabilities, backend_requests: list[RerankRequest]
     ) -> None:
-        """A backend that declares `instructions` is given it; for any other it is an `InputError`, never dropped."""
+        """A backend that declares `instructions` gets the instruction; any other call with one is an `InputError`."""
         instruction = "Prefer passages about the sea."
         if capabilities.instructions:
             drive(reranker, self.query, self.documents, instruction=instruction)
-            assert asked[0].instruction == instruction
+            assert backend_requests[0].instruction == instruction
         else:
             with pytest.raises(InputError, match="instruction"):
                 drive(reranker, self.query, self.documents, instruction=instruction)
-            assert asked == []
+            assert backend_requests == []
 
     def test_the_response_says_who_answered(self, reranker: Reranker, drive: Drive) -> None:
-        """`model` is the label of the backend, and the attempts tell of one that answered."""
+        """`model` is the label of the backend, and every attempt has the outcome `answered`."""
         answer = drive(reranker, self.query, self.documents)
         assert answer.model == backend_of(reranker).label
         assert {attempt.outcome for attempt in answer.attempts} == {"answered"}
@@ -369,22 +374,22 @@ class BackendContract:
         assert answer.reason is None
 
     def test_the_answer_is_the_same_twice(self, reranker: Reranker, drive: Drive) -> None:
-        """Asking again gives the same scores.
+        """The same call gives the same scores.
 
-        Troubleshooting: put the model into evaluation mode (dropout off).
+        Troubleshooting: put the model into evaluation mode, which turns dropout off.
         """
         first, second = (raw_scores(drive(reranker, self.query, self.documents)) for _ in range(2))
         assert first == self.near(second)
 
-    def test_both_faces_agree(self, reranker: Reranker) -> None:
+    def test_sync_and_async_agree(self, reranker: Reranker) -> None:
         """`rerank` and `arerank` give the same answer."""
         sync = reranker.rerank(self.query, self.documents)
         other = asyncio.run(reranker.arerank(self.query, self.documents))
         assert [result.index for result in sync] == [result.index for result in other]
         assert raw_scores(sync) == self.near(raw_scores(other))
 
-    def test_the_sync_face_works_inside_a_running_loop(self, reranker: Reranker) -> None:
-        """As in a notebook.
+    def test_sync_works_inside_a_running_loop(self, reranker: Reranker) -> None:
+        """`rerank` works while an event loop runs on the same thread, as in a notebook.
 
         Troubleshooting: never call `asyncio.run` or `loop.run_until_complete` in a backend.
         """
@@ -396,54 +401,60 @@ class BackendContract:
         assert raw_scores(asyncio.run(notebook())) == self.near(expected)
 
     def test_threads_share_a_reranker(self, resolved: Any, reranker: Reranker, drive: Drive) -> None:
-        """Four threads on one reranker get the scores that each gets from one of its own.
+        """Four threads that share one reranker get the scores of a reranker of their own.
 
-        Troubleshooting: keep no state of a call on `self`; a tokenizer whose truncation is set per call is state.
+        Troubleshooting: store no state of a call on `self`. A tokenizer whose truncation is set for each call is state.
         """
         queries = [self.query, "what are bananas", "why do clocks tick", self.query]
-        expected = self._undisturbed(resolved, queries)
+        expected = self._scores_alone(resolved, queries)
         with ThreadPoolExecutor(4) as pool:
             for _ in range(3):
-                found = list(pool.map(lambda query: raw_scores(drive(reranker, query, self.documents)), queries))
-                for query, mine in zip(queries, found, strict=True):
-                    assert mine == self.near(expected[query])
+                answers = list(pool.map(lambda query: raw_scores(drive(reranker, query, self.documents)), queries))
+                for query, scores in zip(queries, answers, strict=True):
+                    assert scores == self.near(expected[query])
 
     def test_concurrent_calls_do_not_mix(self, resolved: Any, reranker: Reranker) -> None:
-        """Calls under way at the same time on one event loop get their own answers.
+        """Concurrent calls on one event loop get their own answers.
 
-        Troubleshooting: as above.
+        Troubleshooting: see `test_threads_share_a_reranker`.
         """
         queries = [self.query, "what are bananas", "why do clocks tick"] * 3
-        expected = self._undisturbed(resolved, queries)
+        expected = self._scores_alone(resolved, queries)
 
-        async def together() -> list[RerankResponse]:
+        async def call_concurrently() -> list[RerankResponse]:
             return await asyncio.gather(*(reranker.arerank(query, self.documents) for query in queries))
 
-        for query, answer in zip(queries, asyncio.run(together()), strict=True):
+        for query, answer in zip(queries, asyncio.run(call_concurrently()), strict=True):
             assert raw_scores(answer) == self.near(expected[query])
 
-    def _undisturbed(self, resolved: Any, queries: Sequence[str]) -> dict[str, list[float | None]]:
-        found = {}
+    def _scores_alone(self, resolved: Any, queries: Sequence[str]) -> dict[str, list[float | None]]:
+        scores = {}
         for query in set(queries):
             with load_reranker(resolved) as alone:
-                found[query] = raw_scores(alone.rerank(query, self.documents))
-        return found
+                scores[query] = raw_scores(alone.rerank(query, self.documents))
+        return scores
 
     def test_it_pickles(self, reranker: Reranker, drive: Drive) -> None:
-        """A reranker travels as its spec and answers the same on the other side.
+        """A reranker can be pickled, and gives the same scores when it is loaded again.
 
-        Troubleshooting: options of a backend have to be plain data (texts, numbers, lists, mappings).
+        Troubleshooting: options of a backend must be plain data (strings, numbers, lists, mappings).
         """
         with pickle.loads(pickle.dumps(reranker)) as copied:  # noqa: S301 (our own)
-            found = raw_scores(drive(copied, self.query, self.documents))
-        assert found == self.near(raw_scores(drive(reranker, self.query, self.documents)))
+            scores = raw_scores(drive(copied, self.query, self.documents))
+        assert scores == self.near(raw_scores(drive(reranker, self.query, self.documents)))
 
     def test_it_can_be_used_after_close(self, reranker: Reranker, drive: Drive) -> None:
-        """`close` gives back what is held; the next call makes it anew."""
+        """`close` frees all resources; the next call creates them again."""
         before = raw_scores(drive(reranker, self.query, self.documents))
         reranker.close()
         reranker.close()
         assert raw_scores(drive(reranker, self.query, self.documents)) == self.near(before)
+
+    @classmethod
+    def _independent(cls, capabilities: Capabilities) -> None:
+        cls._pointwise(capabilities)
+        if capabilities.joint:
+            pytest.skip("joint: a score may move with the other documents of its request")
 
     @staticmethod
     def _pointwise(capabilities: Capabilities) -> None:
@@ -452,14 +463,14 @@ class BackendContract:
 
 
 def declared(suite: object, name: str, request: pytest.FixtureRequest) -> Any:
-    """Return what a suite declares under `name`: an attribute, a property, or a fixture."""
+    """Return the value of the attribute, property or fixture `name` of a suite."""
     import inspect
 
-    found = inspect.getattr_static(suite, name, None)
-    if found is None:
-        raise NotImplementedError(f"{type(suite).__name__} has to set `{name}`.")
-    plain = isinstance(found, str | Mapping | property | type)
-    return getattr(suite, name) if plain else request.getfixturevalue(name)
+    value = inspect.getattr_static(suite, name, None)
+    if value is None:
+        raise NotImplementedError(f"{type(suite).__name__} must set `{name}`.")
+    is_attribute = isinstance(value, str | Mapping | property | type)
+    return getattr(suite, name) if is_attribute else request.getfixturevalue(name)
 
 
 def backend_of(reranker: Reranker) -> Backend:
@@ -475,5 +486,5 @@ def raw_scores(answer: RerankResponse) -> list[float | None]:
 
 
 def scored_by(score: Callable[[str, str], float], query: str, documents: Sequence[str]) -> list[float | None]:
-    """Return what a server's scorer says of each document."""
+    """Return what a server's `score` function gives for each document."""
     return [score(query, document) for document in documents]

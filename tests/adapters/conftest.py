@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bees import SECRET
+from support.bees import SECRET
 
 from rerank_plugins.testing.cohere_like import CohereLike
 

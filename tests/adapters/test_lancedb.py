@@ -1,4 +1,4 @@
-"""`LanceDBReranker` on a real table: all three searches, sync and async, with the columns that LanceDB's users know."""
+"""`LanceDBReranker` on a real table: vector, full-text and hybrid searches, sync and async."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 import pytest
-from bees import DEGRADED, QUERY, SECRET, TEXTS
+from support.bees import DEGRADED, QUERY, SECRET, TEXTS
 
 lancedb = pytest.importorskip(
     "lancedb"
@@ -59,11 +59,11 @@ def search(request, table):
     return searches(table)[request.param]
 
 
-def test_it_is_one_of_theirs():
+def test_reranker_is_a_reranker_of_lancedb():
     assert isinstance(LanceDBReranker("lexical"), HostReranker)
 
 
-def test_best_first_with_every_column_in_its_type(search, table):
+def test_rows_come_best_first_with_all_columns(search, table):
     results = search(LanceDBReranker("lexical")).to_arrow()
     assert results["text"].to_pylist()[0] == TEXTS[3]
     assert set(results.column_names) == {*table.schema.names, "_relevance_score"}
@@ -72,18 +72,18 @@ def test_best_first_with_every_column_in_its_type(search, table):
     scores = results["_relevance_score"].to_pylist()
     assert scores == sorted(scores, reverse=True)
     assert all(0.0 <= score <= 1.0 for score in scores)
-    for row in results.to_pylist():  # nothing changed places but whole rows
+    for row in results.to_pylist():  # rows are moved as a whole
         assert row["text"] == TEXTS[row["id"] - 10] == row["fields"]["body"]
 
 
-def test_top_n_and_threshold_cut(search):
+def test_top_n_and_score_threshold_remove_rows(search):
     assert len(search(LanceDBReranker("lexical", top_n=1)).to_list()) == 1
     threshold = search(LanceDBReranker("lexical")).to_list()[0]["_relevance_score"]
-    kept = search(LanceDBReranker("lexical", score_threshold=threshold * 0.999)).to_list()
-    assert [row["text"] for row in kept] == [TEXTS[3]]
+    rows = search(LanceDBReranker("lexical", score_threshold=threshold * 0.999)).to_list()
+    assert [row["text"] for row in rows] == [TEXTS[3]]
 
 
-def test_all_scores_are_the_first_stages_own(table):
+def test_return_score_all_keeps_the_scores_of_the_search(table):
     reranker = LanceDBReranker("lexical", return_score="all")
     by = {name: search(reranker).to_arrow() for name, search in searches(table).items()}
     distances = dict(zip(by["vector"]["id"].to_pylist(), by["vector"]["_distance"].to_pylist(), strict=True))
@@ -94,15 +94,15 @@ def test_all_scores_are_the_first_stages_own(table):
         assert row["_score"] == (pytest.approx(scores[row["id"]]) if row["id"] in scores else None)
 
 
-def test_a_hybrid_row_comes_once_and_keeping_the_order_keeps_the_fused_one(table):
+def test_passthrough_keeps_the_fused_order_of_a_hybrid_search(table):
     fused = table.search(query_type="hybrid").vector(NEAR_THE_FIRST).text(QUERY).to_list()
-    kept = searches(table)["hybrid"](LanceDBReranker("passthrough")).to_list()
-    assert [row["id"] for row in kept] == [row["id"] for row in fused]
-    assert len({row["id"] for row in kept}) == len(kept) == 4
-    assert {row["_relevance_score"] for row in kept} == {None}
+    reranked = searches(table)["hybrid"](LanceDBReranker("passthrough")).to_list()
+    assert [row["id"] for row in reranked] == [row["id"] for row in fused]
+    assert len({row["id"] for row in reranked}) == len(reranked) == 4
+    assert {row["_relevance_score"] for row in reranked} == {None}
 
 
-def test_the_first_stages_scores_reach_the_reranker(table, monkeypatch):
+def test_scores_of_the_search_reach_the_reranker(table, monkeypatch):
     seen = {}
     reranker = load_reranker("lexical")
     run = reranker._run
@@ -119,7 +119,7 @@ def test_the_first_stages_scores_reach_the_reranker(table, monkeypatch):
         assert list(scores) == sorted(scores, reverse=True)
 
 
-def test_nulls_and_blanks_come_last_without_a_score(table):
+def test_null_and_blank_rows_come_last_without_a_score(table):
     results = (
         table.search(NEAR_THE_FIRST).rerank(LanceDBReranker("lexical", column="note"), query_string=QUERY).to_list()
     )
@@ -127,13 +127,13 @@ def test_nulls_and_blanks_come_last_without_a_score(table):
     assert [row["_relevance_score"] for row in results[1:]] == [None] * 3
 
 
-def test_a_struct_is_read_as_fields(table):
+def test_struct_column_is_read_as_mappings(table):
     reranker = LanceDBReranker("lexical", column="fields")
     results = table.search(NEAR_THE_FIRST).rerank(reranker, query_string=QUERY).to_list()
     assert results[0]["text"] == TEXTS[3]
 
 
-def test_a_search_that_finds_nothing(table):
+def test_search_without_results_returns_no_rows(table):
     reranker = LanceDBReranker("lexical")
     assert table.search("qwertyuiop", query_type="fts").rerank(reranker).to_list() == []
     nothing = table.search(NEAR_THE_FIRST).where("id > 99").rerank(reranker, query_string=QUERY).to_arrow()
@@ -143,23 +143,23 @@ def test_a_search_that_finds_nothing(table):
     assert len(hybrid) == 4
 
 
-def test_degraded_answers_say_so_in_each_row_and_keep_the_order(search):
-    heard = []
-    rows = search(LanceDBReranker(DEGRADED, score_threshold=None, on_response=heard.append)).to_list()
+def test_degraded_answer_adds_its_columns(search):
+    responses = []
+    rows = search(LanceDBReranker(DEGRADED, score_threshold=None, on_response=responses.append)).to_list()
     for row in rows:
         assert row["rerank_degraded"] is True
         assert "127.0.0.1:9" in row["rerank_reason"] or "http" in row["rerank_reason"]
         assert row["rerank_model"] == "passthrough"
-    assert heard[0].degraded
+    assert responses[0].degraded
     assert "rerank_degraded" not in search(LanceDBReranker("lexical")).to_arrow().column_names
 
 
-def test_without_a_stand_in_it_raises(search):
+def test_error_without_fallback_is_raised(search):
     with pytest.raises(TransientError):
         search(LanceDBReranker({**DEGRADED, "fallback": []})).to_list()
 
 
-def test_what_on_response_raises_is_raised(search):
+def test_exception_of_on_response_reaches_the_caller(search):
     def refuse(response):
         raise LookupError("not this one")
 
@@ -167,7 +167,7 @@ def test_what_on_response_raises_is_raised(search):
         search(LanceDBReranker("lexical", on_response=refuse)).to_list()
 
 
-def test_queries_in_words_only(table):
+def test_query_without_words_is_refused(table):
     reranker = LanceDBReranker("lexical", top_n=1)
     match = MatchQuery(QUERY, "text")
     (best,) = table.search(match, query_type="fts").rerank(reranker).to_list()
@@ -177,14 +177,14 @@ def test_queries_in_words_only(table):
         table.search(several, query_type="fts").rerank(reranker).to_list()
 
 
-def test_a_column_that_was_not_selected_is_named(table):
+def test_missing_column_is_named(table):
     with pytest.raises(InputError, match=r"no column 'text', only id, _distance"):
         table.search(NEAR_THE_FIRST).select(["id", "_distance"]).rerank(
             LanceDBReranker("lexical"), query_string=QUERY
         ).to_list()
 
 
-def test_wrong_settings_are_told_at_once():
+def test_wrong_arguments_are_refused_at_construction():
     with pytest.raises(ConfigError, match="lexikal"):
         LanceDBReranker("lexikal")
     with pytest.raises(InputError, match="top_n"):
@@ -193,14 +193,14 @@ def test_wrong_settings_are_told_at_once():
         LanceDBReranker("lexical", return_score="some")
 
 
-def test_several_vector_searches_together(table):
+def test_results_of_several_searches_are_reranked_together(table):
     results = [table.search(vector).limit(2).with_row_id(True).to_arrow() for vector in VECTORS[::3]]
     reranked = LanceDBReranker("lexical").rerank_multivector(results, QUERY, deduplicate=True)
     assert sorted(reranked["id"].to_pylist()) == [10, 11, 12, 13]
     assert reranked["text"].to_pylist()[0] == TEXTS[3]
 
 
-async def test_async_queries_and_arerank_give_the_same(tmp_path, table):
+async def test_async_query_arerank_and_sync_call_agree(tmp_path, table):
     database = await lancedb.connect_async(tmp_path)
     rows = await database.create_table("bees", table.to_arrow())
     await rows.create_index("text", config=FTS())
@@ -216,14 +216,14 @@ async def test_async_queries_and_arerank_give_the_same(tmp_path, table):
     assert words[0]["text"] == both[0]["text"] == TEXTS[3]
 
 
-async def test_arerank_leaves_the_loop_free(table):
+async def test_arerank_calls_run_concurrently(table):
     results = table.search(NEAR_THE_FIRST).to_arrow()
     reranker = LanceDBReranker("lexical")
     answers = await asyncio.gather(*(reranker.arerank(QUERY, results) for _ in range(8)))
     assert {answer["id"].to_pylist()[0] for answer in answers} == {13}
 
 
-def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
+def test_columns_of_an_earlier_degraded_answer_are_removed(table):
     results = table.search(NEAR_THE_FIRST).to_arrow()
     degraded = LanceDBReranker(DEGRADED).rerank_vector(QUERY, results)
     again = LanceDBReranker(DEGRADED).rerank_vector(QUERY, degraded)
@@ -245,11 +245,14 @@ def test_columns_of_an_earlier_degraded_answer_do_not_survive(table):
         ("text", r"results must be a list of rows \(mappings\), got one str: pass"),
         ({"text": "x"}, r"results must be a list of rows \(mappings\), got one dict: pass"),
         ({"text"}, r"results must be a list of rows \(mappings\), got a set: a set has no order"),
-        ([{"text": "x", "id": 1}, {"text": "y", "id": "two"}], "The rows are no table: .*Pass `await query.to_arrow"),
+        (
+            [{"text": "x", "id": 1}, {"text": "y", "id": "two"}],
+            "The rows cannot be made a table: .*Pass `await query.to_arrow",
+        ),
     ],
-    ids=lambda each: type(each).__name__,
+    ids=lambda value: type(value).__name__,
 )
-async def test_what_holds_no_rows_is_refused_by_name(wrong, message):
+async def test_argument_without_rows_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         LanceDBReranker("lexical").rerank_vector(QUERY, wrong)
     if not isinstance(wrong, Iterator):
@@ -274,7 +277,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("kind", ROWS)
-async def test_rows_in_whatever_form_a_search_gives_them(table, kind):
+async def test_results_are_read_in_all_forms(table, kind):
     reranker = LanceDBReranker("lexical")
     expected = reranker.rerank_vector(QUERY, table.search(NEAR_THE_FIRST).to_arrow())["id"].to_pylist()
     assert reranker.rerank_vector(QUERY, ROWS[kind](table.search(NEAR_THE_FIRST)))["id"].to_pylist() == expected
@@ -283,14 +286,14 @@ async def test_rows_in_whatever_form_a_search_gives_them(table, kind):
     assert reranker.rerank_fts(QUERY, ROWS[kind](words))["text"].to_pylist()[0] == TEXTS[3]
 
 
-def test_rows_keep_the_columns_that_the_first_one_lacks():
+def test_columns_that_the_first_row_lacks_are_kept():
     rows = [{"text": "bees"}, {"text": "the moon", "page": 7}]
     results = LanceDBReranker("lexical").rerank_vector("moon", rows)
     assert results["page"].to_pylist() == [7, None]
     assert LanceDBReranker("lexical").rerank_vector("moon", []).num_rows == 0
 
 
-def test_several_queries_that_were_not_run_yet(table):
+def test_queries_that_have_not_run_are_run(table):
     queries = [table.search(vector).limit(2).with_row_id(True) for vector in VECTORS[::3]]
     results = [query.to_arrow() for query in queries]
     reranked = LanceDBReranker("lexical").rerank_multivector(results, QUERY, deduplicate=True)
@@ -299,32 +302,30 @@ def test_several_queries_that_were_not_run_yet(table):
 
 
 @pytest.mark.parametrize("column", ["id", "vector", "tags", "data"])
-def test_a_column_that_holds_no_text_is_refused_by_name(table, column):
+def test_column_without_text_is_refused(table, column):
     results = table.search(NEAR_THE_FIRST).to_arrow()
     results = results.append_column("tags", pa.array([["a"]] * len(results))).append_column(
         "data", pa.array([b"x"] * len(results))
     )
     kind = re.escape(str(results.schema.field(column).type))
-    message = (
-        rf"column '{column}' must hold strings or structs, got {kind}.*column=.*the search gives text, fields, note\."
-    )
+    message = rf"column '{column}' must hold strings or structs, got {kind}.*the search returned text, fields, note\."
     with pytest.raises(InputError, match=message):
         LanceDBReranker("lexical", column=column).rerank_vector(QUERY, results)
-    with pytest.raises(InputError, match="the search gives none: select one"):
+    with pytest.raises(InputError, match="the search returned none: select one"):
         LanceDBReranker("lexical", column=column).rerank_vector(QUERY, results.select([column]))
 
 
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
-def test_a_column_of_any_kind_of_text_is_read(kind):
+def test_all_string_types_are_read(kind):
     results = pa.table({"text": pa.array(TEXTS).cast(kind)})
     assert LanceDBReranker("lexical").rerank_vector(QUERY, results)["text"].to_pylist()[0] == TEXTS[3]
     nothing = pa.table({"text": pa.nulls(2)})
     assert LanceDBReranker("lexical").rerank_vector(QUERY, nothing)["_relevance_score"].to_pylist() == [None, None]
 
 
-def test_names_are_looked_up_in_a_file(table, tmp_path):
+def test_config_names_the_file_of_rerankers(table, tmp_path):
     file = tmp_path / "rerank.toml"
     file.write_text('[rerankers.production]\nuse = "lexical"\ntop_n = 1\n')
     for path in (file, str(file)):
@@ -332,7 +333,7 @@ def test_names_are_looked_up_in_a_file(table, tmp_path):
         assert [row["text"] for row in results.to_list()] == [TEXTS[3]]
 
 
-def test_allowed_rerankers_restrict_the_name():
+def test_allowed_rerankers_restrict_reranker():
     assert (
         repr(LanceDBReranker("lexical", allowed_rerankers=["lexical"])) == "LanceDBReranker('lexical', column='text')"
     )
@@ -354,7 +355,7 @@ async def test_warmup_reaches_the_scorer(monkeypatch):
     assert warmed == [reranker, reranker]
 
 
-def test_keys_are_shown_and_pickled_nowhere(spec, table):
+def test_repr_pickle_and_plan_hold_no_key(spec, table):
     reranker = LanceDBReranker(spec)
     assert SECRET not in repr(reranker)
     assert SECRET not in str(reranker)
@@ -364,7 +365,7 @@ def test_keys_are_shown_and_pickled_nowhere(spec, table):
     assert "LanceDBReranker('http" in plan
 
 
-def test_pickles_and_copies_answer(table):
+def test_pickles_and_copies_rerank(table):
     reranker = LanceDBReranker("lexical", column="text", top_n=2)
     for other in (pickle.loads(pickle.dumps(reranker)), copy.deepcopy(reranker)):
         results = table.search(QUERY, query_type="fts").rerank(other).to_list()

@@ -1,18 +1,15 @@
-"""RerankCompressor in the places where LangChain takes a compressor."""
+"""RerankCompressor alone, in a ContextualCompressionRetriever, in a pipeline and in a chain."""
 
 from __future__ import annotations
 
 import copy
 import json
-import re
 import threading
 from collections import deque
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import pytest
-from bees import DEGRADED, QUERY, SECRET, TEXTS
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
 from langchain_core.documents import Document
@@ -20,6 +17,8 @@ from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from llama_index.core.schema import NodeWithScore, TextNode
+from support import pages
+from support.bees import DEGRADED, QUERY, SECRET, TEXTS
 
 from rerank_plugins import ConfigError, InputError, Reranker, load_reranker
 from rerank_plugins.core import LocalBackend
@@ -49,7 +48,7 @@ def passages(**metadata: Any) -> list[Document]:
 
 
 class Fixed(BaseRetriever):
-    """Gives its documents."""
+    """Returns the same documents for every query."""
 
     documents: list[Document]
 
@@ -57,7 +56,7 @@ class Fixed(BaseRetriever):
         return self.documents
 
 
-class Own(LocalBackend):
+class OwnBackend(LocalBackend):
     model = "own"
 
     def score(self, query: str, documents: Any) -> list[float]:
@@ -65,17 +64,17 @@ class Own(LocalBackend):
 
 
 class TestDocuments:
-    async def test_copies_with_everything_kept_and_the_notes_added(self) -> None:
+    async def test_documents_are_copied_with_metadata_added(self) -> None:
         documents = passages()
         before = copy.deepcopy(documents)
         compressor = RerankCompressor(reranker="lexical")
         expected = load_reranker("lexical").rerank(QUERY, TEXTS)
-        for found in (
+        for reranked in (
             compressor.compress_documents(documents, QUERY),
             await compressor.acompress_documents(documents, QUERY),
         ):
-            assert [each.id for each in found] == [f"id-{result.index}" for result in expected]
-            for document, result in zip(found, expected, strict=True):
+            assert [each.id for each in reranked] == [f"id-{result.index}" for result in expected]
+            for document, result in zip(reranked, expected, strict=True):
                 assert type(document) is Chunk
                 assert document.page == result.index
                 assert document.page_content == TEXTS[result.index]
@@ -88,33 +87,33 @@ class TestDocuments:
                 assert document is not documents[result.index]
         assert documents == before
 
-    def test_passthrough_has_the_key_and_no_score(self) -> None:
-        found = RerankCompressor(reranker="passthrough", top_n=3).compress_documents(passages(), QUERY)
-        assert [each.page_content for each in found] == TEXTS[:3]
-        assert [each.metadata["relevance_score"] for each in found] == [None] * 3
+    def test_passthrough_writes_no_score(self) -> None:
+        reranked = RerankCompressor(reranker="passthrough", top_n=3).compress_documents(passages(), QUERY)
+        assert [each.page_content for each in reranked] == TEXTS[:3]
+        assert [each.metadata["relevance_score"] for each in reranked] == [None] * 3
 
-    def test_the_documented_filters_are_safe_during_an_outage(self) -> None:
-        readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-        (expression,) = re.findall(r"`(\[d for d in documents if .*])`", readme)
+    def test_documented_filters_work_during_an_outage(self) -> None:
+        (code,) = (block.text for block in pages.blocks("python", "docs/guides/thresholds.md") if "def " in block.text)
+        names: dict[str, Any] = {}
+        exec(code, names)
         for reranker, some in ((DEGRADED, 4), ("lexical", 1)):
             documents = RerankCompressor(reranker=reranker).compress_documents(passages(), QUERY)
-            left = eval(expression, {"documents": documents})
-            assert len(left) == some
+            assert len(names["filtered"](documents, 0.3)) == some
             threshold = RerankCompressor(reranker=reranker, score_threshold=0.3)
             assert len(threshold.compress_documents(passages(), QUERY)) == some
 
-    async def test_a_degraded_answer_says_so(self) -> None:
-        for found in (
+    async def test_degraded_answer_writes_its_metadata(self) -> None:
+        for reranked in (
             RerankCompressor(reranker=DEGRADED).compress_documents(passages(), QUERY),
             await RerankCompressor(reranker=DEGRADED).acompress_documents(passages(), QUERY),
         ):
-            assert [each.metadata["retrieval_rank"] for each in found] == [0, 1, 2, 3]
-            for each in found:
+            assert [each.metadata["retrieval_rank"] for each in reranked] == [0, 1, 2, 3]
+            for each in reranked:
                 assert each.metadata["rerank_degraded"] is True
                 assert each.metadata["rerank_model"] == "passthrough"
                 assert "127.0.0.1:9" in each.metadata["rerank_reason"]
 
-    def test_a_second_reranker_keeps_the_first_ones_score_and_speaks_for_itself(self) -> None:
+    def test_second_reranker_stores_the_first_score_as_retrieval_score(self) -> None:
         first = RerankCompressor(reranker="lexical").compress_documents(passages(), QUERY)
         second = RerankCompressor(reranker=DEGRADED).compress_documents(first, QUERY)
         assert [each.metadata["retrieval_score"] for each in second] == [
@@ -134,15 +133,17 @@ class TestDocuments:
             ({"relevance_score": "high"}, None),
             ({"relevance_score": float("nan")}, None),
             ({"relevance_score": True}, None),
-            ({"score": 4.5}, None),  # a film's rating, for all we know
+            ({"score": 4.5}, None),  # a key of the user, such as the rating of a film
         ],
     )
-    def test_the_retrieval_score_where_known(self, metadata: dict[str, Any], known: float | None) -> None:
-        (found,) = RerankCompressor(reranker="lexical").compress_documents([Document("bees", metadata=metadata)], QUERY)
-        assert found.metadata.get("retrieval_score") == known
-        assert found.metadata["relevance_score"] != known
+    def test_retrieval_score_is_read_from_metadata(self, metadata: dict[str, Any], known: float | None) -> None:
+        (reranked,) = RerankCompressor(reranker="lexical").compress_documents(
+            [Document("bees", metadata=metadata)], QUERY
+        )
+        assert reranked.metadata.get("retrieval_score") == known
+        assert reranked.metadata["relevance_score"] != known
 
-    def test_what_you_stored_under_a_name_of_ours_stays_where_nothing_replaces_it(self) -> None:
+    def test_users_own_metadata_stays_unless_it_is_replaced(self) -> None:
         own = {
             "retrieval_score": "0.83",
             "rerank_model": "my own",
@@ -154,13 +155,13 @@ class TestDocuments:
         first = compressor.compress_documents([Document("bees", metadata=own)], QUERY)
         second = compressor.compress_documents(first, QUERY)
         assert {key: first[0].metadata[key] for key in own} == own
-        # Now there is a number to note: the first reranker's score.
+        # Replaced, since the first reranker's score is a number.
         assert second[0].metadata.pop("retrieval_score") == first[0].metadata["relevance_score"]
         assert {key: second[0].metadata[key] for key in own if key != "retrieval_score"} == {
             key: value for key, value in own.items() if key != "retrieval_score"
         }
 
-    def test_nothing_of_an_earlier_reranker_survives(self) -> None:
+    def test_metadata_of_an_earlier_reranker_is_removed(self) -> None:
         spans = {"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 64}}
         text = "Bananas are yellow. " * 60 + "Bees make honey. " + "Cars have wheels. " * 60
         first = RerankCompressor(reranker=spans).compress_documents([Document(text), Document(" ")], QUERY)
@@ -175,20 +176,20 @@ class TestDocuments:
         for each in RerankCompressor(reranker="lexical").compress_documents(second, QUERY):
             assert not [key for key in each.metadata if key.startswith("rerank_")]
 
-    async def test_no_documents_no_request(self, server: Any) -> None:
+    async def test_no_documents_send_no_request(self, server: Any) -> None:
         compressor = RerankCompressor(reranker={"use": "http", "base_url": server.url, "api_key": server.key})
         assert compressor.compress_documents([], QUERY) == []
         assert await compressor.acompress_documents([], QUERY) == []
         assert server.requests == []
 
-    def test_blank_and_equal_documents(self) -> None:
+    def test_blank_documents_come_last_without_a_score(self) -> None:
         documents = [Document(" "), Document("Bees.", id="a"), Document("Bees.", id="b"), Document("")]
-        found = RerankCompressor(reranker="lexical").compress_documents(documents, QUERY)
-        assert [each.id for each in found] == ["a", "b", None, None]
-        assert [each.metadata["relevance_score"] is None for each in found] == [False, False, True, True]
+        reranked = RerankCompressor(reranker="lexical").compress_documents(documents, QUERY)
+        assert [each.id for each in reranked] == ["a", "b", None, None]
+        assert [each.metadata["relevance_score"] is None for each in reranked] == [False, False, True, True]
 
-    def test_what_is_no_document_is_named_by_its_place(self) -> None:
-        for wrong, told in (
+    def test_wrong_item_is_named_by_its_index(self) -> None:
+        for wrong, message in (
             (None, "Item 1 must be a Document, got None: leave it out"),
             ("a text", r"Item 1 must be a Document, got a string: wrap it in Document\(page_content=…\)"),
             ({"text": "x"}, "Item 1 must be a Document, got a mapping: make it Document"),
@@ -196,7 +197,7 @@ class TestDocuments:
             (NodeWithScore(node=TextNode(text="x")), "use rerank_plugins.llama_index.RerankPostprocessor"),
             (TextNode(text="x"), "use rerank_plugins.llama_index.RerankPostprocessor"),
         ):
-            with pytest.raises(InputError, match=told):
+            with pytest.raises(InputError, match=message):
                 RerankCompressor(reranker="lexical").compress_documents([Document("x"), wrong], QUERY)
 
     @pytest.mark.parametrize(
@@ -211,19 +212,19 @@ class TestDocuments:
             (frozenset({"x"}), "a frozenset: a set has no order"),
             (TextNode(text="x"), "one TextNode: use rerank_plugins.llama_index.RerankPostprocessor"),
             (NodeWithScore(node=TextNode(text="x")), "one NodeWithScore: use rerank_plugins.llama_index"),
-            (Fixed(documents=[]), r"one Fixed: pass what it finds, retriever.invoke\(query\)"),
+            (Fixed(documents=[]), r"one Fixed: pass its documents, retriever.invoke\(query\)"),
         ],
-        ids=lambda each: type(each).__name__,
+        ids=lambda value: type(value).__name__,
     )
-    async def test_what_is_no_list_of_documents_is_refused_by_name(self, wrong: Any, got: str) -> None:
+    async def test_argument_that_is_no_list_is_refused(self, wrong: Any, got: str) -> None:
         compressor = RerankCompressor(reranker="lexical")
-        told = f"documents must be a list of Document objects, got {got}"
-        with pytest.raises(InputError, match=told):
+        message = f"documents must be a list of Document objects, got {got}"
+        with pytest.raises(InputError, match=message):
             compressor.compress_documents(wrong, QUERY)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             await compressor.acompress_documents(wrong, QUERY)
 
-    async def test_an_async_iterable_is_refused_with_the_way_out(self) -> None:
+    async def test_async_iterable_is_refused_with_advice(self) -> None:
         async def documents() -> Any:
             yield Document("x")
 
@@ -238,58 +239,58 @@ class TestDocuments:
         assert compressor.compress_documents(ITERABLES[kind](passages()), QUERY) == expected
         assert await compressor.acompress_documents(ITERABLES[kind](passages()), QUERY) == expected
 
-    async def test_async_starts_no_thread(self, server: Any) -> None:
+    async def test_async_call_starts_no_thread(self, server: Any) -> None:
         compressor = RerankCompressor(reranker={"use": "http", "base_url": server.url, "api_key": server.key})
         seen: set[str] = set()
 
-        def look(received: Any) -> bool:
+        def record_threads(received: Any) -> bool:
             seen.update(thread.name for thread in threading.enumerate())
             return True
 
-        server.play(Step(), when=look)
+        server.play(Step(), when=record_threads)
         await compressor.acompress_documents(passages(), QUERY)
         assert seen
         assert not [name for name in seen if name.startswith("asyncio_")], "the loop's default executor got work"
 
 
-class TestPlaces:
-    async def test_contextual_compression_retriever(self) -> None:
+class TestHosts:
+    async def test_contextual_compression_retriever_reranks(self) -> None:
         retriever = ContextualCompressionRetriever(
             base_compressor=RerankCompressor(reranker="lexical", top_n=2),
             base_retriever=Fixed(documents=passages()),
         )
-        found = retriever.invoke(QUERY)
-        assert len(found) == 2
-        assert found[0].page_content == TEXTS[3]
-        assert await retriever.ainvoke(QUERY) == found
+        reranked = retriever.invoke(QUERY)
+        assert len(reranked) == 2
+        assert reranked[0].page_content == TEXTS[3]
+        assert await retriever.ainvoke(QUERY) == reranked
 
-    async def test_pipeline(self) -> None:
+    async def test_pipeline_reranks_twice(self) -> None:
         pipeline = DocumentCompressorPipeline(
             transformers=[
                 RerankCompressor(reranker="lexical", top_n=3),
                 RerankCompressor(reranker="lexical", top_n=1),
             ]
         )
-        (found,) = pipeline.compress_documents(passages(), QUERY, callbacks=[])
-        assert found.page_content == TEXTS[3]
-        assert found.metadata["retrieval_rank"] == 0
-        assert await pipeline.acompress_documents(passages(), QUERY) == [found]
+        (reranked,) = pipeline.compress_documents(passages(), QUERY, callbacks=[])
+        assert reranked.page_content == TEXTS[3]
+        assert reranked.metadata["retrieval_rank"] == 0
+        assert await pipeline.acompress_documents(passages(), QUERY) == [reranked]
 
-    async def test_in_a_chain(self) -> None:
+    async def test_chain_reranks_sync_and_async(self) -> None:
         compressor = RerankCompressor(reranker="lexical", top_n=1)
 
-        async def arerank(given: dict[str, Any]) -> Any:
-            return await compressor.acompress_documents(given["documents"], given["query"])
+        async def arerank(inputs: dict[str, Any]) -> Any:
+            return await compressor.acompress_documents(inputs["documents"], inputs["query"])
 
         rerank = RunnableLambda(
-            lambda given: compressor.compress_documents(given["documents"], given["query"]), arerank
+            lambda inputs: compressor.compress_documents(inputs["documents"], inputs["query"]), arerank
         )
         chain = {"documents": Fixed(documents=passages()), "query": RunnablePassthrough()} | rerank
         assert [each.page_content for each in chain.invoke(QUERY)] == [TEXTS[3]]
         assert [each.page_content for each in await chain.ainvoke(QUERY)] == [TEXTS[3]]
 
 
-# langchain-core 1.0 trusts whole namespaces; later ones want the classes too.
+# langchain-core 1.0 trusts whole namespaces; later versions also need the classes.
 ALLOWED = {"allowed_objects": [RerankCompressor]} if "allowed_objects" in signature(loads).parameters else {}
 
 
@@ -305,7 +306,7 @@ class TestSerialisation:
             {"reranker": DEGRADED, "top_n": 3},
         ],
     )
-    def test_round_trip(self, fields: dict[str, Any]) -> None:
+    def test_dumps_and_loads_round_trip(self, fields: dict[str, Any]) -> None:
         compressor = RerankCompressor(**fields)
         back = self.revive(dumps(compressor))
         assert back == compressor
@@ -313,13 +314,13 @@ class TestSerialisation:
         dumped = dumpd(compressor)
         assert load(dumped, valid_namespaces=["rerank_plugins"], **ALLOWED) == compressor
 
-    def test_the_default_stays_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_default_reranker_is_looked_up_again_after_loading(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "lexical")
         stored = dumps(RerankCompressor())
         monkeypatch.setenv("RERANK_PLUGINS_RERANKER", "passthrough")
         assert self.revive(stored).compress_documents(passages(), QUERY)[0].page_content == TEXTS[0]
 
-    def test_no_secret_in_it_wherever_it_was(self, spec: dict[str, Any]) -> None:
+    def test_serialised_form_holds_no_key(self, spec: dict[str, Any]) -> None:
         for reranker in (spec, load_reranker(spec)):
             stored = dumps(RerankCompressor(reranker=reranker), pretty=True)
             assert SECRET not in stored
@@ -327,7 +328,7 @@ class TestSerialisation:
             back = self.revive(stored)
             assert back.reranker["fallback"][1] == "passthrough"
 
-    def test_a_key_named_by_its_variable_is_found_again(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_key_is_read_from_the_environment_after_loading(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", SECRET)
         stored = dumps(RerankCompressor(reranker={"use": "http", "base_url": server.url, "api_key": "env:MY_KEY"}))
         assert SECRET not in stored
@@ -337,8 +338,8 @@ class TestSerialisation:
         with pytest.raises(ConfigError, match="MY_KEY"):
             self.revive(stored)
 
-    def test_what_no_spec_describes_is_not_loaded_as_something_else(self) -> None:
-        stored = dumps(RerankCompressor(reranker=Reranker(Own())))
+    def test_reranker_made_by_hand_is_not_loaded(self) -> None:
+        stored = dumps(RerankCompressor(reranker=Reranker(OwnBackend())))
         assert json.loads(stored)["type"] == "not_implemented"
         with pytest.raises(NotImplementedError):
             self.revive(stored)

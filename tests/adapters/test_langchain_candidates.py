@@ -1,4 +1,4 @@
-"""`fetch_k` reaches every retriever inside a RerankRetriever, or one warning says how many candidates came."""
+"""`fetch_k` is set on all retrievers inside a RerankRetriever, or a warning is logged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from langchain_text_splitters import CharacterTextSplitter
 from pydantic import BaseModel, Field
 
 from rerank_plugins import InputError
-from rerank_plugins._langchain_candidates import _warned, with_count
+from rerank_plugins._langchain_candidates import _warned, with_fetch_k
 from rerank_plugins.langchain import RerankCompressor, RerankRetriever
 
 QUERY = "how do bees make honey"
@@ -48,7 +48,7 @@ MANY = [Document(f"Bees make honey, note {number}.", id=str(number)) for number 
 
 
 class Store(InMemoryVectorStore):
-    """Records how it was searched."""
+    """Records the arguments of its searches."""
 
     def __init__(self, documents: list[Document]) -> None:
         super().__init__(DeterministicFakeEmbedding(size=8))
@@ -95,7 +95,7 @@ class TakesK(BaseRetriever):
 
 
 class PassesOn(BaseRetriever):
-    """Passes what it is given to a store."""
+    """Passes its arguments to a store."""
 
     store: Any
 
@@ -107,7 +107,7 @@ class PassesOn(BaseRetriever):
 
 
 class HasBoth(BaseRetriever):
-    """Passes its field `k` on beside the arguments of the call, as AzureSearchVectorStoreRetriever does."""
+    """Passes its field `k` beside the arguments of the call, as AzureSearchVectorStoreRetriever does."""
 
     store: Any
     k: int = 4
@@ -121,7 +121,7 @@ class HasBoth(BaseRetriever):
 
 
 class Fixed(BaseRetriever):
-    """Knows no number."""
+    """Returns a fixed number of documents; takes no number."""
 
     count: int = 4
 
@@ -138,7 +138,7 @@ def vectors(**kwargs: Any) -> BaseRetriever:
 
 
 def parents(count: int, pieces: int, **kwargs: Any) -> ParentDocumentRetriever:
-    """Return a retriever of `count` parents of so many `pieces`."""
+    """Return a retriever of `count` documents, each of which was split into `pieces`."""
     retriever = ParentDocumentRetriever(
         vectorstore=Store([]),
         docstore=InMemoryStore(),
@@ -167,7 +167,7 @@ def time_weighted() -> TimeWeightedVectorStoreRetriever:
 
 
 class Translator(Visitor):
-    """Needs no filter."""
+    """A translator that returns no filter."""
 
     def visit_operation(self, operation: Any) -> Any: ...
 
@@ -180,7 +180,9 @@ class Translator(Visitor):
 def self_query(**kwargs: Any) -> SelfQueryRetriever:
     return SelfQueryRetriever(
         vectorstore=store(),
-        query_constructor=RunnableLambda(lambda given: StructuredQuery(query=given["query"], filter=None, limit=None)),
+        query_constructor=RunnableLambda(
+            lambda inputs: StructuredQuery(query=inputs["query"], filter=None, limit=None)
+        ),
         structured_query_translator=Translator(),
         **kwargs,
     )
@@ -190,7 +192,7 @@ def rewriting() -> FakeListLLM:
     return FakeListLLM(responses=["honey\nbees"])
 
 
-WHOLE: dict[str, Any] = {
+COMPLETE: dict[str, Any] = {
     "vector store": vectors,
     "vector store with k": lambda: vectors(search_kwargs={"k": 2}),
     "mmr": lambda: vectors(search_type="mmr"),
@@ -268,24 +270,24 @@ class Counter:
         self.seen.append(len(response))
 
 
-def reranking(inner: Any, **fields: Any) -> tuple[RerankRetriever, list[int]]:
+def make_retriever(inner: Any, **fields: Any) -> tuple[RerankRetriever, list[int]]:
     counter = Counter()
     return RerankRetriever(retriever=inner, reranker="lexical", on_response=counter, **fields), counter.seen
 
 
-def described(value: Any) -> Any:
-    """Return a retriever's fields as plain data, its inner retrievers' too, to see whether any changed.
+def plain_fields(value: Any) -> Any:
+    """Return the fields of a retriever and its inner retrievers as plain data, to compare them before and after.
 
-    LangChain's own caches, whose names begin with an underscore, are left out.
+    LangChain's caches, whose names start with an underscore, are left out.
     """
     if isinstance(value, Store):
         return id(value)
     if isinstance(value, Runnable) and not isinstance(value, FakeListLLM):  # that one counts its calls
-        return type(value).__name__, {name: described(each) for name, each in vars(value).items() if name[0] != "_"}
+        return type(value).__name__, {name: plain_fields(each) for name, each in vars(value).items() if name[0] != "_"}
     if isinstance(value, dict):
-        return {name: described(each) for name, each in value.items()}
+        return {name: plain_fields(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [described(each) for each in value]
+        return [plain_fields(each) for each in value]
     return copy.copy(value) if isinstance(value, int | str | float | None) else id(value)
 
 
@@ -293,38 +295,38 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name == "rerank_plugins.langchain"]
 
 
-class TestReaching:
-    @pytest.mark.parametrize("name", WHOLE)
-    async def test_fetch_k_candidates_come(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
-        inner = WHOLE[name]()
-        before = described(inner)
-        retriever, seen = reranking(inner, fetch_k=50)
+class TestWithCount:
+    @pytest.mark.parametrize("name", COMPLETE)
+    async def test_fetch_k_candidates_are_returned(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        inner = COMPLETE[name]()
+        before = plain_fields(inner)
+        retriever, seen = make_retriever(inner, fetch_k=50)
         retriever.invoke(QUERY)
         await retriever.ainvoke(QUERY)
         assert seen == [50, 50]
         assert messages(caplog) == []
-        assert described(inner) == before, "the user's retriever is not changed"
+        assert plain_fields(inner) == before, "the user's retriever is not changed"
 
-    def test_a_rephrasing_retriever_which_is_sync_only(self) -> None:
-        retriever, seen = reranking(SYNC_ONLY["rephrase"](), fetch_k=50)
+    def test_sync_only_retriever_returns_fetch_k_candidates(self) -> None:
+        retriever, seen = make_retriever(SYNC_ONLY["rephrase"](), fetch_k=50)
         retriever.invoke(QUERY)
         assert seen == [50]
 
     @pytest.mark.parametrize("name", ["vector store with k", "ensemble", "bind k", "field", "multi query"])
-    def test_fewer_are_fetched_where_fewer_are_wanted(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
-        retriever, seen = reranking(WHOLE[name](), fetch_k=1)
+    def test_small_fetch_k_reduces_the_number(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        retriever, seen = make_retriever(COMPLETE[name](), fetch_k=1)
         retriever.invoke(QUERY)
         assert seen == [1]
         assert messages(caplog) == []
 
-    @pytest.mark.parametrize("name", WHOLE)
-    def test_without_fetch_k_nothing_is_set(self, name: str) -> None:
-        inner = WHOLE[name]()
-        retriever, seen = reranking(inner)
+    @pytest.mark.parametrize("name", COMPLETE)
+    def test_without_fetch_k_no_field_is_set(self, name: str) -> None:
+        inner = COMPLETE[name]()
+        retriever, seen = make_retriever(inner)
         retriever.invoke(QUERY)
         assert seen == [len(inner.invoke(QUERY))]
 
-    def test_how_a_store_is_searched(self) -> None:
+    def test_vector_store_gets_k_and_fetch_k(self) -> None:
         for kwargs, expected in (
             ({}, {"k": 50}),
             ({"search_kwargs": {"k": 2, "filter": None}}, {"k": 50, "filter": None}),
@@ -335,18 +337,18 @@ class TestReaching:
             ),
         ):
             inner = store()
-            reranking(inner.as_retriever(**kwargs), fetch_k=50)[0].invoke(QUERY)
+            make_retriever(inner.as_retriever(**kwargs), fetch_k=50)[0].invoke(QUERY)
             assert inner.searches == [expected]
 
-    async def test_a_call_that_brings_its_own_k_has_the_last_word(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_k_of_the_call_replaces_fetch_k(self, caplog: pytest.LogCaptureFixture) -> None:
         for inner in (vectors(), vectors().with_retry(), TakesK()):
-            retriever, seen = reranking(inner, fetch_k=50)
+            retriever, seen = make_retriever(inner, fetch_k=50)
             retriever.invoke(QUERY, k=7)
             await retriever.ainvoke(QUERY, k=7)
             assert seen == [7, 7]
         assert messages(caplog) == []
 
-    async def test_what_takes_k_in_one_way_of_calling_only(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_k_is_bound_only_if_the_called_method_takes_it(self, caplog: pytest.LogCaptureFixture) -> None:
         class SyncOnly(BaseRetriever):
             def _get_relevant_documents(self, query: str, *, run_manager: Any, k: int = 4) -> list[Document]:
                 return MANY[:k]
@@ -358,13 +360,13 @@ class TestReaching:
 
         for inner, counts in ((SyncOnly(), [50, 4]), (Guessing(), [4, 4])):
             caplog.clear()
-            retriever, seen = reranking(inner, fetch_k=50)
+            retriever, seen = make_retriever(inner, fetch_k=50)
             retriever.invoke(QUERY)
             await retriever.ainvoke(QUERY)
             assert seen == counts
             assert len(messages(caplog)) == 1
 
-    def test_retrievers_in_pairs_with_their_weights(self) -> None:
+    def test_retrievers_in_pairs_and_mappings_are_copied(self) -> None:
         class Weighted(BaseRetriever):
             pairs: list[tuple[Any, float]]
             by_name: dict[str, Any] = Field(default_factory=dict)
@@ -374,16 +376,16 @@ class TestReaching:
                 return [document for part in parts for document in part.invoke(query)]
 
         inner = Weighted(pairs=[(Ranked(), 0.5)], by_name={"store": vectors()})
-        before = described(inner)
+        before = plain_fields(inner)
         seen: list[int] = []
         RerankRetriever(
             retriever=inner, fetch_k=50, reranker="lexical", on_response=lambda response: seen.append(len(response))
         ).invoke(QUERY)
         assert seen == [50]
-        assert len(with_count(inner, 50, [], is_async=False).invoke(QUERY)) == 100
-        assert described(inner) == before
+        assert len(with_fetch_k(inner, 50, [], is_async=False).invoke(QUERY)) == 100
+        assert plain_fields(inner) == before
 
-    def test_a_retrievers_own_documents_are_not_looked_through(self) -> None:
+    def test_documents_in_fields_are_not_searched(self) -> None:
         class Untouched(list[Any]):
             def __iter__(self) -> Any:
                 raise AssertionError("read")
@@ -392,38 +394,38 @@ class TestReaching:
         object.__setattr__(
             inner, "__dict__", {**vars(inner), "documents": Untouched(MANY), "vectors": [[0.5] * 200] * 3}
         )
-        retriever, seen = reranking(inner, fetch_k=50)
+        retriever, seen = make_retriever(inner, fetch_k=50)
         retriever.invoke(QUERY)
         assert seen == [50]
 
-    def test_a_step_that_only_feeds_the_query_is_left_alone(self) -> None:
+    def test_step_that_writes_the_query_is_unchanged(self) -> None:
         feeding, source = store(), store()
         query = feeding.as_retriever() | RunnableLambda(lambda documents: documents[0].page_content)
-        retriever, seen = reranking(query | source.as_retriever(), fetch_k=50)
+        retriever, seen = make_retriever(query | source.as_retriever(), fetch_k=50)
         retriever.invoke(QUERY)
         assert [each["k"] for each in feeding.searches + source.searches] == [4, 50]
         assert seen == [50]
 
-    def test_a_chain_that_writes_queries_is_left_alone(self) -> None:
+    def test_chain_that_writes_queries_is_unchanged(self) -> None:
         feeding = store()
         inner = MultiQueryRetriever.from_llm(vectors(), rewriting())
 
-        def write(given: Any) -> list[str]:
-            return [given["question"], "bees"]
+        def write(inputs: Any) -> list[str]:
+            return [inputs["question"], "bees"]
 
         context = RunnablePassthrough.assign(
-            context=RunnableLambda(lambda given: given["question"]) | feeding.as_retriever()
+            context=RunnableLambda(lambda inputs: inputs["question"]) | feeding.as_retriever()
         )
         inner.llm_chain = context | RunnableLambda(write)
-        retriever, seen = reranking(inner, fetch_k=50)
+        retriever, seen = make_retriever(inner, fetch_k=50)
         retriever.invoke(QUERY)
         assert [each["k"] for each in feeding.searches] == [4]
         assert seen == [50]
 
     @pytest.mark.parametrize("kind", [tuple, deque, iter], ids=["tuple", "deque", "iterator"])
-    async def test_a_runnable_may_return_any_iterable(self, kind: Any) -> None:
-        retriever, seen = reranking(
-            RunnableLambda(lambda query: [kind(MANY)]) | RunnableLambda(lambda each: each[0]), fetch_k=50
+    async def test_runnable_may_return_any_iterable(self, kind: Any) -> None:
+        retriever, seen = make_retriever(
+            RunnableLambda(lambda query: [kind(MANY)]) | RunnableLambda(lambda iterables: iterables[0]), fetch_k=50
         )
         retriever.invoke(QUERY)
         assert seen == [50]
@@ -431,7 +433,7 @@ class TestReaching:
             RerankRetriever(retriever=RunnableLambda(lambda query: query), reranker="lexical").invoke(QUERY)
 
 
-SHORT: dict[str, tuple[Any, int, str]] = {
+TOO_FEW: dict[str, tuple[Any, int, str]] = {
     "no number": (Fixed, 4, "set k on Fixed"),
     "a wrapper around it": (lambda: Fixed().with_retry(), 4, "set k on Fixed"),
     "an ensemble of it": (
@@ -443,7 +445,7 @@ SHORT: dict[str, tuple[Any, int, str]] = {
     "a retriever that ignores k": (
         lambda: Ignoring(),  # noqa: PLW0108 (defined below)
         4,
-        "set k on Ignoring, which seems to ignore the k that it is passed",
+        "set k on Ignoring, which seems to ignore the argument k",
     ),
     "parents of several pieces": (
         lambda: parents(60, 3),
@@ -476,7 +478,7 @@ SHORT: dict[str, tuple[Any, int, str]] = {
 
 
 class Ignoring(BaseRetriever):
-    """Takes anything and uses nothing."""
+    """Takes any argument and ignores it."""
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any, **kwargs: Any) -> list[Document]:
         return MANY[:4]
@@ -486,17 +488,17 @@ class Ignoring(BaseRetriever):
 
 
 class TestWarning:
-    @pytest.mark.parametrize("name", SHORT)
+    @pytest.mark.parametrize("name", TOO_FEW)
     @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-    async def test_one_warning_says_how_many_came_and_what_to_set(
+    async def test_warning_has_the_number_and_advice(
         self, name: str, is_async: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         if name == "a pipeline that cuts":
             pytest.importorskip(
                 "langchain_community", reason="EmbeddingsFilter needs langchain-community, not installed here"
             )
-        make, count, advice = SHORT[name]
-        retriever, seen = reranking(make(), fetch_k=50)
+        make, count, advice = TOO_FEW[name]
+        retriever, seen = make_retriever(make(), fetch_k=50)
         for _ in range(3):
             if is_async:
                 await retriever.ainvoke(QUERY)
@@ -505,18 +507,18 @@ class TestWarning:
         if name != "parents of several pieces":
             assert seen == [count] * 3
         (message,) = messages(caplog)
-        assert message.startswith(f"fetch_k asked for 50 candidates, got {seen[0]}: ")
+        assert message.startswith(f"fetch_k is 50, but the retriever returned {seen[0]} candidates: ")
         assert advice in message
         assert QUERY not in message
 
-    def test_each_retriever_has_its_own_and_a_configured_copy_does_not(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_warning_is_logged_once_per_retriever(self, caplog: pytest.LogCaptureFixture) -> None:
         inner = Fixed()
         first = RerankRetriever(retriever=inner, reranker="lexical", fetch_k=50)
         switching = first.configurable_fields(top_n=ConfigurableField(id="top_n"))
         for top_n in (1, 2, 3):
             switching.invoke(QUERY, config={"configurable": {"top_n": top_n}})
         assert len(messages(caplog)) == 1
-        second, _ = reranking(Fixed(), fetch_k=50)
+        second, _ = make_retriever(Fixed(), fetch_k=50)
         second.invoke(QUERY)
         assert len(messages(caplog)) == 2
         reference, warned_at = _warned[id(inner)]
@@ -536,10 +538,8 @@ class TestWarning:
         ids=["small store", "threshold", "filter", "small ensemble", "no match"],
     )
     @pytest.mark.filterwarnings("ignore:No relevant docs")
-    def test_none_where_everything_was_asked_and_there_is_no_more(
-        self, make: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        reranking(make(), fetch_k=50)[0].invoke(QUERY)
+    def test_no_warning_if_there_are_no_more_documents(self, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+        make_retriever(make(), fetch_k=50)[0].invoke(QUERY)
         assert messages(caplog) == []
 
 
@@ -573,85 +573,88 @@ COMMUNITY: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.thorough  # imports langchain-community
 @pytest.mark.filterwarnings("ignore")
 class TestCommunity:
-    """langchain-community's retrievers need services and packages; what is set on them is looked at instead."""
+    """Retrievers of langchain-community need accounts and packages, so the fields that are set on them are compared."""
 
     @pytest.fixture(autouse=True)
     def community(self) -> None:
         pytest.importorskip("langchain_community", reason="langchain-community is not in this environment")
 
     def empty(self, name: str, **fields: Any) -> BaseRetriever:
-        """Return a retriever without its constructor, which would look for a service."""
+        """Return a retriever without running its constructor, which would connect to a server."""
         module, kind = name.split(".")
-        found: Any = getattr(importlib.import_module(f"langchain_community.retrievers.{module}"), kind)
-        retriever: BaseRetriever = found.model_construct(**fields)
+        retriever_class: Any = getattr(importlib.import_module(f"langchain_community.retrievers.{module}"), kind)
+        retriever: BaseRetriever = retriever_class.model_construct(**fields)
         return retriever
 
     @pytest.mark.parametrize("name", COMMUNITY)
-    def test_the_field_is_set_on_a_copy(self, name: str) -> None:
+    def test_field_is_set_on_a_copy(self, name: str) -> None:
         retriever = self.empty(name, **({"num_contexts": 6} if "kay" in name else {}))
         before = dict(vars(retriever))
-        few: list[str] = []
-        copied: Any = with_count(retriever, 50, few, is_async=False)
+        advice: list[str] = []
+        copied: Any = with_fetch_k(retriever, 50, advice, is_async=False)
         assert {field: getattr(copied, field) for field in COMMUNITY[name]} == COMMUNITY[name]
-        assert few == []
+        assert advice == []
         assert vars(retriever) == before
 
-    def test_a_number_is_kept_within_its_bounds(self) -> None:
-        few: list[str] = []
-        copied: Any = with_count(
-            self.empty("google_vertex_ai_search.GoogleVertexAISearchRetriever"), 500, few, is_async=False
+    def test_number_is_limited_to_the_bound_of_the_field(self) -> None:
+        advice: list[str] = []
+        copied: Any = with_fetch_k(
+            self.empty("google_vertex_ai_search.GoogleVertexAISearchRetriever"), 500, advice, is_async=False
         )
         assert copied.max_documents == 100
-        assert few == ["max_documents on GoogleVertexAISearchRetriever is at most 100"]
+        assert advice == ["max_documents on GoogleVertexAISearchRetriever is at most 100"]
 
-    def test_retrievers_of_its_vector_stores(self) -> None:
-        inner, few = store(), list[str]()
+    def test_vector_store_retrievers_are_copied(self) -> None:
+        inner, advice = store(), list[str]()
         for module, kind, own, expected in (
             ("vectorstores.redis.base", "RedisVectorStoreRetriever", {"k": 4, "score_threshold": 0.9}, {"k": 50}),
             ("graph_vectorstores.base", "GraphVectorStoreRetriever", {"depth": 1}, {"k": 50}),
             ("vectorstores.vectara", "VectaraRetriever", {}, {"k": 50}),
             ("vectorstores.azuresearch", "AzureSearchVectorStoreRetriever", {"filter": "x"}, {}),
         ):
-            found: Any = getattr(importlib.import_module(f"langchain_community.{module}"), kind)
-            retriever = found.model_construct(vectorstore=inner, search_kwargs=own)
-            copied: Any = with_count(retriever, 50, few, is_async=False)
+            retriever_class: Any = getattr(importlib.import_module(f"langchain_community.{module}"), kind)
+            retriever = retriever_class.model_construct(vectorstore=inner, search_kwargs=own)
+            copied: Any = with_fetch_k(retriever, 50, advice, is_async=False)
             assert copied.search_kwargs == {**own, **expected}
             assert getattr(copied, "k", 50) == 50
             assert copied.vectorstore is inner
-        assert few == []
+        assert advice == []
 
-    def test_numbers_deeper_in_a_field(self) -> None:
+    def test_nested_numbers_are_set(self) -> None:
         class Vector(BaseModel):
             numberOfResults: int = 4
 
         class Config(BaseModel):
             vectorSearchConfiguration: Vector = Vector()
 
-        config, few = Config(), list[str]()
-        copied: Any = with_count(
-            self.empty("bedrock.AmazonKnowledgeBasesRetriever", retrieval_config=config), 50, few, is_async=False
+        config, advice = Config(), list[str]()
+        copied: Any = with_fetch_k(
+            self.empty("bedrock.AmazonKnowledgeBasesRetriever", retrieval_config=config), 50, advice, is_async=False
         )
         assert copied.retrieval_config.vectorSearchConfiguration.numberOfResults == 50
         assert config.vectorSearchConfiguration.numberOfResults == 4
         body = {"yql": "select", "hits": 5}
-        copied = with_count(self.empty("vespa_retriever.VespaRetriever", body=body), 50, few, is_async=False)
+        copied = with_fetch_k(self.empty("vespa_retriever.VespaRetriever", body=body), 50, advice, is_async=False)
         assert copied.body == {"yql": "select", "hits": 50}
         assert body["hits"] == 5
-        copied = with_count(self.empty("metal.MetalRetriever", params={"limit": 3}), 50, few, is_async=False)
+        copied = with_fetch_k(self.empty("metal.MetalRetriever", params={"limit": 3}), 50, advice, is_async=False)
         assert copied.params == {"limit": 50}
-        assert few == []
+        assert advice == []
 
     @pytest.mark.parametrize("name", ["milvus.MilvusRetriever", "zilliz.ZillizRetriever"])
-    async def test_retrievers_around_a_vector_stores_own(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_retrievers_around_a_vector_store_retriever(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         inner = self.empty(name, retriever=vectors(search_kwargs={"param": None}))
-        few: list[str] = []
-        copied: Any = with_count(inner, 50, few, is_async=False)
+        advice: list[str] = []
+        copied: Any = with_fetch_k(inner, 50, advice, is_async=False)
         assert copied.retriever.search_kwargs == {"param": None, "k": 50}
-        assert few == []
+        assert advice == []
 
-    async def test_real_ones_over_real_text(self) -> None:
+    async def test_real_retrievers_return_fetch_k_candidates(self) -> None:
         pytest.importorskip("sklearn", reason="scikit-learn, which TFIDFRetriever needs, is not in this environment")
         tfidf: Any = importlib.import_module("langchain_community.retrievers.tfidf")
         knn: Any = importlib.import_module("langchain_community.retrievers.knn")
@@ -660,11 +663,11 @@ class TestCommunity:
             tfidf.TFIDFRetriever.from_texts(notes),
             knn.KNNRetriever.from_texts(notes, DeterministicFakeEmbedding(size=8)),
         ):
-            retriever, seen = reranking(EnsembleRetriever(retrievers=[inner, vectors()]), fetch_k=50)
+            retriever, seen = make_retriever(EnsembleRetriever(retrievers=[inner, vectors()]), fetch_k=50)
             retriever.invoke(QUERY)
             await retriever.ainvoke(QUERY)
             assert seen == [50, 50]
-            alone, seen = reranking(inner, fetch_k=50)
+            alone, seen = make_retriever(inner, fetch_k=50)
             alone.invoke(QUERY)
             assert seen == [50]
             assert inner.k == 4

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 SCRIPT = """
 import sys
 sys.modules[{blocked!r}] = None

@@ -1,4 +1,4 @@
-"""The contract suite finds what it is there to find, and lets a sound backend pass."""
+"""The contract suite detects faulty backends, and passes correct ones."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Remembers(Sound):
     asked = None
 
     def score(self, query, documents):
-        self.asked = self.asked or query
-        return super().score(self.asked, documents)
+        self.calls = self.calls or query
+        return super().score(self.calls, documents)
 """
 
 TESTS = """
@@ -71,7 +71,7 @@ from rerank_plugins.config import registry
 from rerank_plugins.testing.contract import BackendContract
 
 for name in ("Sound", "Sorts", "Normalises", "Cuts", "Forgets", "Chokes", "Overflows", "Remembers"):
-    registry.BUILTIN[name.lower()] = registry.Entry(f"acme:{name}", "made by a test")
+    registry.BUILTIN[name.lower()] = registry.BackendEntry(f"acme:{name}", "made by a test")
 
 
 class TestSound(BackendContract):
@@ -141,7 +141,7 @@ class TestNothing(BackendContract):
 
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Run the suite over sound and unsound backends; return the laws that failed, by class."""
+    """Run the suite with correct and faulty backends; return the names of the failed tests by class."""
     folder: Path = tmp_path_factory.mktemp("acme")
     (folder / "acme.py").write_text(textwrap.dedent(ACME), "utf-8")
     (folder / "test_acme.py").write_text(textwrap.dedent(TESTS), "utf-8")
@@ -153,14 +153,14 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         timeout=120,
         check=False,
     )
-    found: dict[str, set[str]] = {"all": {done.stdout}}
+    failures: dict[str, set[str]] = {"all": {done.stdout}}
     for kind, suite, law in re.findall(r"^(FAILED|ERROR|XPASS) test_acme\.py::(\w+)::(\w+)", done.stdout, re.MULTILINE):
-        found.setdefault(suite, set()).add(law if kind == "FAILED" else f"{kind} {law}")
-    return found
+        failures.setdefault(suite, set()).add(law if kind == "FAILED" else f"{kind} {law}")
+    return failures
 
 
 @pytest.mark.parametrize("suite", ["TestSound", "TestSoundByFixture", "TestSoundByProperty", "TestExcuses"])
-def test_a_sound_backend_passes(failed: dict[str, set[str]], suite: str) -> None:
+def test_correct_backend_passes_the_contract(failed: dict[str, set[str]], suite: str) -> None:
     passing = {"TestExcuses": {"test_odd_text_as_the_query"}}
     assert failed.get(suite, set()) - passing.get(suite, set()) == set(), failed["all"]
 
@@ -180,5 +180,5 @@ def test_a_sound_backend_passes(failed: dict[str, set[str]], suite: str) -> None
         ("TestNothing", "ERROR test_one_document"),
     ],
 )
-def test_an_unsound_one_does_not(failed: dict[str, set[str]], suite: str, law: str) -> None:
+def test_faulty_backend_fails_the_expected_tests(failed: dict[str, set[str]], suite: str, law: str) -> None:
     assert law in failed.get(suite, set()), failed["all"]

@@ -1,4 +1,7 @@
-"""A semaphore lets some calls in at a time; the others wait, and no slot is lost, whoever leaves when. Models use one."""
+"""FairSemaphore: a limited number of slots, admission in order, and no slot lost when calls are cancelled.
+
+Models use one.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,45 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from bounds import near
-from checkpoints import checkpoint
-from models import SENTENCES
+from support.bounds import near
+from support.checkpoints import checkpoint
+from support.models import SENTENCES
 
 from rerank_plugins import load_reranker
-from rerank_plugins.core.admission import FairSemaphore, Slot
-from rerank_plugins.engine.onnx.model import OnnxModel
-from rerank_plugins.engine.shared_model import CALLS, ModelBackend, SharedModel
+from rerank_plugins.core._runtime.admission import FairSemaphore, Slot
+from rerank_plugins.engine.model_backend import ModelBackend
+from rerank_plugins.engine.onnx.cross_encoder import OnnxModel
+from rerank_plugins.engine.shared_model import MAX_CONCURRENT_CALLS, SharedModel
 
 QUERY = "how do the tides work"
 
 
-async def test_first_come_first_served_and_no_more_than_there_are():
-    semaphore, inside, most, order = FairSemaphore(2), 0, 0, []
+async def test_semaphore_admits_in_order_and_up_to_its_limit():
+    semaphore, inside, peak, order = FairSemaphore(2), 0, 0, []
 
     async def call(number):
-        nonlocal inside, most
+        nonlocal inside, peak
         async with semaphore.acquire():
             inside += 1
-            most = max(most, inside)
+            peak = max(peak, inside)
             order.append(number)
             for _ in range(3):
                 await asyncio.sleep(0)
             inside -= 1
 
     await asyncio.gather(*map(call, range(20)))
-    assert most == 2
+    assert peak == 2
     assert order == list(range(20))
 
 
-async def test_where_a_slot_is_free_nobody_waits():
+async def test_free_slot_is_acquired_without_waiting():
     entering = FairSemaphore(1).acquire().__aenter__()
     with pytest.raises(StopIteration):
         entering.send(None)
 
 
-async def test_whoever_leaves_takes_no_slot_along():
+async def test_cancelled_waiter_keeps_no_slot():
+    """A slot lost on cancellation would lower the limit for the rest of the process."""
     semaphore, chance = FairSemaphore(2), random.Random(4)
 
     async def call(pauses):
@@ -67,14 +72,14 @@ async def test_whoever_leaves_takes_no_slot_along():
     assert not semaphore.waiting
 
 
-async def test_who_was_woken_and_is_cancelled_before_it_runs_wakes_the_next(monkeypatch):
-    monkeypatch.setattr(
-        "rerank_plugins.core.admission.PATIENCE", 60.0
-    )  # at once, and not when somebody looks by itself
+async def test_waiter_cancelled_after_wake_up_wakes_the_next(monkeypatch):
+    """A wake-up lost with a cancelled waiter would leave the free slot unused."""
+    # So long that the waiter is admitted by the release, not by its periodic check.
+    monkeypatch.setattr("rerank_plugins.core._runtime.admission.PATIENCE", 60.0)
     semaphore = FairSemaphore(1)
     first = semaphore.acquire()
     await first.__aenter__()
-    second, third = (asyncio.ensure_future(called(semaphore)) for _ in range(2))
+    second, third = (asyncio.ensure_future(acquire_and_count(semaphore)) for _ in range(2))
     while len(semaphore.waiting) < 2:
         await asyncio.sleep(0)
     await first.__aexit__(None, None, None)  # wakes the second
@@ -83,7 +88,8 @@ async def test_who_was_woken_and_is_cancelled_before_it_runs_wakes_the_next(monk
     assert not semaphore.inside
 
 
-def test_over_threads_with_loops_of_their_own():
+def test_semaphore_works_across_threads_and_loops():
+    """A count changed without the lock would admit a fourth caller or lose a slot."""
     semaphore, inside, seen = FairSemaphore(3), set(), []
 
     async def call(number):
@@ -101,7 +107,7 @@ def test_over_threads_with_loops_of_their_own():
 
 
 def closed_loop(semaphore, calls):
-    """Close an event loop with calls on it, and return them."""
+    """Start `calls` tasks that acquire `semaphore`, close their event loop, and return the unfinished tasks."""
     loop = asyncio.new_event_loop()
 
     async def stay():
@@ -118,24 +124,24 @@ def closed_loop(semaphore, calls):
     return tasks
 
 
-async def called(semaphore):
+async def acquire_and_count(semaphore):
     async with semaphore.acquire():
         return len(semaphore.inside)
 
 
-def test_calls_on_a_closed_loop_stand_in_nobody_s_way(monkeypatch):
-    monkeypatch.setattr(
-        "rerank_plugins.core.admission.PATIENCE", 60.0
-    )  # at once, and not when somebody looks by itself
+def test_waiters_on_a_closed_loop_do_not_block_other_calls(monkeypatch):
+    """Tasks of a closed loop never run again, so their slots and places in the queue must be reclaimed."""
+    # So long that the waiter is admitted by the release, not by its periodic check.
+    monkeypatch.setattr("rerank_plugins.core._runtime.admission.PATIENCE", 60.0)
     semaphore = FairSemaphore(2)
-    held = closed_loop(semaphore, 4)  # two inside, two waiting, and none of them ever collected
-    assert asyncio.run(asyncio.wait_for(called(semaphore), 10)) == 1
+    held = closed_loop(semaphore, 4)  # two hold slots, two wait, and none is garbage-collected
+    assert asyncio.run(asyncio.wait_for(acquire_and_count(semaphore), 10)) == 1
     assert not semaphore.waiting
     assert all(not each.done() for each in held)
 
 
-def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_wakes_it(monkeypatch):
-    monkeypatch.setattr("rerank_plugins.core.admission.PATIENCE", 0.01)
+def test_waiter_is_admitted_after_the_holders_loop_was_closed(monkeypatch):
+    monkeypatch.setattr("rerank_plugins.core._runtime.admission.PATIENCE", 0.01)
     semaphore, inside, here = FairSemaphore(1), asyncio.new_event_loop(), asyncio.new_event_loop()
 
     async def enter():
@@ -144,7 +150,7 @@ def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_
         return slot
 
     async def begin():
-        waits = asyncio.ensure_future(called(semaphore))
+        waits = asyncio.ensure_future(acquire_and_count(semaphore))
         while not semaphore.waiting:
             await asyncio.sleep(0)
         return waits
@@ -160,9 +166,9 @@ def test_who_waits_is_let_in_when_the_loop_of_those_inside_is_closed_and_nobody_
     assert not semaphore.inside
 
 
-def test_who_was_woken_on_a_loop_that_is_held_up_is_passed_over_and_comes_later(monkeypatch):
-    """A sync call blocks its thread's event loop, on which others wait before it, and waits in the same queue itself."""
-    monkeypatch.setattr("rerank_plugins.core.admission.PATIENCE", 0.05)
+def test_woken_waiter_on_a_blocked_loop_is_passed_over_and_admitted_later(monkeypatch):
+    """A sync call blocks an event loop on which earlier calls wait, and waits behind them: it must not deadlock."""
+    monkeypatch.setattr("rerank_plugins.core._runtime.admission.PATIENCE", 0.05)
     semaphore, order = FairSemaphore(1), []
 
     async def call(name):
@@ -180,7 +186,7 @@ def test_who_was_woken_on_a_loop_that_is_held_up_is_passed_over_and_comes_later(
         while len(semaphore.waiting) < 2:
             await asyncio.sleep(0)
         await slot.__aexit__(None, None, None)
-        thread.join(30)  # which holds up this loop
+        thread.join(30)  # blocks this loop
         await first
 
     asyncio.run(work())
@@ -188,8 +194,8 @@ def test_who_was_woken_on_a_loop_that_is_held_up_is_passed_over_and_comes_later(
     assert not semaphore.inside
 
 
-class _Late:
-    """A lock, just before whose release somebody on another thread leaves, and cannot have it."""
+class _LockWithLateCall:
+    """A lock that makes a given call just before its release, as another thread could."""
 
     def __init__(self, late):
         self._inner, self._late = threading.Lock(), late
@@ -209,18 +215,20 @@ class _Late:
         self.release()
 
 
-async def test_who_leaves_when_the_lock_is_about_to_be_released_is_not_lost(monkeypatch):
-    monkeypatch.setattr("rerank_plugins.core.admission.PATIENCE", 60.0)
+async def test_release_during_a_locked_step_is_not_lost(monkeypatch):
+    """`leave` cannot wait for the lock; a release deferred to its holder must still be processed."""
+    monkeypatch.setattr("rerank_plugins.core._runtime.admission.PATIENCE", 60.0)
     semaphore, late = FairSemaphore(1), []
     first = semaphore.acquire()
     await first.__aenter__()
-    semaphore._lock = _Late(late)
+    semaphore._lock = _LockWithLateCall(late)
     late.append(lambda: semaphore.leave(first))
-    assert await asyncio.wait_for(called(semaphore), 10) == 1
+    assert await asyncio.wait_for(acquire_and_count(semaphore), 10) == 1
     assert not late
 
 
-def test_a_slot_keeps_no_loop_and_goes_with_it():
+def test_slot_does_not_keep_its_loop_alive():
+    """A strong reference from the slot would prevent the detection of a closed loop."""
     semaphore, loop = FairSemaphore(1), asyncio.new_event_loop()
 
     async def enter():
@@ -228,23 +236,23 @@ def test_a_slot_keeps_no_loop_and_goes_with_it():
         await slot.__aenter__()
         return weakref.ref(asyncio.get_running_loop())
 
-    kept = loop.run_until_complete(enter())
+    slot = loop.run_until_complete(enter())
     loop.close()
     del loop
     gc.collect()
-    assert kept() is None
-    assert asyncio.run(asyncio.wait_for(called(semaphore), 10)) == 1
+    assert slot() is None
+    assert asyncio.run(asyncio.wait_for(acquire_and_count(semaphore), 10)) == 1
 
 
-def test_the_collector_may_end_calls_at_any_moment(monkeypatch):
-    """Here while another is let in, on the thread that holds the lock; and only so do the slots come back."""
+def test_garbage_collector_may_end_calls_at_any_moment(monkeypatch):
+    """A collection while the lock is held closes calls on the same thread, which must not wait for the lock."""
     semaphore, inside = FairSemaphore(2), []
     monkeypatch.setattr(Slot, "gone", property(lambda _: bool(gc.collect()) and False))
     gc.disable()
-    gc.freeze()  # what the rest of the suite has left in memory is not looked through each time
+    gc.freeze()  # exclude the objects of earlier tests from each collection
     try:
         closed_loop(semaphore, 4)
-        thread = threading.Thread(target=lambda: inside.append(asyncio.run(called(semaphore))), daemon=True)
+        thread = threading.Thread(target=lambda: inside.append(asyncio.run(acquire_and_count(semaphore))), daemon=True)
         thread.start()
         thread.join(30)
     finally:
@@ -254,17 +262,17 @@ def test_the_collector_may_end_calls_at_any_moment(monkeypatch):
     assert not semaphore.inside
 
 
-async def test_what_waits_for_a_model_is_not_tokenized(cross_encoder_folder):
-    """Back-pressure: of 200 calls at once only `CALLS` hold rows of tokens; all are answered, as one alone is."""
+async def test_waiting_calls_are_not_tokenized(cross_encoder_folder):
+    """Back-pressure: at most `MAX_CONCURRENT_CALLS` of 200 calls hold token rows; all get the right scores."""
     async with load_reranker(f"onnx:{cross_encoder_folder}") as reranker:
         alone = [each.raw_score for each in await reranker.arerank(QUERY, SENTENCES)]
         model = OnnxModel.shared(cross_encoder_folder)
-        held, most, tokenize, through = 0, 0, model.tokenizer.pairs, model.map
+        held, peak, tokenize, through = 0, 0, model.tokenizer.pairs, model.run_rows
 
         def pairs(*arguments):
-            nonlocal held, most
+            nonlocal held, peak
             held += 1
-            most = max(most, held)
+            peak = max(peak, held)
             return tokenize(*arguments)
 
         async def run(*arguments):
@@ -272,17 +280,17 @@ async def test_what_waits_for_a_model_is_not_tokenized(cross_encoder_folder):
             await through(*arguments)
             held -= 1
 
-        model.tokenizer.pairs, model.map = pairs, run
+        model.tokenizer.pairs, model.run_rows = pairs, run
         answers = await asyncio.gather(*(reranker.arerank(QUERY, SENTENCES) for _ in range(200)))
     assert all([each.raw_score for each in answer] == alone for answer in answers)
-    assert most <= CALLS
+    assert peak <= MAX_CONCURRENT_CALLS
 
 
-@pytest.mark.parametrize("spec", ["onnx:{onnx}", "sentence-transformers:{torch}", "embedded", "embedded:fast"])
-async def test_a_model_closed_while_calls_are_in_it_and_wait_goes_with_the_last(
-    spec, cross_encoder_folder, tmp_path, monkeypatch
-):
-    # Other tests of this process may hold the one model of a folder.
+@pytest.mark.parametrize(
+    "spec", ["onnx:{onnx}", "sentence-transformers:{torch}", "embedded", "embedded:balanced", "embedded:fast"]
+)
+async def test_closed_model_is_freed_after_its_last_call(spec, cross_encoder_folder, tmp_path, monkeypatch):
+    # Other tests of this process may hold the shared model of the folder.
     monkeypatch.setattr(SharedModel, "_table", weakref.WeakValueDictionary())
     if "{torch}" in spec:
         checkpoint(tmp_path / "bert", "bert")
@@ -292,7 +300,7 @@ async def test_a_model_closed_while_calls_are_in_it_and_wait_goes_with_the_last(
     while not isinstance(backend, ModelBackend):
         backend = backend.inner
     model = weakref.ref(backend.shared_model)
-    calls = [asyncio.ensure_future(reranker.arerank(QUERY, SENTENCES)) for _ in range(CALLS + 8)]
+    calls = [asyncio.ensure_future(reranker.arerank(QUERY, SENTENCES)) for _ in range(MAX_CONCURRENT_CALLS + 8)]
     while not (admission := model().admission).waiting:
         await asyncio.sleep(0)
     await reranker.aclose()

@@ -1,4 +1,4 @@
-"""FlashRank's models by name: zip files of one repository, from a hub on this machine, unpacked without trust."""
+"""FlashRank's models by name: zip files of one hub repository, which may be hostile."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bounds import OTHER_CODE, near
-from hub import Hub, run_with
-from models import SENTENCES
-from zipped import MODEL, ONNX, zip_of
+from support.bounds import OTHER_CODE, near
+from support.hub import Hub, run_with
+from support.models import SENTENCES
+from support.zipped import MODEL, ONNX, zip_of
 
 from rerank_plugins.backends.recipes import MODELS
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine import archive
+
+pytestmark = pytest.mark.thorough  # many damaged and hostile files
 
 FIRST, SECOND = "a" * 40, "b" * 40
 REPOSITORY = "prithivida/flashrank"
@@ -30,7 +32,8 @@ CODE = """
 import json, sys
 from rerank_plugins import load_reranker
 with load_reranker(sys.argv[1]) as reranker:
-    print(json.dumps({each.index: each.relevance_score for each in reranker.rerank(sys.argv[2], json.loads(sys.argv[3]))}))
+    response = reranker.rerank(sys.argv[2], json.loads(sys.argv[3]))
+    print(json.dumps({result.index: result.relevance_score for result in response}))
 """
 KILLED = """
 import os, shutil, signal
@@ -80,36 +83,38 @@ def fetch(run, spec="flashrank", **more):
     return run("-m", "rerank_plugins", "fetch", spec, **more)
 
 
-def held(tmp_path, kind) -> list[Path]:
+def cache_entries(tmp_path, kind) -> list[Path]:
     return sorted((tmp_path / "cache" / "rerank_plugins" / kind).iterdir())
 
 
-def test_the_first_call_fetches_and_scores_as_flashrank_then_without_a_network(run, hub, tmp_path):
+def test_first_call_fetches_and_scores_like_flashrank_then_offline(run, hub, tmp_path):
     from flashrank import Ranker, RerankRequest
 
-    ours = scores(run)
-    assert not any("zephyr" in each and "resolve" in each for each in hub.asked), "one zip file, and no other"
-    (record,) = held(tmp_path, "models")
-    told = json.loads(record.read_text("utf-8"))
-    assert told["commit"] == FIRST
-    assert list(told["files"]) == [f"{MODEL}.zip"]
-    (cache,) = held(tmp_path, "unpacked")
-    ranker = Ranker(model_name=MODEL, cache_dir=str(cache))  # the layout is its own
+    expected = scores(run)
+    assert not any("zephyr" in each and "resolve" in each for each in hub.requests), "only one zip file is downloaded"
+    (record,) = cache_entries(tmp_path, "models")
+    written = json.loads(record.read_text("utf-8"))
+    assert written["commit"] == FIRST
+    assert list(written["files"]) == [f"{MODEL}.zip"]
+    (cache,) = cache_entries(tmp_path, "unpacked")
+    ranker = Ranker(model_name=MODEL, cache_dir=str(cache))  # our folder has the layout that flashrank reads
     passages = [{"id": str(index), "text": text} for index, text in enumerate(SENTENCES)]
-    theirs = {each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query=QUERY, passages=passages))}
-    assert ours == near(theirs, OTHER_CODE)
-    hub.asked.clear()
+    flashrank_scores = {
+        each["id"]: float(each["score"]) for each in ranker.rerank(RerankRequest(query=QUERY, passages=passages))
+    }
+    assert expected == near(flashrank_scores, OTHER_CODE)
+    hub.requests.clear()
     for spec, more in (
         ("flashrank", {}),
         (f"flashrank:{MODEL}", {"HF_HUB_OFFLINE": "1"}),
         (f"flashrank:{cache / MODEL}", {}),
     ):
-        assert scores(run, spec, **more) == ours
-    assert hub.asked == [], "a model that is at hand asks nobody"
+        assert scores(run, spec, **more) == expected
+    assert hub.requests == [], "a local model needs no request"
 
 
 @pytest.mark.slow
-def test_fetch_tells_the_folder_and_any_of_the_models_is_had(run, hub, tmp_path, cross_encoder_folder):
+def test_fetch_prints_the_folder_of_every_flashrank_model(run, hub, tmp_path, cross_encoder_folder):
     recipes = [recipe for recipe in MODELS if recipe.family == "flashrank"]
     assert recipes[0].name == MODEL
     for recipe in recipes:
@@ -119,52 +124,53 @@ def test_fetch_tells_the_folder_and_any_of_the_models_is_had(run, hub, tmp_path,
         folder = Path(done.stdout.strip().partition(": ")[2])
         assert folder.name == recipe.name
         assert (folder / recipe.onnx).read_bytes() == (cross_encoder_folder / "model.onnx").read_bytes()
-        # Whose commit is whose: a model that its author adds later is not looked for in what an earlier one has recorded.
+        # Each model has a record of its own: the commit of an earlier model may not contain one added later.
         assert FIRST in str(folder) or recipe is not recipes[0]
         hub.put(REPOSITORY, tmp_path / "published", SECOND)
-    assert len(held(tmp_path, "models")) == len(recipes)
+    assert len(cache_entries(tmp_path, "models")) == len(recipes)
 
 
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_a_folder_that_is_gone_or_touched_is_made_anew(run, hub, tmp_path):
-    ours = scores(run)
-    (cache,) = held(tmp_path, "unpacked")
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_missing_or_changed_unpacked_folder_is_unpacked_again(run, hub, tmp_path):
+    expected = scores(run)
+    (cache,) = cache_entries(tmp_path, "unpacked")
     shutil.rmtree(cache)
-    hub.asked.clear()
-    assert scores(run, HF_HUB_OFFLINE="1") == ours
+    hub.requests.clear()
+    assert scores(run, HF_HUB_OFFLINE="1") == expected
     (cache / MODEL / ONNX).write_bytes(b"another model")
-    assert scores(run) == ours
+    assert scores(run) == expected
     (cache / MODEL / "tokenizer.json").unlink()
-    assert scores(run) == ours
-    assert hub.asked == []
+    assert scores(run) == expected
+    assert hub.requests == []
     assert [each.name for each in cache.iterdir()] == [MODEL]
 
 
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_another_zip_file_is_refused(run, hub, tmp_path, cross_encoder_folder):
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_zip_file_other_than_the_recorded_one_is_refused(run, hub, tmp_path, cross_encoder_folder):
     assert fetch(run).returncode == 0
     shutil.rmtree(tmp_path / "hf")
     zip_of(cross_encoder_folder, tmp_path / "published" / f"{MODEL}.zip", more={f"{MODEL}/vocab.txt": b"x"})
     done = fetch(run)
     assert done.returncode == 2
     assert f"{MODEL}.zip of {REPOSITORY} is not the file of the first use" in done.stderr
-    (record,) = held(tmp_path, "models")
-    (cache,) = held(tmp_path, "unpacked")
+    (record,) = cache_entries(tmp_path, "models")
+    (cache,) = cache_entries(tmp_path, "unpacked")
     assert not (cache / MODEL / "vocab.txt").exists()
     record.unlink()
     assert fetch(run).returncode == 0
-    assert (cache / MODEL / "vocab.txt").exists(), "accepted, it takes the former's place"
+    assert (cache / MODEL / "vocab.txt").exists(), "once accepted, it replaces the former file"
     (left,) = (tmp_path / "hf").rglob(f"{MODEL}.zip")
     left.resolve().write_bytes(b"not what it was")
     done = run("-c", CODE, "flashrank", QUERY, json.dumps(SENTENCES))
     assert "is not the file of the first use" in done.stderr
 
 
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_killed_half_way_nothing_half_is_left(run, hub, tmp_path):
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_process_killed_while_unpacking_leaves_no_partial_folder(run, hub, tmp_path):
+    """A partial folder under the final name would be loaded as a model by the next process."""
     done = run("-c", KILLED)
     assert done.returncode == -9, done.stderr
-    (cache,) = held(tmp_path, "unpacked")
+    (cache,) = cache_entries(tmp_path, "unpacked")
     (half,) = cache.iterdir()
     assert half.name != MODEL
     assert list(half.rglob(ONNX))
@@ -173,7 +179,7 @@ def test_killed_half_way_nothing_half_is_left(run, hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "more", "told"),
+    ("spec", "more", "message"),
     [
         ("flashrank", {"HF_HUB_OFFLINE": "1"}, f"run: rerank-plugins fetch flashrank:{MODEL}"),
         ('{"use": "flashrank", "local_files_only": true}', {}, f"run: rerank-plugins fetch flashrank:{MODEL}"),
@@ -182,18 +188,18 @@ def test_killed_half_way_nothing_half_is_left(run, hub, tmp_path):
         ("flashrank", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "could not be fetched"),
     ],
 )
-def test_what_cannot_be_fetched_says_what_to_do(spec, more, told, run):
+def test_error_about_a_failed_fetch_has_advice(spec, more, message, run):
     done = fetch(run, spec, **more)
     assert done.returncode in (1, 2)
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_hostile_zip_file_is_refused_by_the_command_too(run, tmp_path, cross_encoder_folder):
+def test_fetch_command_refuses_a_zip_file_with_path_traversal(run, tmp_path, cross_encoder_folder):
     zip_of(cross_encoder_folder, tmp_path / "published" / f"{MODEL}.zip", more={"../../outside.txt": b"x"})
     done = fetch(run)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    (record,) = held(tmp_path, "models")
+    (record,) = cache_entries(tmp_path, "models")
     assert re.search(r"flashrank:\S+ cannot be used: .*'\.\./\.\./outside\.txt' leads out of the folder", done.stderr)
     assert str(record) in done.stderr
     assert not list((tmp_path / "cache").rglob("*.onnx"))
@@ -204,17 +210,17 @@ def test_a_hostile_zip_file_is_refused_by_the_command_too(run, tmp_path, cross_e
 
 
 def member(name: str, kind: int = 0) -> zipfile.ZipInfo:
-    made = zipfile.ZipInfo(name)
-    made.external_attr = (kind | 0o644) << 16
-    return made
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (kind | 0o644) << 16
+    return info
 
 
 def unpack(zipped: Path, tmp_path: Path) -> Path:
-    return archive.unpacked(zipped, MODEL, ONNX, tmp_path / "unpacked" / "at" / MODEL)
+    return archive.unpack(zipped, MODEL, ONNX, tmp_path / "unpacked" / "at" / MODEL)
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         (member("../x"), "leads out"),
         (member(f"{MODEL}/../../x.json"), "leads out"),
@@ -224,37 +230,37 @@ def unpack(zipped: Path, tmp_path: Path) -> Path:
         (member("\\\\host\\share\\x.json"), "leads out"),
         (member(f"{MODEL}/vocab.txt", stat.S_IFLNK), "is a link"),
         (member(f"{MODEL}/other", stat.S_IFLNK), "is a link"),
-        (member(f"{MODEL}/vocab.txt", stat.S_IFIFO), "is a link, or no file"),
+        (member(f"{MODEL}/vocab.txt", stat.S_IFIFO), "is a link or a special file"),
     ],
     ids=lambda value: value.filename if isinstance(value, zipfile.ZipInfo) else "",
 )
-def test_a_zip_file_that_could_do_harm_is_refused_as_a_whole(entry, told, zipped, tmp_path):
+def test_zip_file_with_a_hostile_member_is_refused_entirely(entry, message, zipped, tmp_path):
     with zipfile.ZipFile(zipped, "a") as written:
         written.writestr(entry, b"/etc/passwd")
     before = {each for each in tmp_path.rglob("*") if each.is_file()}
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         unpack(zipped, tmp_path)
     assert {each for each in tmp_path.rglob("*") if each.is_file()} == before
 
 
-def test_a_bomb_is_refused_unwritten(zipped, tmp_path, monkeypatch):
+def test_zip_bomb_is_refused_before_anything_is_written(zipped, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(archive.shutil, "copyfileobj", lambda *arguments: written.append(arguments))
-    monkeypatch.setattr(archive, "MOST_BYTES", 10_000_000)
+    monkeypatch.setattr(archive, "MAX_BYTES", 10_000_000)
     with zipfile.ZipFile(zipped, "a", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr(f"{MODEL}/vocab.txt", bytes(10_000_000))
     assert zipped.stat().st_size < 1_000_000
-    with pytest.raises(ConfigError, match=r"would unpack to 10,\d{3},\d{3} bytes, and 10,000,000 are the most"):
+    with pytest.raises(ConfigError, match=r"would unpack to 10,\d{3},\d{3} bytes, and at most 10,000,000 are allowed"):
         unpack(zipped, tmp_path)
     assert not written
 
 
-def test_a_bomb_that_lies_about_its_size_writes_no_more_than_it_says(zipped, tmp_path, monkeypatch):
+def test_zip_bomb_with_a_forged_size_writes_at_most_that_size(zipped, tmp_path, monkeypatch):
     size = 10_000_000
     with zipfile.ZipFile(zipped, "a", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr(f"{MODEL}/vocab.txt", bytes(size))
     data = zipped.read_bytes()
-    assert data.count(size.to_bytes(4, "little")) == 2, "beside the member, and in the directory"
+    assert data.count(size.to_bytes(4, "little")) == 2, "in the header of the member and in the central directory"
     zipped.write_bytes(data.replace(size.to_bytes(4, "little"), (5).to_bytes(4, "little")))
     sizes = []
     copy = shutil.copyfileobj
@@ -266,12 +272,12 @@ def test_a_bomb_that_lies_about_its_size_writes_no_more_than_it_says(zipped, tmp
             sizes.append(target.tell())
 
     monkeypatch.setattr(archive.shutil, "copyfileobj", copied)
-    with pytest.raises(ConfigError, match="no zip file that can be read"):
+    with pytest.raises(ConfigError, match="cannot be read as a zip file"):
         unpack(zipped, tmp_path)
     assert sizes[-1] <= 5
 
 
-def test_only_the_models_files_are_taken(cross_encoder_folder, tmp_path):
+def test_unpack_extracts_only_the_files_of_the_model(cross_encoder_folder, tmp_path):
     more = ("vocab.txt", "._" + ONNX, "other.onnx", "run.py", "deep/config.json")
     more = {f"{MODEL}/{name}": b"x" for name in more} | {f"__MACOSX/{MODEL}/._config.json": b"x", "config.json": b"x"}
     folder = unpack(zip_of(cross_encoder_folder, tmp_path / "a.zip", more=more), tmp_path)
@@ -280,25 +286,25 @@ def test_only_the_models_files_are_taken(cross_encoder_folder, tmp_path):
     assert (folder / "config.json").read_bytes() == (cross_encoder_folder / "config.json").read_bytes()
 
 
-def test_what_is_no_such_zip_file_says_so(zipped, tmp_path, cross_encoder_folder):
+def test_wrong_zip_file_is_refused(zipped, tmp_path, cross_encoder_folder):
     with pytest.raises(ConfigError, match=rf"holds no {MODEL}/{ONNX}"):
         unpack(zip_of(cross_encoder_folder, tmp_path / "a.zip", onnx="other.onnx"), tmp_path)
     data = zipped.read_bytes()
     for broken in (b"<html>", data[:-30], data.replace(data[500:600], bytes(100))):
         zipped.write_bytes(broken)
-        with pytest.raises(ConfigError, match=r"a?\.zip is no zip file that can be read"):
+        with pytest.raises(ConfigError, match=r"a?\.zip cannot be read as a zip file"):
             unpack(zipped, tmp_path)
     assert not (tmp_path / "unpacked" / "at" / MODEL).exists()
 
 
-def test_a_cache_that_cannot_be_written_says_which_variable_to_set(zipped, tmp_path):
+def test_unwritable_unpack_folder_error_names_the_variable(zipped, tmp_path):
     (tmp_path / "unpacked").write_text("a file", "utf-8")
     with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
         unpack(zipped, tmp_path)
 
 
-def test_a_folder_that_was_copied_and_cannot_be_written_is_used_if_it_is_the_same(zipped, tmp_path, monkeypatch):
-    """An image's layers have other times, and may be for reading only."""
+def test_copied_read_only_folder_is_used_if_its_content_is_the_same(zipped, tmp_path, monkeypatch):
+    """As in the layers of a container image, which have other file times and may be read-only."""
 
     def read_only(*arguments, **options):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -321,37 +327,38 @@ def test_a_folder_that_was_copied_and_cannot_be_written_is_used_if_it_is_the_sam
         (folder / ONNX).write_bytes(weights)
 
 
-def test_a_full_disk_is_not_the_zip_files_fault(run, tmp_path):
+def test_fetch_into_an_unwritable_cache_does_not_blame_the_zip_file(run, tmp_path):
     assert fetch(run).returncode == 0
     shutil.rmtree(tmp_path / "cache" / "rerank_plugins" / "unpacked")
     (tmp_path / "cache" / "rerank_plugins" / "unpacked").write_text("a file", "utf-8")
     done = fetch(run)
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("set XDG_CACHE_HOME to a folder that can.")
+    assert done.stderr.strip().endswith("set XDG_CACHE_HOME to a writable folder.")
 
 
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_four_processes_at_once_share_one_folder(run, tmp_path):
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(scores(run))) for _ in range(4)]
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_four_concurrent_processes_share_one_unpacked_folder(run, tmp_path):
+    """Without an atomic rename one process could read the half-written folder of another."""
+    folders: list[object] = []
+    threads = [threading.Thread(target=lambda: folders.append(scores(run))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [found[0]] * 4
-    (cache,) = held(tmp_path, "unpacked")
+    assert folders == [folders[0]] * 4
+    (cache,) = cache_entries(tmp_path, "unpacked")
     assert [each.name for each in cache.iterdir()] == [MODEL]
 
 
 @pytest.mark.parametrize("keep", [0, 100, -40])
-def test_a_zip_file_that_the_hub_itself_has_broken(keep, run, hub, tmp_path, cross_encoder_folder):
+def test_truncated_zip_file_of_the_hub_is_refused_with_advice(keep, run, hub, tmp_path, cross_encoder_folder):
     published = tmp_path / "published" / f"{MODEL}.zip"
     published.write_bytes(published.read_bytes()[:keep])
     done = fetch(run)
     assert done.returncode == 2
-    assert "is no zip file that can be read" in done.stderr
-    (record,) = held(tmp_path, "models")
-    assert done.stderr.strip().endswith(f"To try what the hub has now, delete {record}.")
+    assert "cannot be read as a zip file" in done.stderr
+    (record,) = cache_entries(tmp_path, "models")
+    assert done.stderr.strip().endswith(f"To fetch the hub's present file, delete {record}.")
     record.unlink()
     mended = tmp_path / "mended"
     mended.mkdir()
@@ -360,13 +367,14 @@ def test_a_zip_file_that_the_hub_itself_has_broken(keep, run, hub, tmp_path, cro
     assert scores(run)
 
 
-def test_who_comes_second_takes_what_the_first_has_made(zipped, tmp_path, monkeypatch):
+def test_second_process_uses_the_folder_of_the_first(zipped, tmp_path, monkeypatch):
+    """The second rename of a race would fail, or replace a folder that is in use."""
     extract = archive._extract
 
     def slowly(*arguments):
         extract(*arguments)
         monkeypatch.setattr(archive, "_extract", extract)
-        first.append(unpack(zipped, tmp_path))  # another process, in the meantime; it sweeps this one's beginning away
+        first.append(unpack(zipped, tmp_path))  # as another process would; it deletes this one's temporary folder
 
     first: list[Path] = []
     monkeypatch.setattr(archive, "_extract", slowly)
@@ -374,10 +382,8 @@ def test_who_comes_second_takes_what_the_first_has_made(zipped, tmp_path, monkey
     assert [each.name for each in first[0].parent.iterdir()] == [MODEL]
 
 
-def test_two_models_of_one_repository_are_unpacked_at_the_same_time(
-    cross_encoder_folder, zipped, tmp_path, monkeypatch
-):
-    """As the stages of a cascade are, at its first call: who is done first leaves the other's beginning alone."""
+def test_two_models_of_one_repository_can_be_unpacked_concurrently(cross_encoder_folder, zipped, tmp_path, monkeypatch):
+    """As at the first call of a cascade. The first one to finish must not delete the temporary folder of the other."""
     extract = archive._extract
     longer = zip_of(cross_encoder_folder, tmp_path / "longer.zip", f"{MODEL}-longer")
     beside = tmp_path / "unpacked" / "at" / f"{MODEL}-longer"
@@ -388,5 +394,5 @@ def test_two_models_of_one_repository_are_unpacked_at_the_same_time(
         extract(*arguments)
 
     monkeypatch.setattr(archive, "_extract", slowly)
-    assert archive.unpacked(longer, f"{MODEL}-longer", ONNX, beside) == beside
+    assert archive.unpack(longer, f"{MODEL}-longer", ONNX, beside) == beside
     assert sorted(each.name for each in beside.parent.iterdir()) == [MODEL, f"{MODEL}-longer"]

@@ -1,4 +1,4 @@
-"""The engine of reranking language models, against its makers' code or, where that cannot run here, their formulas."""
+"""The engine of reranking language models against the makers' code, or their formulas where that code cannot run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import random
 import shutil
 
 import pytest
-from bounds import BFLOAT16, OTHER_CODE, near
-from language_models import CHAT, CONTEXT, FAMILIES, language_model
-from models import SENTENCES
+from support.bounds import BFLOAT16, OTHER_CODE, near
+from support.language_models import CHAT, CONTEXT, FAMILIES, converted, language_model
+from support.models import SENTENCES
 
 from rerank_plugins import ConfigError, InputError, load_reranker
 from rerank_plugins.core import RerankRequest
 from rerank_plugins.engine.causal_lm.backend import CausalLM
-from rerank_plugins.engine.causal_lm.prompts import common
+from rerank_plugins.engine.causal_lm.prompts import common_prefix
 from rerank_plugins.engine.causal_lm.templates import TEMPLATES
 
 QUERY = "how do the tides work"
@@ -46,16 +46,16 @@ def backend(folder, family, **options):
     return CausalLM(folder, template=family, device="cpu", **options)
 
 
-def scored(made, documents, query=QUERY, instruction=None):
-    return asyncio.run(made.ascore(RerankRequest(query=query, documents=tuple(documents), instruction=instruction)))
+def score_documents(scorer, documents, query=QUERY, instruction=None):
+    return asyncio.run(scorer.ascore(RerankRequest(query=query, documents=tuple(documents), instruction=instruction)))
 
 
-def prompts(made, documents, query=QUERY, instruction=None, room=CONTEXT // 2):
-    return made.shared_model.reader.build(query, documents, instruction, room, CONTEXT)
+def prompts(scorer, documents, query=QUERY, instruction=None, context=CONTEXT // 2):
+    return scorer.shared_model.preprocessor.build(query, documents, instruction, context, CONTEXT)
 
 
-def theirs(family, folder, documents, instruction=None):
-    """Return what the maker computes, in float32."""
+def reference_scores(family, folder, documents, instruction=None):
+    """Return the scores of the maker's code in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -76,8 +76,8 @@ def theirs(family, folder, documents, instruction=None):
             'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
         )
         suffix = ids("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
-        asked = instruction or "Given a web search query, retrieve relevant passages that answer the query"
-        pairs = [f"<Instruct>: {asked}\n<Query>: {QUERY}\n<Document>: {document}" for document in documents]
+        task_text = instruction or "Given a web search query, retrieve relevant passages that answer the query"
+        pairs = [f"<Instruct>: {task_text}\n<Query>: {QUERY}\n<Document>: {document}" for document in documents]
         logits = last([prefix + ids(pair) + suffix for pair in pairs])
         true, false = (logits[:, tokenizer.convert_tokens_to_ids(word)] for word in ("yes", "no"))
         probabilities = torch.nn.functional.log_softmax(torch.stack([false, true], dim=1), dim=1)[:, 1].exp()
@@ -93,8 +93,8 @@ def theirs(family, folder, documents, instruction=None):
             "relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
         )
         suffix, sep = ids("<|im_end|>\n<|im_start|>assistant\n"), ids("\n")
-        asked = ids(f"instruction: {instruction}\nquery: {QUERY}" if instruction else f"query: {QUERY}")
-        rows = [prefix + asked + sep + ids(f"document: {each}") + sep + task + suffix for each in documents]
+        task_text = ids(f"instruction: {instruction}\nquery: {QUERY}" if instruction else f"query: {QUERY}")
+        rows = [prefix + task_text + sep + ids(f"document: {each}") + sep + task + suffix for each in documents]
         logits = last(rows)
         return (logits[:, ids("1")[0]] - logits[:, ids("0")[0]]).tolist()
     if family == "bge-gemma":  # FlagEmbedding 1.4.2, inference/reranker/decoder_only/base.py
@@ -106,19 +106,27 @@ def theirs(family, folder, documents, instruction=None):
         sep = ids("\n")
         begin = [tokenizer.bos_token_id, *ids(f"A: {QUERY}"), *sep]
         return last([begin + ids(f"B: {each}") + sep + ids(prompt) for each in documents])[:, ids("Yes")[0]].tolist()
-    asked = f"<query>{QUERY}</query>\n<instructions>{instruction}</instructions>" if instruction else QUERY
-    return sentence_transformers(folder, asked, documents)
+    if family == "ctxl":  # the card of ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b: format_prompts, infer_w_hf
+        instruction = f" {instruction}" if instruction else ""
+        texts = [
+            "Check whether a given document contains information helpful to answer the query.\n"
+            f"<Document> {each}\n<Query> {QUERY}{instruction} ??"
+            for each in documents
+        ]
+        return last([tokenizer(text)["input_ids"] for text in texts])[:, 0].tolist()
+    task_text = f"<query>{QUERY}</query>\n<instructions>{instruction}</instructions>" if instruction else QUERY
+    return sentence_transformers(folder, task_text, documents)
 
 
 def sentence_transformers(folder, query, documents):
-    """Return what its CrossEncoder of zerank's parts gives: the chat template, then LogitScore of "Yes"."""
+    """Return the scores of sentence-transformers with zerank's modules: the chat template, then LogitScore of "Yes"."""
     import torch
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
     from transformers import AutoTokenizer
 
-    # The generation prompt stands in the template: sentence-transformers does not ask for one.
+    # The template contains the generation prompt: sentence-transformers does not request one.
     template = CHAT.replace("message.role", "{'query': 'system', 'document': 'user'}[message.role]").replace(
         "{% if add_generation_prompt %}", "{% if true %}"
     )
@@ -135,154 +143,248 @@ def sentence_transformers(folder, query, documents):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("instruction", [None, INSTRUCTION], ids=["plain", "instructed"])
-def test_the_scores_are_the_makers(family, instruction, folders):
-    ours = scored(backend(folders(family), family), DOCUMENTS, instruction=instruction)
-    expected = theirs(family, folders(family), DOCUMENTS, instruction)
+def test_scores_equal_those_of_the_makers_code(family, instruction, folders):
+    ours = score_documents(backend(folders(family), family), DOCUMENTS, instruction=instruction)
+    expected = reference_scores(family, folders(family), DOCUMENTS, instruction)
     assert ours.values == near(expected, OTHER_CODE)
-    assert max(expected) - min(expected) > 0.05, "the scores have to differ, or the test says nothing"
+    assert max(expected) - min(expected) > 0.05, "scores must differ for the comparison to prove anything"
     assert not any(ours.truncated)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sharing_batches_and_order_change_nothing(family, folders):
-    made = backend(folders(family), family)
-    alone = [scored(made, [document]).values[0] for document in DOCUMENTS]  # nothing is shared, nobody is beside it
+def test_scores_do_not_depend_on_batches_or_order(family, folders):
+    scorer = backend(folders(family), family)
+    # Scored one at a time: no shared prefix, no other row in the batch.
+    alone = [score_documents(scorer, [document]).values[0] for document in DOCUMENTS]
     shuffled = random.Random(3).sample(range(len(DOCUMENTS)), len(DOCUMENTS))
     for batch_tokens in (1, 16, 60, None):
         some = backend(folders(family), family, batch_tokens=batch_tokens)
-        values = scored(some, [DOCUMENTS[index] for index in shuffled]).values
+        values = score_documents(some, [DOCUMENTS[index] for index in shuffled]).values
         assert values == near([alone[index] for index in shuffled])
-    rows = [row.ids for row in prompts(made, DOCUMENTS)]
-    assert common(rows) > len(made.shared_model.reader.tokenizer.offsets(QUERY)), "the query is in what is shared"
+    rows = [row.ids for row in prompts(scorer, DOCUMENTS)]
+    if family == "ctxl":  # its query stands behind the document
+        assert common_prefix(rows) > 10
+    else:
+        assert common_prefix(rows) > len(scorer.shared_model.preprocessor.tokenizer.offsets(QUERY)), (
+            "the shared prefix contains the query"
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_document_cannot_close_its_prompt(family, folders):
-    """Token ids, not only scores: whatever a text holds, every mark stands where it stands in a harmless prompt."""
-    made = backend(folders(family), family)
-    encoder = made.shared_model.reader.tokenizer
-    added = [each.content for each in encoder._tokenizer.get_added_tokens_decoder().values()]
+def test_document_cannot_end_its_part_of_the_prompt(family, folders):
+    """Compares token ids: the structure tokens of a prompt do not depend on the texts in it."""
+    scorer = backend(folders(family), family)
+    tokenizer = scorer.shared_model.preprocessor.tokenizer
+    added = [each.content for each in tokenizer._tokenizer.get_added_tokens_decoder().values()]
     added = [each for each in added if each.startswith("<") and not each.startswith("<0x")]
-    marks = {encoder.token(mark) for mark in added}
+    marks = {tokenizer.token(mark) for mark in added}
     assert len(marks) > 3
-    (plain,) = prompts(made, ["plain"])
+    (plain,) = prompts(scorer, ["plain"])
     structure = [token for token in plain.ids if token in marks]
-    alone = scored(made, DOCUMENTS).values
+    alone = score_documents(scorer, DOCUMENTS).values
     for hostile in (*HOSTILE, " ".join(added)):
-        (row,) = prompts(made, [hostile])
+        (row,) = prompts(scorer, [hostile])
         assert [token for token in row.ids if token in marks] == structure
-        (asked,) = prompts(made, ["plain"], query=hostile)
-        assert [token for token in asked.ids if token in marks] == structure
-        (told,) = prompts(made, ["plain"], instruction=hostile)
-        assert [token for token in told.ids if token in marks] == structure
-    values = scored(made, [*HOSTILE, *DOCUMENTS]).values
+        (as_query,) = prompts(scorer, ["plain"], query=hostile)
+        assert [token for token in as_query.ids if token in marks] == structure
+        (as_instruction,) = prompts(scorer, ["plain"], instruction=hostile)
+        assert [token for token in as_instruction.ids if token in marks] == structure
+    values = score_documents(scorer, [*HOSTILE, *DOCUMENTS]).values
     assert values[len(HOSTILE) :] == near(alone)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_the_end_of_a_document_is_cut(family, folders):
-    made = backend(folders(family), family, max_tokens=40)
+def test_conversion_to_a_classifier_scores_as_the_language_model(family, folders, tmp_path):
+    folder = converted(tmp_path / family, folders(family), family)
+    for instruction in (None, INSTRUCTION):
+        ours = score_documents(backend(folder, family), DOCUMENTS, instruction=instruction)
+        expected = score_documents(backend(folders(family), family), DOCUMENTS, instruction=instruction)
+        assert ours.values == near(expected.values, OTHER_CODE)
+
+
+def test_qwen3_conversion_scores_as_its_card_does_with_sentence_transformers(folders, tmp_path):
+    """The card of tomaarsen/Qwen3-Reranker-0.6B-seq-cls: format_queries, format_document."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    def format_queries(query):
+        return (
+            "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+            'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
+            f"{INSTRUCTION}\n<Query>: {query}\n"
+        )
+
+    def format_document(document):
+        return f"<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+    folder = converted(tmp_path / "converted", folders("qwen3"), "qwen3")
+    ours = score_documents(backend(folder, "qwen3"), DOCUMENTS, instruction=INSTRUCTION).values
+    (folder / "chat_template.jinja").unlink()  # the card's code puts the whole prompt into the pair
+    theirs = CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Identity())
+    pairs = [(format_queries(QUERY), format_document(document)) for document in DOCUMENTS]
+    expected = theirs.predict(pairs, batch_size=1, show_progress_bar=False).tolist()  # the tiny config pads with "!"
+    assert ours == near(expected, OTHER_CODE)
+
+
+def test_conversion_with_two_labels_or_without_its_head_is_refused(folders, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = converted(tmp_path / "two", folders("qwen3"), "qwen3", labels=2)
+    with pytest.raises(ConfigError, match=r"has 2 labels, and a conversion of a reranker has one"):
+        score_documents(backend(folder, "qwen3"), SENTENCES)
+    headless = converted(tmp_path / "headless", folders("qwen3"), "qwen3")
+    weights = load_file(headless / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, headless / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"no trained classification head .*score\.weight"):
+        score_documents(backend(headless, "qwen3"), SENTENCES)
+
+
+def test_score_that_the_maker_reads_by_number_must_have_that_number(folders, tmp_path):
+    folder = shutil.copytree(folders("ctxl"), tmp_path / "renumbered")
+    settings = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    vocabulary = settings["model"]["vocab"]
+    vocabulary["!"], vocabulary["#"] = vocabulary["#"], vocabulary["!"]
+    (folder / "tokenizer.json").write_text(json.dumps(settings), "utf-8")
+    with pytest.raises(
+        ConfigError, match=r"the token '!' is number \d+, and the template ctxl reads the score at number 0"
+    ):
+        score_documents(backend(folder, "ctxl"), SENTENCES)
+
+
+def test_text_behind_the_document_is_never_cut(folders):
+    """The query ends the prompt of ctxl, and the tokens at the border depend on both texts."""
+    scorer = backend(folders("ctxl"), "ctxl", max_tokens=24)
+    tokenizer = scorer.shared_model.preprocessor.tokenizer
+    whole = "Check whether a given document contains information helpful to answer the query.\n<Document> "
+    query = f"\n<Query> {QUERY} ??"
+    for document in (
+        SENTENCES[0],
+        "a.",
+        "a. " * 60,
+        "tides!?" * 40,
+        "\n" * 30 + "moon",
+        " " * 5_000 + "moon",
+        "moon. " * 3_000,
+    ):
+        (row,) = prompts(scorer, [document], context=24)
+        starts = [document[:end] for end in range(len(document) if len(document) < 400 else 200, -1, -1)]
+        texts = tokenizer.ids([whole + start + query for start in starts], 6_000)
+        assert row.ids in texts, "it is the prompt of the document or of its start, tokenized as one text"
+        assert len(row.ids) <= len(tokenizer.ids([whole + query], 6_000)[0]) + 24
+        assert row.truncated == (row.ids != tokenizer.ids([whole + document + query], 40_000)[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_truncation_removes_only_the_end_of_a_document(family, folders):
+    scorer = backend(folders(family), family, max_tokens=40)
     long = " ".join(WORDS * 9)
-    whole, cut = prompts(made, [SENTENCES[0], long], room=40)
+    whole, cut = prompts(scorer, [SENTENCES[0], long], context=40)
     assert (whole.truncated, cut.truncated) == (False, True)
     template, size = TEMPLATES[family], len(cut.ids)
-    (short,) = prompts(made, ["x"], room=40)
+    (short,) = prompts(scorer, ["x"], context=40)
     after = next(back for back in range(1, 200) if short.ids[-back] != whole.ids[-back]) - 1
-    assert cut.ids[-after:] == short.ids[-after:], "what follows the document, and is answered, is whole"
+    assert cut.ids[-after:] == short.ids[-after:], "the prompt after the document is complete"
     assert template.name
-    offsets = made.tokens(long)
-    kept = next(
+    offsets = scorer.tokens(long)
+    expected = next(
         long[: offsets[end][1]]
         for end in range(39, 0, -1)
-        if len(prompts(made, [long[: offsets[end][1]]])[0].ids) == size
+        if len(prompts(scorer, [long[: offsets[end][1]]])[0].ids) == size
     )
-    values = scored(made, [long, kept])
+    values = score_documents(scorer, [long, expected])
     assert values.values[0] == near(values.values[1])
     assert values.truncated[0]
-    assert scored(made, [long * 500]).truncated == (True,)
+    assert score_documents(scorer, [long * 500]).truncated == (True,)
 
 
-def test_a_query_longer_than_its_reserve_is_cut_and_said(folders):
-    made = backend(folders("qwen3"), "qwen3", max_tokens=40)
+def test_query_longer_than_its_reserve_is_truncated_and_reported(folders):
+    scorer = backend(folders("qwen3"), "qwen3", max_tokens=40)
     query = " ".join(WORDS * 3)
-    (row,) = prompts(made, ["moon"], query=query, room=40)
+    (row,) = prompts(scorer, ["moon"], query=query, context=40)
     assert row.truncated
-    offsets = made.tokens(query)
-    (same,) = prompts(made, ["moon"], query=query[: offsets[29][1]], room=40)
+    offsets = scorer.tokens(query)
+    (same,) = prompts(scorer, ["moon"], query=query[: offsets[29][1]], context=40)
     assert row.ids == same.ids
-    assert scored(made, SENTENCES, query=query).truncated == (True,) * len(SENTENCES)
+    assert score_documents(scorer, SENTENCES, query=query).truncated == (True,) * len(SENTENCES)
 
 
-def test_a_long_query_beside_a_long_instruction_leaves_room_for_documents(folders):
-    """The context has to hold them all: of the three, only the instruction is never cut."""
-    made = backend(folders("qwen3"), "qwen3")
-    encoder = made.shared_model.reader.tokenizer
-    plain = len(prompts(made, ["moon"])[0].ids)
+def test_long_query_and_instruction_leave_tokens_for_documents(folders):
+    """Query and document are truncated to fit in the context; the instruction is never truncated."""
+    scorer = backend(folders("qwen3"), "qwen3")
+    tokenizer = scorer.shared_model.preprocessor.tokenizer
+    plain = len(prompts(scorer, ["moon"])[0].ids)
     instruction = " ".join(WORDS * 12)
-    instruction = instruction[: encoder.offsets(instruction)[CONTEXT - plain - 100][1]]
-    (row,) = prompts(made, ["moon"], query=" ".join(WORDS * 9), instruction=instruction)
+    instruction = instruction[: tokenizer.offsets(instruction)[CONTEXT - plain - 100][1]]
+    (row,) = prompts(scorer, ["moon"], query=" ".join(WORDS * 9), instruction=instruction)
     assert row.truncated
     assert len(row.ids) <= CONTEXT
-    (other,) = prompts(made, ["tides"], query=" ".join(WORDS * 9), instruction=instruction)
-    assert row.ids != other.ids, "something of the document is read"
-    assert scored(made, SENTENCES, query=" ".join(WORDS * 9), instruction=instruction).truncated == (True,) * 5
+    (other,) = prompts(scorer, ["tides"], query=" ".join(WORDS * 9), instruction=instruction)
+    assert row.ids != other.ids, "a part of the document is read"
+    assert (
+        score_documents(scorer, SENTENCES, query=" ".join(WORDS * 9), instruction=instruction).truncated == (True,) * 5
+    )
 
 
-def test_two_hundred_documents(folders):
-    made = backend(folders("qwen3"), "qwen3")
+def test_two_hundred_documents_are_all_scored(folders):
+    scorer = backend(folders("qwen3"), "qwen3")
     documents = [f"{number} {' '.join(RANDOM.choices(WORDS, k=9))}" for number in range(200)]
-    values = scored(made, documents).values
+    values = score_documents(scorer, documents).values
     for index in (0, 77, 199):
-        assert values[index] == near(scored(made, [documents[index]]).values[0])
+        assert values[index] == near(score_documents(scorer, [documents[index]]).values[0])
 
 
-def test_an_instruction_that_leaves_no_room_is_refused(folders):
-    made = backend(folders("qwen3"), "qwen3")
+def test_instruction_longer_than_the_context_is_refused(folders):
+    scorer = backend(folders("qwen3"), "qwen3")
     with pytest.raises(InputError, match="shorten the instruction"):
-        scored(made, SENTENCES, instruction=" ".join(WORDS * 12))
+        score_documents(scorer, SENTENCES, instruction=" ".join(WORDS * 12))
 
 
-def test_an_untied_head_and_bfloat16(folders, tmp_path):
+def test_untied_output_head_and_bfloat16_score_like_float32(folders, tmp_path):
     folder = language_model(tmp_path / "untied", "qwen3", tied=False)
-    exact = scored(backend(folder, "qwen3"), SENTENCES).values
-    assert exact == near(theirs("qwen3", folder, SENTENCES), OTHER_CODE)
+    exact = score_documents(backend(folder, "qwen3"), SENTENCES).values
+    assert exact == near(reference_scores("qwen3", folder, SENTENCES), OTHER_CODE)
     fast = backend(folder, "qwen3", dtype="bfloat16")
-    values = scored(fast, SENTENCES).values
+    values = score_documents(fast, SENTENCES).values
     assert values == near(exact, BFLOAT16)
     assert values != near(exact, OTHER_CODE), "rounded to float32, not to bfloat16"
     assert (fast.model_id.runtime, fast.model_id.dtype) == ("torch", "bfloat16")
 
 
-def test_one_model_for_all_of_one_template(folders):
+def test_rerankers_of_one_folder_and_template_share_a_model(folders):
     folder = folders("qwen3")
     first, second = backend(folder, "qwen3"), backend(folder, "qwen3")
     assert first.shared_model is second.shared_model
     assert first.shared_model is not backend(folder, "zerank").shared_model
 
 
-def test_what_cannot_be_run_says_what_to_do(folders, tmp_path, cross_encoder_folder):
+def test_error_about_an_unusable_folder_has_advice(folders, tmp_path, cross_encoder_folder):
     lacking = language_model(tmp_path / "lacking", "qwen3", without="</think>")
-    with pytest.raises(ConfigError, match="has no token '</think>', so this is another family's model"):
-        scored(backend(lacking, "qwen3"), SENTENCES)
-    for folder, family, told in (
-        (folders("mxbai"), "qwen3", "is a Qwen2ForCausalLM, and the template qwen3 is for a Qwen3ForCausalLM"),
+    with pytest.raises(ConfigError, match="has no token '</think>', so this is a model of another family"):
+        score_documents(backend(lacking, "qwen3"), SENTENCES)
+    for folder, family, message in (
+        (
+            folders("mxbai"),
+            "qwen3",
+            "is a Qwen2ForCausalLM, and the template qwen3 is for a Qwen3ForCausalLM or a Qwen3ForSequenceClass",
+        ),
         (cross_encoder_folder, "mxbai", "is a BertForSequenceClassification"),
         (tmp_path / "nothing", "qwen3", "There is no folder"),
         (tmp_path, "qwen3", "holds no config.json"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             backend(folder, family)
-    for family, told in (
-        ("gpt", r"causal-lm\.template must be one of bge-gemma, mxbai, qwen3 or zerank"),
+    for family, message in (
+        ("gpt", r"causal-lm\.template must be one of bge-gemma, ctxl, mxbai, qwen3 or zerank"),
         (None, "needs the template"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             load_reranker(f"causal-lm:{folders('qwen3')}", **{"causal-lm": {"template": family}})
-    with pytest.raises(ConfigError, match="max_tokens 500 is more than the 256"):
+    with pytest.raises(ConfigError, match=r"max_tokens must be at most 256, the context of .*, got 500"):
         backend(folders("qwen3"), "qwen3", max_tokens=500)
     half = tmp_path / "half"
     shutil.copytree(folders("qwen3"), half)
     config = json.loads((half / "config.json").read_text("utf-8"))
     (half / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}), "utf-8")
     with pytest.raises(ConfigError, match=r"lack model\.layers\.2"):
-        scored(backend(half, "qwen3"), SENTENCES)
+        score_documents(backend(half, "qwen3"), SENTENCES)

@@ -1,4 +1,4 @@
-"""Downloads that somebody leaves: by Ctrl-C, by a deadline, or because the program ends."""
+"""Downloads that are interrupted: by Ctrl-C, by a deadline, or by the end of the program."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub import Hub, environment
+from support.hub import Hub, environment
 
-from rerank_plugins.engine.downloads import Fetches
+from rerank_plugins.engine.downloads import Downloads
+
+pytestmark = pytest.mark.thorough  # each test starts an interpreter
 
 FIRST = "a" * 40
 SPEC = "onnx:acme/tiny"
@@ -24,7 +26,7 @@ async def main():
     await load_reranker({SPEC!r}).arerank('tides', ['the moon', 'bananas'])
 asyncio.run(main())
 """
-LEFT = f"""
+CANCELLED = f"""
 import asyncio, contextlib, sys
 from rerank_plugins import load_reranker
 async def main():
@@ -45,11 +47,12 @@ asyncio.run(main())
         (("-m", "rerank_plugins", "rerank", "tides", __file__, "--reranker", SPEC), 130),
         (("-c", SYNC), -signal.SIGINT),
         (("-c", ASYNC), -signal.SIGINT),
-        (("-c", LEFT), 0),
+        (("-c", CANCELLED), 0),
     ],
     ids=["fetch", "rerank", "sync", "async", "cancelled"],
 )
-def test_who_leaves_a_download_need_not_wait_for_it(arguments, code, cross_encoder_folder, tmp_path):
+def test_cancelled_caller_does_not_wait_for_its_download(arguments, code, cross_encoder_folder, tmp_path):
+    """A download thread that cannot be interrupted would keep the process alive for hours."""
     hub = Hub()
     hub.put("acme/tiny", cross_encoder_folder, FIRST)
     under_way, gone = threading.Event(), threading.Event()
@@ -58,7 +61,7 @@ def test_who_leaves_a_download_need_not_wait_for_it(arguments, code, cross_encod
         answer.send(status, {"Content-Length": str(len(body)), **headers}, body[:1000])
         under_way.set()
         try:
-            for byte in body[1000:]:  # hours of it
+            for byte in body[1000:]:  # one byte at a time: hours
                 if gone.wait(0.05):
                     return
                 answer.wfile.write(bytes([byte]))
@@ -81,18 +84,19 @@ def test_who_leaves_a_download_need_not_wait_for_it(arguments, code, cross_encod
         assert under_way.wait(60)
         if code:
             process.send_signal(signal.SIGINT)
-        _, told = process.communicate("go on\n", timeout=60)
+        _, errors = process.communicate("go on\n", timeout=60)
     finally:
         process.kill()
         gone.set()
         hub.close()
-    assert process.returncode == code, told
-    assert not list((tmp_path / "hf").rglob("*.incomplete")), "half a file is left"
-    assert not list((tmp_path / "cache").rglob("*.json")), "what was not there is recorded"
+    assert process.returncode == code, errors
+    assert not list((tmp_path / "hf").rglob("*.incomplete")), "a partial file is left"
+    assert not list((tmp_path / "cache").rglob("*.json")), "an incomplete download is recorded"
 
 
-def test_who_asks_while_it_runs_waits_for_the_same():
-    fetches, runs, go_on = Fetches(), [], threading.Event()
+def test_callers_with_one_key_share_a_download():
+    """The cancelled first caller must not take the download of the others with it."""
+    downloads, runs, go_on = Downloads(), [], threading.Event()
 
     def work() -> Path:
         runs.append(threading.current_thread().name)
@@ -100,25 +104,25 @@ def test_who_asks_while_it_runs_waits_for_the_same():
         return Path("here")
 
     async def main() -> list[Path]:
-        first, *others = [asyncio.create_task(fetches.run("model", work)) for _ in range(5)]
+        first, *others = [asyncio.create_task(downloads.run("model", work)) for _ in range(5)]
         await asyncio.sleep(0)
-        first.cancel()  # which is nothing to the others
+        first.cancel()  # must not cancel the download of the others
         await asyncio.sleep(0)
         go_on.set()
         return await asyncio.gather(*others)
 
     assert asyncio.run(main()) == [Path("here")] * 4
     assert runs == ["rerank-fetch"]
-    assert asyncio.run(fetches.run("model", lambda: Path("later"))) == Path("later")
+    assert asyncio.run(downloads.run("model", lambda: Path("later"))) == Path("later")
 
 
-def test_what_fails_fails_for_who_waits_and_is_tried_anew():
-    fetches = Fetches()
+def test_failed_download_raises_in_all_callers_and_is_retried():
+    downloads = Downloads()
 
     def refused() -> Path:
         raise OSError("refused")
 
     for _ in range(2):
         with pytest.raises(OSError, match="refused"):
-            asyncio.run(fetches.run("model", refused))
-    assert asyncio.run(fetches.run("model", Path.cwd)) == Path.cwd()
+            asyncio.run(downloads.run("model", refused))
+    assert asyncio.run(downloads.run("model", Path.cwd)) == Path.cwd()

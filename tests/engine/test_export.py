@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from bounds import OTHER_CODE, near
-from checkpoints import checkpoint as tiny
-from models import SENTENCES, wordpiece
+from support.bounds import OTHER_CODE, near
+from support.checkpoints import checkpoint as tiny
+from support.models import SENTENCES, wordpiece
 
 from rerank_plugins import load_reranker
 from rerank_plugins.cli import main
 from rerank_plugins.core.errors import ConfigError, MissingExtra
-from rerank_plugins.engine.onnx.export import export, gather
+from rerank_plugins.engine.onnx.export import export, merge_weights
+
+pytestmark = pytest.mark.thorough  # each test builds a model
 
 SMALL = {
     "hidden_size": 32,
@@ -69,53 +71,53 @@ def bert(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_agrees_with_torch(name, tmp_path):
+def test_exported_model_agrees_with_torch(name, tmp_path):
     kind, more = KINDS[name]
     made = export(checkpoint(tmp_path / "from", kind, more), tmp_path / "to")
-    assert made.largest < 1e-4
-    assert made.tau == 1.0
+    assert made.max_difference < 1e-4
+    assert made.kendall_tau == 1.0
     assert made.first_token_only == (name != "modernbert mean")
     documents = [" ".join(SENTENCES[:count]) * (1 + count % 2) for count in (1, 2, 3, 4, 5)] + SENTENCES
     scores = []
     for tokens in (1, 16, 128, 512, 4096):
         with load_reranker({"use": f"onnx:{tmp_path / 'to'}", "batch_tokens": tokens}) as reranker:
-            found = sorted(reranker.rerank("how do the tides work", documents), key=lambda result: result.index)
-        scores.append([result.raw_score for result in found])
-    assert max(scores[0]) - min(scores[0]) > 1e-2  # or else agreement would say nothing
+            results = sorted(reranker.rerank("how do the tides work", documents), key=lambda result: result.index)
+        scores.append([result.raw_score for result in results])
+    assert max(scores[0]) - min(scores[0]) > 1e-2  # otherwise agreement would prove nothing
     for other in scores[1:]:
         assert other == near(scores[0])
 
 
-def test_ettin_s_modules_are_exported_too(tmp_path, capfd):
-    """Its recipe has no ONNX file, and a CPU runs it several times as fast from one."""
+def test_modules_of_ettin_are_exported(tmp_path, capfd):
+    """The recipe has no ONNX file, and an exported file runs several times as fast as torch on a CPU."""
     source = tiny(tmp_path / "from", "modular")
     capfd.readouterr()
     assert main(["export", str(source), str(tmp_path / "to")]) == 0
     out, err = capfd.readouterr()
     assert "agrees with torch on 11 pairs" in out
-    assert err == "", "no bars of transformers' where nobody looks"
+    assert err == "", "transformers must not show progress bars without a terminal"
     documents = [*SENTENCES, " ".join(SENTENCES * 9)]
-    found = []
+    orders = []
     for spec in (f"ettin:{source}", f"ettin:{tmp_path / 'to'}"):
         with load_reranker(spec, device="cpu") as reranker:
             response = reranker.rerank("how do the tides work", documents)
-        found.append({each.index: each.raw_score for each in response})
+        orders.append({each.index: each.raw_score for each in response})
     assert response.model.endswith("[onnxruntime float32]")
-    assert found[1] == near(found[0], OTHER_CODE)
-    assert max(found[0].values()) - min(found[0].values()) > 0.05
+    assert orders[1] == near(orders[0], OTHER_CODE)
+    assert max(orders[0].values()) - min(orders[0].values()) > 0.05
 
 
-def test_refuses_a_tokenizer_that_joins_no_pair(bert, tmp_path):
-    """As of a language model with a classification head: the folder could never be run."""
-    told = json.loads((bert / "tokenizer.json").read_text())
-    told["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
-    (bert / "tokenizer.json").write_text(json.dumps(told))
-    with pytest.raises(ConfigError, match="joins no pair of texts"):
+def test_export_refuses_a_tokenizer_without_pairs(bert, tmp_path):
+    """As for a language model with a classification head. The exported folder could never be used."""
+    settings = json.loads((bert / "tokenizer.json").read_text())
+    settings["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    (bert / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="no template for a pair of texts"):
         export(bert, tmp_path / "to")
     assert not (tmp_path / "to" / "model.onnx").exists()
 
 
-def test_what_it_writes_is_all_that_onnx_needs(bert, tmp_path, capsys):
+def test_exported_folder_is_complete_for_onnx(bert, tmp_path, capsys):
     assert main(["export", str(bert), str(tmp_path / "to")]) == 0
     out = capsys.readouterr().out
     assert "agrees with torch" in out
@@ -125,8 +127,8 @@ def test_what_it_writes_is_all_that_onnx_needs(bert, tmp_path, capsys):
     assert not any(name.endswith(".safetensors") for name in names)
 
 
-def test_weights_beside_a_large_model_become_one_file(bert, tmp_path):
-    """What torch writes above two gigabytes (bge-reranker-v2-m3), made from a small model."""
+def test_sharded_weights_are_exported_to_one_external_file(bert, tmp_path):
+    """A small model, exported to the files that torch writes for models above two gigabytes (bge-reranker-v2-m3)."""
     import onnx
 
     export(bert, tmp_path / "to")
@@ -144,13 +146,13 @@ def test_weights_beside_a_large_model_become_one_file(bert, tmp_path):
     )
     assert len(list(scattered.iterdir())) > 10
     (tmp_path / "to" / "model.onnx").unlink()
-    gather(scattered / "model.onnx", tmp_path / "to" / "model.onnx")
+    merge_weights(scattered / "model.onnx", tmp_path / "to" / "model.onnx")
     made = {each.name: each.stat().st_mode for each in (tmp_path / "to").glob("model*")}
     assert made.keys() == {"model.onnx", "model.onnx_data"}
     assert len(set(made.values())) == 1
     with load_reranker(f"onnx:{tmp_path / 'to'}") as reranker:
-        found = [each.raw_score for each in reranker.rerank("how do the tides work", SENTENCES)]
-    assert found == expected
+        values = [each.raw_score for each in reranker.rerank("how do the tides work", SENTENCES)]
+    assert values == expected
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_weights_beside_a_large_model_become_one_file(bert, tmp_path):
         ({"num_hidden_layers": 4}, "its weights lack "),
     ],
 )
-def test_refuses(bert, tmp_path, change, says):
+def test_export_refuses_unsupported_checkpoints(bert, tmp_path, change, says):
     file = bert / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(ConfigError, match=says):
@@ -170,15 +172,15 @@ def test_refuses(bert, tmp_path, change, says):
     assert not (tmp_path / "to" / "model.onnx").exists()
 
 
-def test_what_is_missing_is_named_with_all_that_it_takes(tmp_path, monkeypatch):
-    """The extra `export` alone has no sentence-transformers, which only Ettin's modules need."""
+def test_missing_packages_are_named_with_their_extras(tmp_path, monkeypatch):
+    """The extra `export` does not install sentence-transformers, which only Ettin's layout needs."""
     source = tiny(tmp_path / "from", "modular")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtra, match=r"'rerank-plugins\[export,sentence-transformers\]'"):
         export(source, tmp_path / "to")
 
 
-def test_refuses_pickled_weights_and_a_target_that_is_a_file(bert, tmp_path):
+def test_export_refuses_pickled_weights_and_a_file_as_target(bert, tmp_path):
     (tmp_path / "to").touch()
     with pytest.raises(ConfigError, match="is a file: name a folder"):
         export(bert, tmp_path / "to")
@@ -187,13 +189,13 @@ def test_refuses_pickled_weights_and_a_target_that_is_a_file(bert, tmp_path):
         export(bert, tmp_path / "other")
 
 
-def test_refuses_a_checkpoint_whose_vocabulary_is_gone(bert, tmp_path):
+def test_export_refuses_a_checkpoint_without_its_vocabulary(bert, tmp_path):
     (bert / "tokenizer.json").unlink()
-    with pytest.raises(ConfigError, match=r"no tokenizer\.json, nor a vocabulary"):
+    with pytest.raises(ConfigError, match=r"neither a tokenizer\.json nor a vocabulary"):
         export(bert, tmp_path / "to")
 
 
-def test_what_cannot_be_traced_says_with_which_versions(bert, tmp_path, monkeypatch):
+def test_trace_error_names_the_versions(bert, tmp_path, monkeypatch):
     import torch
 
     def fails(*_, **__):
@@ -207,7 +209,7 @@ def test_what_cannot_be_traced_says_with_which_versions(bert, tmp_path, monkeypa
     assert not (tmp_path / "to" / "model.onnx").exists()
 
 
-def test_refuses_a_folder_that_is_none_and_one_that_is_taken(bert, tmp_path):
+def test_export_refuses_a_missing_source_and_an_existing_target(bert, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json"):
         export(tmp_path / "nowhere", tmp_path / "to")
     export(bert, bert)

@@ -1,4 +1,4 @@
-"""Model folders that somebody else wrote: no name in them becomes code, and no file in them blocks a call."""
+"""Hostile model folders: no name in them becomes code, and no file in them blocks a call."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import threading
 import types
 
 import pytest
-from bounds import SAME_INPUT, near
-from checkpoints import checkpoint
-from models import SENTENCES, cross_encoder
+from support.bounds import SAME_INPUT, near
+from support.checkpoints import checkpoint
+from support.models import SENTENCES, cross_encoder
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.engine.onnx.export import export
 from rerank_plugins.engine.shared_model import LoadOptions
 from rerank_plugins.engine.tokenizer import PairTokenizer
-from rerank_plugins.engine.torch.model import load
+from rerank_plugins.engine.torch.cross_encoder import load
 
 QUERY = "how do the tides work"
 
@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def marks(monkeypatch):
-    """What a folder's names have called: `torch.marker` is importable, and records every call."""
+    """Return the list of calls that importable names in a folder caused, recorded by a fake module `torch.marker`."""
     import torch
 
     called = []
@@ -55,8 +55,8 @@ def marks(monkeypatch):
 
 
 def edited(file, **entries):
-    told = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    file.write_text(json.dumps(told | entries), "utf-8")
+    settings = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(settings | entries), "utf-8")
 
 
 def scores(folder):
@@ -80,7 +80,7 @@ def scores(folder):
         ("bert", "config.json", {"auto_map": {"AutoModelForSequenceClassification": "evil.Model"}}),
     ],
 )
-def test_names_that_no_score_needs_are_ignored(kind, file, entries, folders, tmp_path, marks):
+def test_importable_names_without_use_for_scores_are_ignored(kind, file, entries, folders, tmp_path, marks):
     folder = shutil.copytree(folders[kind], tmp_path / "hostile")
     edited(folder / file, **entries)
     (folder / "evil.py").write_text("raise SystemExit('ran')\n", "utf-8")
@@ -114,7 +114,7 @@ def test_names_that_no_score_needs_are_ignored(kind, file, entries, folders, tmp
         ("bert", "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "evil/base"}, "adapter"),
     ],
 )
-def test_names_that_would_choose_code_are_refused(kind, file, entries, error, folders, tmp_path, marks):
+def test_importable_names_that_select_code_are_refused(kind, file, entries, error, folders, tmp_path, marks):
     folder = shutil.copytree(folders[kind], tmp_path / "hostile")
     edited(folder / file, **entries)
     with pytest.raises(ConfigError, match=error):
@@ -134,7 +134,7 @@ def test_names_that_would_choose_code_are_refused(kind, file, entries, error, fo
         ({"path": "/elsewhere"}, "leads out of the folder"),
     ],
 )
-def test_modules_come_from_a_table_and_lie_in_the_folder(entry, error, folders, tmp_path):
+def test_modules_outside_the_table_or_the_folder_are_refused(entry, error, folders, tmp_path):
     folder = shutil.copytree(folders["modular"], tmp_path / "hostile")
     modules = json.loads((folder / "modules.json").read_text("utf-8"))
     modules[2] |= entry
@@ -143,7 +143,7 @@ def test_modules_come_from_a_table_and_lie_in_the_folder(entry, error, folders, 
         load_reranker(f"sentence-transformers:{folder}")
 
 
-def test_code_that_exits_while_it_is_loaded_ends_no_host(folders, tmp_path):
+def test_remote_code_that_exits_does_not_end_the_process(folders, tmp_path):
     folder = shutil.copytree(folders["bert"], tmp_path / "exits")
     edited(
         folder / "config.json",
@@ -175,7 +175,7 @@ def test_code_that_exits_while_it_is_loaded_ends_no_host(folders, tmp_path):
         ("onnx", "onnx/model.onnx"),
     ],
 )
-def test_a_named_pipe_is_refused_and_not_waited_for(kind, file, folders, tmp_path):
+def test_named_pipe_in_a_folder_is_refused_without_blocking(kind, file, folders, tmp_path):
     folder = shutil.copytree(folders[kind], tmp_path / "pipes")
     if file == "onnx/model.onnx":
         (folder / "model.onnx").unlink()
@@ -195,11 +195,11 @@ def test_a_named_pipe_is_refused_and_not_waited_for(kind, file, folders, tmp_pat
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(120)
-    assert not thread.is_alive(), "the call waits for somebody to write to the pipe"
+    assert not thread.is_alive(), "the call blocks until something writes to the pipe"
     assert isinstance(raised[0], ConfigError)
 
 
-def test_a_tokenizer_that_is_a_named_pipe_is_refused_by_its_reader_too(tmp_path):
+def test_tokenizer_reader_refuses_a_named_pipe(tmp_path):
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "tokenizer.json")
@@ -213,11 +213,11 @@ def test_a_tokenizer_that_is_a_named_pipe_is_refused_by_its_reader_too(tmp_path)
         {"num_hidden_layers": 10**7},
         {"vocab_size": 10**12},
         {"max_position_embeddings": 10**12, "vocab_size": 91},
-        {"max_position_embeddings": 10**6},  # times 32 numbers each
+        {"max_position_embeddings": 10**6},  # times 32 dimensions
         {"num_labels": 10**6},
     ],
 )
-def test_sizes_that_the_weights_do_not_have_are_refused(entries, folders, tmp_path):
+def test_sizes_in_the_config_beyond_the_weights_are_refused(entries, folders, tmp_path):
     folder = shutil.copytree(folders["bert"], tmp_path / "large")
     edited(folder / "config.json", **entries)
     with pytest.raises(ConfigError, match="which its weights"):

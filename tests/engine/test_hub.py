@@ -1,31 +1,31 @@
-"""Models by their hub names, from a small real hub on this machine; each step a process of its own, as users have it."""
+"""Models by their hub names, from a small real hub on this machine. Each step runs in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hub import Hub, run_with
+from support.hub import Hub, run_with
+from support.pages import documented
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core.errors import ConfigError
-from rerank_plugins.engine.hub import onnx_files, torch_files
+from rerank_plugins.engine.hub_files import colbert_files, onnx_files, torch_files
 
 FIRST, SECOND = "a" * 40, "b" * 40
 CODE = """
 import sys
 from rerank_plugins import load_reranker
 reranker = load_reranker(sys.argv[1])
-print([each.index for each in reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])])
+response = reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])
+print([result.index for result in response])
 """
 
 
-pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+pytestmark = pytest.mark.slow  # nearly all start subprocesses
 
 
 @pytest.fixture
@@ -49,51 +49,44 @@ def fetch(run, spec, **more):
 
 
 def record(tmp_path) -> Path:
-    (found,) = (tmp_path / "cache" / "rerank_plugins" / "models").iterdir()
-    return found
+    (path,) = (tmp_path / "cache" / "rerank_plugins" / "models").iterdir()
+    return path
 
 
-def test_fetched_once_then_without_a_network(run, hub, tmp_path):
+def test_fetched_model_is_used_without_a_network(run, hub, tmp_path):
     done = fetch(run, "onnx:acme/tiny")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip().partition(": ")[2])
-    held = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
-    assert held == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"}, "no pickles, no code"
-    told = json.loads(record(tmp_path).read_text("utf-8"))
-    assert told["commit"] == FIRST
-    assert set(told["files"]) == held
-    hub.asked.clear()
+    files = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
+    assert files == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"}, "no pickles, no code"
+    written = json.loads(record(tmp_path).read_text("utf-8"))
+    assert written["commit"] == FIRST
+    assert set(written["files"]) == files
+    hub.requests.clear()
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         done = run("-c", CODE, "onnx:acme/tiny", **more)
         assert done.returncode == 0, done.stderr
-    assert hub.asked == [], "a model that is at hand asks nobody"
+    assert hub.requests == [], "a local model needs no request"
 
 
-def documented(command: str) -> list[str]:
-    """Return README's line for a command, as arguments of Python."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    (line,) = re.findall(rf"^rerank-plugins ({command} .*)$", readme, re.MULTILINE)
-    return ["-m", "rerank_plugins", *shlex.split(line)]
-
-
-def test_readmes_command_fetches_its_model(run, hub, tmp_path, cross_encoder_folder):
+def test_documented_fetch_command_fetches_its_model(run, hub, tmp_path, cross_encoder_folder):
     published = tmp_path / "ms-marco"
     (published / "onnx").mkdir(parents=True)
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(cross_encoder_folder / file, published)
     shutil.copy(cross_encoder_folder / "model.onnx", published / "onnx" / "model.onnx")
     hub.put("cross-encoder/ms-marco-MiniLM-L6-v2", published, FIRST)
-    done = run(*documented("fetch"))
+    done = run("-m", "rerank_plugins", *documented("fetch"))
     assert done.returncode == 0, done.stderr
     assert FIRST in done.stdout
 
 
 @pytest.mark.slow
-def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp_path, cross_encoder_folder):
+def test_first_call_fetches_and_records_the_commit_of_the_branch(run, hub, tmp_path, cross_encoder_folder):
     done = run("-c", CODE, "sentence-transformers:acme/tiny")
     assert done.returncode == 0, done.stderr
-    assert any("model.safetensors" in each for each in hub.asked)
-    assert not any("pytorch_model.bin" in each or ".py" in each or ".onnx" in each for each in hub.asked)
+    assert any("model.safetensors" in each for each in hub.requests)
+    assert not any("pytorch_model.bin" in each or ".py" in each or ".onnx" in each for each in hub.requests)
     hub.put("acme/tiny", cross_encoder_folder, SECOND)
     shutil.rmtree(tmp_path / "hf")
     done = fetch(run, "sentence-transformers:acme/tiny")
@@ -102,7 +95,7 @@ def test_the_first_call_fetches_and_a_moved_branch_changes_nothing(run, hub, tmp
 
 
 @pytest.mark.slow
-def test_a_model_of_the_hub_becomes_an_onnx_folder(run, tmp_path):
+def test_export_of_a_hub_model_makes_an_onnx_folder(run, tmp_path):
     made = tmp_path / "made"
     done = run("-m", "rerank_plugins", "export", "acme/tiny", str(made))
     assert done.returncode == 0, done.stderr
@@ -113,13 +106,13 @@ def test_a_model_of_the_hub_becomes_an_onnx_folder(run, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_other_bytes_are_refused(run, hub, tmp_path):
+def test_files_that_differ_from_the_record_are_refused(run, hub, tmp_path):
     done = fetch(run, "onnx:acme/tiny")
     file = Path(done.stdout.strip().partition(": ")[2]) / "model.onnx"
     file.resolve().write_bytes(file.read_bytes() + b"x")
     done = run("-c", CODE, "onnx:acme/tiny")
     assert "model.onnx of acme/tiny is not the file of the first use" in done.stderr
-    # The same commit with other bytes, from the hub itself.
+    # The hub itself serves other bytes for the same commit.
     shutil.rmtree(tmp_path / "hf")
     config = hub.repositories["acme/tiny"][FIRST] / "config.json"
     config.write_text(config.read_text("utf-8") + "\n", "utf-8")
@@ -130,7 +123,7 @@ def test_other_bytes_are_refused(run, hub, tmp_path):
     assert fetch(run, "onnx:acme/tiny").returncode == 0
 
 
-def test_a_cache_that_others_filled_serves_offline(run, tmp_path):
+def test_cache_filled_by_huggingface_hub_works_offline(run, tmp_path):
     filled = "from huggingface_hub import hf_hub_download as get\nfor name in sys.argv[1:]: get('acme/tiny', name)"
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.onnx")
     assert run("-c", f"import sys\n{filled}", *names).returncode == 0
@@ -139,7 +132,7 @@ def test_a_cache_that_others_filled_serves_offline(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "more", "told"),
+    ("spec", "more", "message"),
     [
         ("onnx:acme/tiny", {"HF_HUB_OFFLINE": "1"}, "run: rerank-plugins fetch onnx:acme/tiny"),
         ('{"use": "onnx:acme/tiny", "local_files_only": true}', {}, "run: rerank-plugins fetch onnx:acme/tiny"),
@@ -148,13 +141,13 @@ def test_a_cache_that_others_filled_serves_offline(run, tmp_path):
         ("onnx:acme/tiny", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "could not be fetched"),
     ],
 )
-def test_what_cannot_be_fetched_says_what_to_do(spec, more, told, run):
+def test_error_about_a_failed_fetch_has_advice(spec, more, message, run):
     done = fetch(run, spec, **more)
     assert done.returncode in (1, 2)
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
+def test_spec_with_a_revision_loads_that_commit(run, hub, tmp_path, cross_encoder_folder):
     hub.put("acme/tiny", cross_encoder_folder, SECOND)
     done = fetch(run, json.dumps({"use": "onnx:acme/tiny", "revision": FIRST}))
     assert done.returncode == 0, done.stderr
@@ -162,32 +155,32 @@ def test_a_revision_is_its_own_model(run, hub, tmp_path, cross_encoder_folder):
 
 
 @pytest.mark.parametrize("spec", ["onnx:acme/tiny", "bge", "flashrank"])
-def test_a_revision_that_is_no_text_is_refused_before_anything_is_asked(spec):
+def test_revision_of_a_wrong_type_is_refused_without_a_request(spec):
     with pytest.raises(ConfigError, match=r"revision must be a string, got 1234567"):
         load_reranker({"use": spec, "revision": 1234567})
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_of_another_repository_is_not_run_which_no_revision_pins(file, run, hub, tmp_path, cross_encoder_folder):
-    """As jina-reranker-v2 names its own: `jinaai/xlm-roberta-flash-implementation--…`."""
+def test_unpinned_code_of_another_repository_is_not_run(file, run, hub, tmp_path, cross_encoder_folder):
+    """As in jina-reranker-v2, which names code of `jinaai/xlm-roberta-flash-implementation`."""
     folder = shutil.copytree(cross_encoder_folder, tmp_path / "elsewhere")
-    told = json.loads((folder / file).read_text("utf-8"))
-    told["auto_map"] = {
+    settings = json.loads((folder / file).read_text("utf-8"))
+    settings["auto_map"] = {
         "AutoConfig": "acme/code--own.OwnConfig",
         "AutoTokenizer": [None, "acme/code--own.OwnTokenizer"],
     }
-    (folder / file).write_text(json.dumps(told), "utf-8")
+    (folder / file).write_text(json.dumps(settings), "utf-8")
     hub.put("acme/elsewhere", folder, SECOND)
     trusted = {"revision": SECOND, "sentence-transformers": {"trust_remote_code": True}}
     spec = json.dumps({"use": "sentence-transformers:acme/elsewhere", **trusted})
     done = run("-m", "rerank_plugins", "rerank", "tides", "-", "--reranker", spec)
     assert done.returncode == 2
     assert "takes its code from another repository (acme/code)" in done.stderr
-    assert not any("acme/code" in each for each in hub.asked)
+    assert not any("acme/code" in each for each in hub.requests)
 
 
 @pytest.mark.slow  # three interpreters that import torch
-def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
+def test_code_of_a_repository_runs_only_with_a_commit(run, hub, tmp_path, cross_encoder_folder):
     folder = shutil.copytree(cross_encoder_folder, tmp_path / "own-code")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     own = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnForSequenceClassification"}
@@ -214,7 +207,24 @@ def test_a_repository_s_own_code_runs_only_with_a_commit(run, hub, tmp_path, cro
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_chosen_of_a_repository():
+def test_a_late_interaction_model_comes_from_its_onnx_file_if_there_is_one():
+    small = ["config.json", "tokenizer.json"]
+    modules = ["1_Dense/config.json", "1_Dense/model.safetensors", "modules.json"]
+    both = [*small, *modules, "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data", "vespa.onnx", "README.md"]
+    assert colbert_files(both) == ["onnx/model.onnx", "onnx/model.onnx_data", *small, *modules]
+    assert colbert_files(both, onnx="vespa.onnx") == ["vespa.onnx", *small, *modules]
+    assert set(colbert_files(both, runtime="torch")) == {*small, *modules, "model.safetensors"}
+    stanford = [*small, "artifact.metadata", "model.safetensors"]
+    assert set(colbert_files(stanford)) == {*stanford}
+    assert colbert_files([*stanford, "a.onnx"]) == ["a.onnx", *small, "artifact.metadata"]
+    with pytest.raises(ConfigError, match=r"no ONNX file called model\.onnx: leave runtime out, or set it to 'torch'"):
+        colbert_files(stanford, runtime="onnxruntime")
+    assert colbert_files(both, runtime="onnxruntime") == colbert_files(both)
+    with pytest.raises(ConfigError, match="no safetensors weights"):
+        colbert_files([*small, "pytorch_model.bin"])
+
+
+def test_only_needed_files_of_a_repository_are_selected():
     small = ["config.json", "tokenizer.json"]
     many = [*small, "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_O4.onnx", "model.safetensors", "x.bin"]
     assert onnx_files(many) == ["onnx/model.onnx", "onnx/model.onnx_data", *small]
@@ -225,7 +235,7 @@ def test_what_is_chosen_of_a_repository():
     assert "chat_template.jinja" in torch_files([*small, "model.safetensors", "chat_template.jinja"]), (
         "by which it is refused"
     )
-    with pytest.raises(ConfigError, match=r"several \(onnx/a.onnx, onnx/b.onnx\)"):
+    with pytest.raises(ConfigError, match=r"several ONNX files \(onnx/a.onnx, onnx/b.onnx\)"):
         onnx_files([*small, "onnx/a.onnx", "onnx/b.onnx"])
     with pytest.raises(ConfigError, match="no safetensors"):
         torch_files([*small, "pytorch_model.bin"])

@@ -1,4 +1,4 @@
-"""A hub that fails, cuts, lies or says nothing, and caches that others have filled, touched or closed."""
+"""A hub that fails, truncates, lies or hangs, and caches that other programs filled, changed or made read-only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from hub import Answer, Hub, environment, run_with
-from language_models import language_model
+from support.hub import Answer, Hub, environment, run_with
+from support.language_models import language_model
 
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine.pins import Record
@@ -29,7 +29,8 @@ CODE = """
 import sys
 from rerank_plugins import load_reranker
 reranker = load_reranker(sys.argv[1])
-print([each.index for each in reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])])
+response = reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides."])
+print([result.index for result in response])
 """
 ERRORS = """
 import json, sys
@@ -39,28 +40,28 @@ for name in sys.argv[1:]:
     try:
         load_reranker(f"onnx:acme/{name}").warmup()
     except RerankError as error:
-        told = {name: getattr(error, name, None) for name in ("status", "retry_after", "backend")}
-        print(json.dumps({"type": type(error).__name__, "message": str(error), **told}))
+        attributes = {name: getattr(error, name, None) for name in ("status", "retry_after", "backend")}
+        print(json.dumps({"type": type(error).__name__, "message": str(error), **attributes}))
 """
-FILLED = """
+DOWNLOAD = """
 import sys
 from huggingface_hub import hf_hub_download
 for name in sys.argv[2:]:
     hf_hub_download(sys.argv[1], name)
 """
-AT_HAND = """
+PRINT_FETCHED = """
 import json, sys
 from rerank_plugins import load_reranker
 from rerank_plugins.config import backends
 reranker = load_reranker(json.loads(sys.argv[1]))
 (backend,) = backends(reranker)
-print(backend.is_here)
+print(backend.fetched)
 reranker.warmup()
 """
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+pytestmark = pytest.mark.slow  # nearly all start subprocesses
 
 
 @pytest.fixture
@@ -90,16 +91,16 @@ def folder_of(done) -> Path:
     return Path(done.stdout.strip().partition(": ")[2])
 
 
-# --- what a hub can answer ---
+# --- responses of a hub ---
 
 
-def refusing(status: int, **headers: str):
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda answer, *_: answer.send(status, told, b"")
+def respond_with_status(status: int, **headers: str):
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda answer, *_: answer.send(status, fields, b"")
 
 
-def test_a_download_that_is_cut_goes_on_where_it_was(run, hub, tmp_path):
-    weights = os.urandom(12_000_000)  # the hub's client writes down what it has every 10 MiB
+def test_interrupted_download_is_resumed(run, hub, tmp_path):
+    weights = os.urandom(12_000_000)  # the hub's client saves its progress every 10 MiB
     (tmp_path / "published" / "model.onnx_data").write_bytes(weights)
     ranges = []
 
@@ -120,20 +121,20 @@ def test_a_download_that_is_cut_goes_on_where_it_was(run, hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("damage", "message"),
     [
         (lambda body: body[:-100], "Consistency check failed"),
         (lambda body: bytes([body[0] ^ 1]) + body[1:], "model.onnx of acme/tiny is damaged"),
     ],
     ids=["short", "other bytes of the same length"],
 )
-def test_what_comes_damaged_is_neither_used_nor_recorded_nor_kept(spoil, told, run, hub, tmp_path):
+def test_damaged_download_is_not_used_recorded_or_cached(damage, message, run, hub, tmp_path):
     hub.faults[f"GET /acme/tiny/resolve/{FIRST}/model.onnx"] = lambda answer, status, headers, body: answer.send(
-        status, headers, spoil(body)
+        status, headers, damage(body)
     )
     done = fetch(run)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert f"rerank-plugins fetch {SPEC}" in done.stderr
     assert records(tmp_path) == []
     hub.faults.clear()
@@ -141,8 +142,8 @@ def test_what_comes_damaged_is_neither_used_nor_recorded_nor_kept(spoil, told, r
     assert run("-c", CODE, SPEC, HF_HUB_OFFLINE="1").returncode == 0
 
 
-def test_each_refusal_has_its_error_and_advice(run, hub, cross_encoder_folder):
-    wanted = {
+def test_each_error_status_of_the_hub_has_its_error_and_advice(run, hub, cross_encoder_folder):
+    expected_errors = {
         "500": ("TransientError", "could not be fetched"),
         "503": ("TransientError", "could not be fetched"),
         "429": ("RateLimited", "could not be fetched"),
@@ -153,20 +154,20 @@ def test_each_refusal_has_its_error_and_advice(run, hub, cross_encoder_folder):
         "gated403": ("ConfigError", "is gated (403): accept its terms on the hub, and set HF_TOKEN"),
         "file403": ("ConfigError", "set HF_TOKEN"),
     }
-    for name in wanted:
+    for name in expected_errors:
         hub.put(f"acme/{name}", cross_encoder_folder, FIRST)
         status = int(name[-3:])
         if name.isdigit():
-            hub.faults[f"/acme/{name}/revision/main"] = refusing(status, Retry_After="7")
-        else:  # the listing of a gated repository is public, its files are not
+            hub.faults[f"/acme/{name}/revision/main"] = respond_with_status(status, Retry_After="7")
+        else:  # the file list of a gated repository is public, its files are not
             more = {"X_Error_Code": "GatedRepo"} if name.startswith("gated") else {}
-            hub.faults[f"/acme/{name}/resolve/{FIRST}/tokenizer_config.json"] = refusing(status, **more)
-    done = run("-c", ERRORS, *wanted)
+            hub.faults[f"/acme/{name}/resolve/{FIRST}/tokenizer_config.json"] = respond_with_status(status, **more)
+    done = run("-c", ERRORS, *expected_errors)
     assert done.returncode == 0, done.stderr
-    for (name, (kind, told)), line in zip(wanted.items(), done.stdout.splitlines(), strict=True):
+    for (name, (kind, message)), line in zip(expected_errors.items(), done.stdout.splitlines(), strict=True):
         error = json.loads(line)
         assert error["type"] == kind, name
-        assert told in error["message"]
+        assert message in error["message"]
         assert "\n" not in error["message"]
         if kind != "ConfigError":
             assert f"rerank-plugins fetch onnx:acme/{name}" in error["message"]
@@ -174,15 +175,15 @@ def test_each_refusal_has_its_error_and_advice(run, hub, cross_encoder_folder):
             assert error["retry_after"] == (7.0 if name == "429" else None)
 
 
-def test_a_silent_hub_is_not_waited_for(run, hub):
-    hub.faults["/revision/main"] = lambda answer, *_: answer.connection.recv(1)  # until the client has gone
+def test_hub_that_does_not_answer_times_out(run, hub):
+    hub.faults["/revision/main"] = lambda answer, *_: answer.connection.recv(1)  # blocks until the client disconnects
     done = fetch(run, HF_HUB_ETAG_TIMEOUT="1")
     assert done.returncode == 1
     assert "could not be fetched (ReadTimeout" in done.stderr
 
 
 @pytest.mark.parametrize("answer", [b"<html>Log in to this network</html>", b"[]"])
-def test_what_is_no_hub_is_an_error_of_ours(answer, run, hub):
+def test_server_other_than_a_hub_raises_an_error_without_traceback(answer, run, hub):
     hub.faults["/revision/main"] = lambda request, *_: request.send(200, {}, answer)
     done = fetch(run)
     assert done.returncode == 1
@@ -190,13 +191,13 @@ def test_what_is_no_hub_is_an_error_of_ours(answer, run, hub):
     assert "Traceback" not in done.stderr
 
 
-def test_a_hub_that_sends_its_files_from_elsewhere(run, hub, cross_encoder_folder):
+def test_redirected_download_does_not_send_the_token_to_the_other_host(run, hub, cross_encoder_folder):
     elsewhere, tokens = Hub(), []
     elsewhere.put("acme/tiny", cross_encoder_folder, FIRST)
 
     def stored(answer, status, headers, body):
         tokens.append(answer.headers.get("Authorization"))
-        answer.send(status, {}, body)  # a store knows neither commits nor hashes
+        answer.send(status, {}, body)  # a file store sends neither commits nor hashes
 
     def redirected(answer, status, headers, body):
         assert answer.headers["Authorization"] == "Bearer secret"
@@ -211,10 +212,10 @@ def test_a_hub_that_sends_its_files_from_elsewhere(run, hub, cross_encoder_folde
         elsewhere.close()
     assert hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest() == (folder / "model.onnx").readlink().name
     assert tokens
-    assert set(tokens) == {None}, "another host is not told the token"
+    assert set(tokens) == {None}, "the token is not sent to another host"
 
 
-def test_only_pickles_are_not_even_fetched(run, hub, tmp_path, cross_encoder_folder):
+def test_repository_of_only_pickles_is_refused_without_a_download(run, hub, tmp_path, cross_encoder_folder):
     published = tmp_path / "pickled"
     published.mkdir()
     for name in SMALL:
@@ -222,17 +223,17 @@ def test_only_pickles_are_not_even_fetched(run, hub, tmp_path, cross_encoder_fol
     for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
         (published / name).write_bytes(b"pickled")
     hub.put("acme/pickled", published, FIRST)
-    for engine, told in (
+    for engine, message in (
         ("sentence-transformers", "has no safetensors weights"),
-        ("onnx", "of ONNX files it has none"),
+        ("onnx", "it has no ONNX file"),
     ):
         done = fetch(run, f"{engine}:acme/pickled")
         assert done.returncode == 2
-        assert told in done.stderr
-    assert not any("resolve" in each for each in hub.asked)
+        assert message in done.stderr
+    assert not any("resolve" in each for each in hub.requests)
 
 
-def test_a_commit_that_the_hub_has_no_more(run, hub, tmp_path, cross_encoder_folder):
+def test_recorded_commit_missing_on_the_hub_is_reported_with_advice(run, hub, tmp_path, cross_encoder_folder):
     assert fetch(run).returncode == 0
     shutil.rmtree(tmp_path / "hf")
     hub.repositories["acme/tiny"].clear()
@@ -246,14 +247,15 @@ def test_a_commit_that_the_hub_has_no_more(run, hub, tmp_path, cross_encoder_fol
     assert SECOND in fetch(run).stdout
 
 
-# --- who else is there ---
+# --- concurrent processes ---
 
 
-def test_two_processes_at_once_lose_nothing_of_the_record(run, hub, tmp_path):
-    both_are_here = threading.Barrier(2, timeout=60)
+def test_two_concurrent_processes_both_update_the_record(run, hub, tmp_path):
+    """Without a lock the later write of the record would drop the files of the earlier one."""
+    barrier = threading.Barrier(2, timeout=60)
 
     def together(answer, *right):
-        both_are_here.wait()
+        barrier.wait()
         answer.send(*right)
 
     hub.faults["/revision/main"] = together
@@ -270,17 +272,19 @@ def test_two_processes_at_once_lose_nothing_of_the_record(run, hub, tmp_path):
     assert outcomes == dict.fromkeys(specs, 0)
     (record,) = records(tmp_path)
     assert set(record["files"]) == {*SMALL, "model.onnx", "model.safetensors"}
-    hub.asked.clear()
+    hub.requests.clear()
     for spec in specs:
         assert fetch(run, spec).returncode == 0
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_whose_commit_was_recorded_first_is_everybodys(run, hub, tmp_path, cross_encoder_folder):
+def test_first_recorded_commit_counts_for_all_processes(run, hub, tmp_path, cross_encoder_folder):
+    """A process that asked the hub earlier must not overwrite the commit that another one recorded first."""
+
     def overtaken(answer, *right):
         hub.faults.clear()
         hub.put("acme/tiny", cross_encoder_folder, SECOND)  # the branch moves
-        assert SECOND in fetch(run).stdout  # and somebody else is faster
+        assert SECOND in fetch(run).stdout  # and another process is faster
         answer.send(*right)
 
     hub.faults["/revision/main"] = overtaken
@@ -288,12 +292,12 @@ def test_whose_commit_was_recorded_first_is_everybodys(run, hub, tmp_path, cross
     assert [each["commit"] for each in records(tmp_path)] == [SECOND]
 
 
-def test_a_mirror_that_tells_one_commit_for_all_is_not_asked_for_ever(run, hub, cross_encoder_folder):
-    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+def test_mirror_that_reports_one_commit_for_all_ends_without_a_loop(run, hub, cross_encoder_folder):
+    assert run("-c", DOWNLOAD, "acme/tiny", *SMALL, "model.onnx").returncode == 0
     assert FIRST in fetch(run, HF_HUB_OFFLINE="1").stdout
     hub.put("acme/tiny", cross_encoder_folder, SECOND)
-    told = hub.answer("/api/models/acme/tiny/revision/main")
-    hub.faults[f"/revision/{FIRST}"] = lambda answer, *_: answer.send(*told)
+    reply = hub.answer("/api/models/acme/tiny/revision/main")
+    hub.faults[f"/revision/{FIRST}"] = lambda answer, *_: answer.send(*reply)
     done = fetch(run)
     assert done.returncode == 0, done.stderr
     assert FIRST in done.stdout
@@ -302,24 +306,24 @@ def test_a_mirror_that_tells_one_commit_for_all_is_not_asked_for_ever(run, hub, 
 # --- caches ---
 
 
-def test_what_was_fetched_serves_offline_without_the_record_too(run, tmp_path):
-    """A cache of the hub's that is copied into an image, or shared with another user."""
+def test_fetched_model_works_offline_without_its_record(run, tmp_path):
+    """As with a cache copied into a container image or shared with another user."""
     assert fetch(run).returncode == 0
     done = run("-c", CODE, SPEC, HF_HUB_OFFLINE="1", XDG_CACHE_HOME=str(tmp_path / "another"))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_cache_without_links(run):
+def test_cache_without_symbolic_links_works_offline(run):
     assert fetch(run, HF_HUB_DISABLE_SYMLINKS="1").returncode == 0
     done = run("-c", CODE, SPEC, HF_HUB_DISABLE_SYMLINKS="1", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("filled", "spec", "lacks"),
+    ("filled", "spec", "missing"),
     [
-        (SMALL[:1], SPEC, "of ONNX files it has none"),
-        (SMALL, SPEC, "of ONNX files it has none"),
+        (SMALL[:1], SPEC, "it has no ONNX file"),
+        (SMALL, SPEC, "it has no ONNX file"),
         (SMALL, "sentence-transformers:acme/tiny", "no safetensors weights"),
         ((*SMALL[:1], "model.onnx"), SPEC, r"no tokenizer\.json"),
         (
@@ -329,24 +333,24 @@ def test_a_cache_without_links(run):
         ),
     ],
 )
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_half_a_model_says_offline_how_to_fetch_the_rest(filled, spec, lacks, run, hub, tmp_path):
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_incomplete_model_offline_advises_the_fetch_command(filled, spec, missing, run, hub, tmp_path):
     published = tmp_path / "published"
     shutil.copy(published / "model.safetensors", published / "model-1.safetensors")
     (published / "model-2.safetensors").write_bytes(b"the rest")
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (published / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
-    assert run("-c", FILLED, "acme/tiny", *filled).returncode == 0
+    assert run("-c", DOWNLOAD, "acme/tiny", *filled).returncode == 0
     done = fetch(run, spec, HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert re.search(rf"is not whole on this machine \(.*{lacks}", done.stderr)
+    assert re.search(rf"is incomplete on this machine \(.*{missing}", done.stderr)
     assert done.stderr.strip().endswith(f"run: rerank-plugins fetch {spec}")
     assert records(tmp_path) == []
     assert fetch(run, spec).returncode == 0
     assert fetch(run, spec, HF_HUB_OFFLINE="1").returncode == 0
 
 
-def test_after_a_loss_offline_says_what_is_lacking(run):
+def test_deleted_file_offline_is_named_in_the_error(run):
     folder = folder_of(fetch(run))
     (folder / "model.onnx").resolve().unlink()
     done = fetch(run, HF_HUB_OFFLINE="1")
@@ -355,19 +359,19 @@ def test_after_a_loss_offline_says_what_is_lacking(run):
     assert fetch(run).returncode == 0
 
 
-def test_what_others_filled_for_one_engine_does_not_hide_the_rest_from_another(run, hub):
-    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.safetensors").returncode == 0
+def test_cache_filled_for_one_engine_does_not_hide_files_of_another(run, hub):
+    assert run("-c", DOWNLOAD, "acme/tiny", *SMALL, "model.safetensors").returncode == 0
     assert fetch(run, "sentence-transformers:acme/tiny", HF_HUB_OFFLINE="1").returncode == 0
     assert fetch(run).returncode == 0
 
 
-def test_what_others_left_out_is_fetched_when_the_hub_is_there(run, hub, tmp_path):
+def test_files_missing_in_a_foreign_cache_are_fetched_online(run, hub, tmp_path):
     (tmp_path / "published" / "model.onnx_data").write_bytes(b"weights that lie outside")
-    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
-    assert fetch(run, HF_HUB_OFFLINE="1").returncode == 0, "a file that is not there cannot be known of"
-    hub.asked.clear()
+    assert run("-c", DOWNLOAD, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    assert fetch(run, HF_HUB_OFFLINE="1").returncode == 0, "a missing optional file is not noticed offline"
+    hub.requests.clear()
     assert run("-c", CODE, SPEC).returncode == 0
-    assert hub.asked == [], "at hand"
+    assert hub.requests == [], "the model is local"
     assert fetch(run, HF_ENDPOINT="http://127.0.0.1:9").returncode == 0
     folder = folder_of(fetch(run))
     assert (folder / "model.onnx_data").is_file()
@@ -375,8 +379,8 @@ def test_what_others_left_out_is_fetched_when_the_hub_is_there(run, hub, tmp_pat
     assert record["complete"]
 
 
-def test_damage_in_a_cache_that_others_filled_is_refused(run, tmp_path):
-    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+def test_damaged_file_in_a_foreign_cache_is_refused(run, tmp_path):
+    assert run("-c", DOWNLOAD, "acme/tiny", *SMALL, "model.onnx").returncode == 0
     (file,) = (tmp_path / "hf").rglob("model.onnx")
     blob = file.resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
@@ -388,8 +392,8 @@ def test_damage_in_a_cache_that_others_filled_is_refused(run, tmp_path):
     assert fetch(run).returncode == 0
 
 
-def test_a_file_that_was_changed_without_a_trace_is_refused(run):
-    """The same size, and the time of change set back."""
+def test_changed_file_with_its_old_size_and_mtime_is_refused(run):
+    """The content changes; size and mtime stay the same."""
     file = (folder_of(fetch(run)) / "model.onnx").resolve()
     was = file.stat()
     file.write_bytes(file.read_bytes()[:-1] + b"?")
@@ -403,59 +407,61 @@ def test_a_file_that_was_changed_without_a_trace_is_refused(run):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_weights_outside_of_the_file_are_not_hashed_again_because_they_were_loaded(runtime, run, tmp_path):
-    """OpenVINO is given hard links to them, which is a change of the files to whoever looks at their times."""
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_loading_external_weights_does_not_cause_another_hash(runtime, run, tmp_path):
+    """OpenVINO gets hard links to the weights, which changes their ctime."""
     published = tmp_path / "published"
     model = onnx.load(str(published / "model.onnx"))
     outside = {"save_as_external_data": True, "location": "model.onnx_data", "size_threshold": 0}
     (published / "model.onnx").unlink()
     onnx.save_model(model, str(published / "model.onnx"), **outside)
     spec = json.dumps({"use": SPEC, "runtime": runtime})
-    for known in (False, True, True):
-        done = run("-c", AT_HAND, spec)
+    for hashed_before in (False, True, True):
+        done = run("-c", PRINT_FETCHED, spec)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == str(known)
+        assert done.stdout.strip() == str(hashed_before)
     (weights,) = (tmp_path / "hf").rglob("model.onnx_data")
     was = weights.stat()
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     os.utime(weights, ns=(was.st_atime_ns, was.st_mtime_ns))
-    done = run("-c", AT_HAND, spec)
+    done = run("-c", PRINT_FETCHED, spec)
     assert done.stdout.strip() == "False"
     assert "model.onnx_data of acme/tiny is not the file of the first use" in done.stderr
 
 
-def test_a_cache_for_reading_only(run, tmp_path):
+def test_read_only_cache_is_used_and_not_extended(run, tmp_path):
     folder = folder_of(fetch(run))
     locks = tmp_path / "cache" / "rerank_plugins" / "locks"
     shutil.rmtree(locks)
-    locks.write_text("no folder: nothing can be written down, whoever runs this", "utf-8")
+    locks.write_text("a file in place of the folder: no user can write a lock", "utf-8")
     for file in folder.iterdir():
-        os.utime(file, ns=(1, 1))  # copied into an image, say: to be looked at again, and found the same
+        os.utime(file, ns=(1, 1))  # as after a copy into an image: hashed again, with the same result
     done = run("-c", CODE, SPEC, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     done = fetch(run, "sentence-transformers:acme/tiny")
     assert done.returncode == 2
-    assert "set XDG_CACHE_HOME to a folder that can" in done.stderr
+    assert "set XDG_CACHE_HOME to a writable folder" in done.stderr
     (folder / "config.json").resolve().write_text("{}", "utf-8")
     assert "is not the file of the first use" in fetch(run).stderr
 
 
-@pytest.mark.parametrize("how", ["unreachable", "503", "429", "401", "403", "404"])  # gated or gone since, say
-def test_a_filled_cache_serves_while_the_hub_does_not(how, run, hub):
-    assert run("-c", FILLED, "acme/tiny", *SMALL, "model.onnx").returncode == 0
-    if how != "unreachable":
-        hub.faults["/revision/main"] = refusing(int(how))
-    done = run("-c", CODE, SPEC, **({"HF_ENDPOINT": "http://127.0.0.1:9"} if how == "unreachable" else {}))
+@pytest.mark.parametrize(
+    "failure", ["unreachable", "503", "429", "401", "403", "404"]
+)  # 401 to 404: gated or deleted in the meantime
+def test_filled_cache_is_used_while_the_hub_fails(failure, run, hub):
+    assert run("-c", DOWNLOAD, "acme/tiny", *SMALL, "model.onnx").returncode == 0
+    if failure != "unreachable":
+        hub.faults["/revision/main"] = respond_with_status(int(failure))
+    done = run("-c", CODE, SPEC, **({"HF_ENDPOINT": "http://127.0.0.1:9"} if failure == "unreachable" else {}))
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow  # several processes of their own, seconds each
-def test_a_folder_asks_nobody(run, hub, tmp_path):
+@pytest.mark.slow  # several subprocesses, seconds each
+def test_local_folder_makes_no_request(run, hub, tmp_path):
     for engine in ("onnx", "sentence-transformers", "bge"):
         done = run("-c", CODE, f"{engine}:{tmp_path / 'published'}")
         assert done.returncode == 0, done.stderr
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -463,7 +469,7 @@ def test_a_folder_asks_nobody(run, hub, tmp_path):
     ["", "[]", "{}", '{"commit": "a", "all": [], "files": 1, "seen": {}}', '{"commit": "aaaa', "\xff"],
     ids=["empty", "list", "nothing", "types", "cut", "bytes"],
 )
-def test_a_record_that_cannot_be_read_is_not_trusted(broken, tmp_path):
+def test_unreadable_record_raises_a_config_error(broken, tmp_path):
     file = tmp_path / "acme--tiny@main.json"
     assert Record.read(file) is None
     file.write_bytes(broken.encode("latin-1"))
@@ -473,24 +479,24 @@ def test_a_record_that_cannot_be_read_is_not_trusted(broken, tmp_path):
         Record.read(file)
 
 
-UNREADABLE = """
+UNREADABLE_FILES = """
 import sys
 from rerank_plugins.cli import main
 from rerank_plugins.engine import hub
 def refused(file):
-    raise PermissionError(13, "Permission denied", str(file))  # as root, no file is unreadable
+    raise PermissionError(13, "Permission denied", str(file))  # simulated, because root can read every file
 hub._sha256 = refused
 sys.exit(main(["fetch", sys.argv[1]]))
 """
 
 
-def test_a_cache_that_cannot_be_read_is_an_error_of_ours(run):
-    done = run("-c", UNREADABLE, SPEC)
+def test_unreadable_cache_raises_an_error_with_advice(run):
+    done = run("-c", UNREADABLE_FILES, SPEC)
     assert done.returncode == 2
     assert re.search(r"\(Permission denied: .*model\.onnx\): make room, or set HF_HOME", done.stderr)
 
 
-FULL = """
+FULL_DISK = """
 import errno, sys
 import huggingface_hub.file_download
 from rerank_plugins.cli import main
@@ -501,8 +507,8 @@ sys.exit(main(["fetch", sys.argv[1]]))
 """
 
 
-def test_where_nothing_can_be_written_the_variable_is_named(run, tmp_path):
-    done = run("-c", FULL, SPEC)
+def test_unwritable_cache_error_names_the_variable(run, tmp_path):
+    done = run("-c", FULL_DISK, SPEC)
     assert done.returncode == 2
     assert "(No space left on device): make room, or set HF_HOME" in done.stderr
     no_folder = tmp_path / "file"
@@ -510,7 +516,7 @@ def test_where_nothing_can_be_written_the_variable_is_named(run, tmp_path):
     for variable in ("HF_HOME", "XDG_CACHE_HOME"):
         done = fetch(run, **{variable: str(no_folder)})
         assert done.returncode == 2
-        assert f"set {variable} to a folder that can" in done.stderr
+        assert f"set {variable} to a writable folder" in done.stderr
 
 
 # --- the command in the error ---
@@ -532,7 +538,7 @@ def test_where_nothing_can_be_written_the_variable_is_named(run, tmp_path):
     ],
     ids=["name", "revision", "engine", "runtime", "template", "code"],
 )
-def test_the_command_that_an_error_gives_fetches_what_is_missing(spec, run, hub, tmp_path, cross_encoder_folder):
+def test_command_in_the_offline_error_fetches_the_missing_files(spec, run, hub, tmp_path, cross_encoder_folder):
     published = tmp_path / "published"
     (published / "own.py").write_text("raise SystemExit", "utf-8")
     hub.put("mixedbread-ai/mxbai-rerank-xsmall-v1", published, FIRST)
@@ -555,21 +561,21 @@ def test_the_command_that_an_error_gives_fetches_what_is_missing(spec, run, hub,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo-terminal")
-def test_a_person_sees_a_bar_for_each_file(hub, tmp_path):
+def test_fetch_on_a_terminal_shows_a_progress_bar_for_each_file(hub, tmp_path):
     import fcntl
     import pty
     import struct
     import termios
 
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    parent_end, child_end = pty.openpty()
+    fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     command = [sys.executable, "-m", "rerank_plugins", "fetch", SPEC]
     done = subprocess.run(
-        command, env=environment(hub, tmp_path), stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60
+        command, env=environment(hub, tmp_path), stdout=subprocess.PIPE, stderr=child_end, check=True, timeout=60
     )
-    os.close(theirs)
-    shown = os.read(ours, 65536).decode()
-    os.close(ours)
+    os.close(child_end)
+    shown = os.read(parent_end, 65536).decode()
+    os.close(parent_end)
     assert done.stdout
     for name in (*SMALL, "model.onnx"):
         assert re.search(rf"{re.escape(name)}: 100%\|█+", shown), shown

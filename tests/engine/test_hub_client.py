@@ -1,4 +1,7 @@
-"""Every version of the hub's client that is allowed fetches, and its errors are told apart; needs no torch, so that the oldest runs it."""
+"""The hub's client, for every supported version: it fetches, and its errors are distinguished.
+
+Needs no torch, so that it can run with the oldest supported packages.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hub import Hub, run_with
+from support.hub import Hub, run_with
 
 import rerank_plugins
 
@@ -33,21 +36,21 @@ def fetch(run, spec=SPEC, **more):
     return run("-m", "rerank_plugins", "fetch", spec, **more)
 
 
-def test_it_fetches_records_and_then_needs_no_network(run, hub, tmp_path):
+def test_fetch_records_the_model_and_then_needs_no_network(run, hub, tmp_path):
     done = fetch(run)
     assert done.returncode == 0, done.stderr
     (record,) = (tmp_path / "cache" / "rerank_plugins" / "models").iterdir()
     assert json.loads(record.read_text("utf-8"))["commit"] == COMMIT
-    hub.asked.clear()
+    hub.requests.clear()
     for variables in ({}, {"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "new")}):
         done = fetch(run, **variables)
         assert done.returncode == 0, done.stderr
         assert COMMIT in done.stdout
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
-    ("spec", "fault", "variables", "code", "told"),
+    ("spec", "fault", "variables", "code", "message"),
     [
         (SPEC, None, {"HF_HUB_OFFLINE": "1"}, 2, f"run: rerank-plugins fetch {SPEC}"),
         (SPEC, None, {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "could not be fetched (Conn"),
@@ -62,15 +65,15 @@ def test_it_fetches_records_and_then_needs_no_network(run, hub, tmp_path):
             "refuses the token",
         ),
         ("onnx:acme/none", None, {}, 2, "The hub has no acme/none"),
-        ("onnx:acme/two--dashes", None, {}, 2, "acme/two--dashes is no name that a hub can have"),
+        ("onnx:acme/two--dashes", None, {}, 2, "acme/two--dashes is not a valid name on the hub"),
         (PINNED, None, {}, 2, "no revision 'v9'"),
     ],
     ids=["offline", "unreachable", "503", "429", "gated", "token", "none", "name", "revision"],
 )
-def test_its_errors_are_told_apart(spec, fault, variables, code, told, run, hub):
+def test_each_client_error_has_its_own_message(spec, fault, variables, code, message, run, hub):
     if fault:
         hub.faults["/revision/main"] = lambda answer, *_: answer.send(*fault, b"")
     done = fetch(run, spec, **variables)
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.returncode == code
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What was computed with one commit of a hub's model is never taken for what another commit says."""
+"""Cached scores of one commit of a model are never used for another commit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hub import Hub, run_with
+from support.hub import Hub, run_with
 
 FIRST, SECOND = "a" * 40, "b" * 40
 RERANKED = """
 import json, sys
 from rerank_plugins import load_reranker
 with load_reranker({"use": "onnx:acme/tiny", "cache": {"kind": "disk", "path": sys.argv[1]}}) as reranker:
-    response = reranker.rerank("how do the tides work", ["Bananas are yellow.", "The moon raises the tides.", "A clock."])
+    documents = ["Bananas are yellow.", "The moon raises the tides.", "A clock."]
+    response = reranker.rerank("how do the tides work", documents)
     scores = {result.index: result.raw_score for result in response}
     print(json.dumps([[scores[index] for index in range(3)], [each.outcome for each in response.attempts]]))
 """
@@ -25,12 +26,12 @@ from rerank_plugins.evaluation import Dataset, Question, compare
 from rerank_plugins.evaluation.data import Candidate
 texts = ["Bananas are yellow.", "The moon raises the tides.", "A clock."]
 question = Question("1", "how do the tides work", tuple(Candidate(str(at), text) for at, text in enumerate(texts)))
-(row,) = compare(Dataset.of("made", [question], {"1": {"1": 1}}), ["onnx:acme/tiny"], kept=sys.argv[1]).rows
+(row,) = compare(Dataset.of("made", [question], {"1": {"1": 1}}), ["onnx:acme/tiny"], answer_cache=sys.argv[1]).rows
 print(row.p50_ms)
 """
 
 
-pytestmark = pytest.mark.slow  # nearly each starts processes of its own
+pytestmark = pytest.mark.slow  # nearly all start subprocesses
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def run(hub, tmp_path):
 
 
 def move(hub: Hub, tmp_path: Path) -> None:
-    """Let `main` be another commit, and do what the package advises to accept the change; on another machine, say."""
+    """Move `main` to another commit, and delete the record, as the error advises."""
     import onnx
     from onnx import numpy_helper
 
@@ -63,33 +64,33 @@ def move(hub: Hub, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "hf")
 
 
-def test_a_disk_cache_tells_commits_apart(hub, run, tmp_path):
+def test_disk_cache_separates_commits(hub, run, tmp_path):
     scores = tmp_path / "scores.sqlite3"
 
-    def asked() -> tuple[list[float], list[str]]:
+    def scores_and_requests() -> tuple[list[float], list[str]]:
         done = run(RERANKED, str(scores))
         assert done.returncode == 0, done.stderr
         values, outcomes = json.loads(done.stdout)
         return values, outcomes
 
-    first, outcomes = asked()
+    first, outcomes = scores_and_requests()
     assert "cached" not in outcomes
-    assert asked() == (first, ["cached"])
+    assert scores_and_requests() == (first, ["cached"])
     shutil.rmtree(tmp_path / "hf")
-    assert asked() == (first, ["cached"]), "the same commit, fetched again, is the same model"
+    assert scores_and_requests() == (first, ["cached"]), "the same commit, fetched again, is the same model"
     move(hub, tmp_path)
-    second, outcomes = asked()
+    second, outcomes = scores_and_requests()
     assert "cached" not in outcomes
     assert second != pytest.approx(first, abs=1e-3)
 
 
-def test_what_compare_keeps_tells_commits_apart(hub, run, tmp_path):
+def test_answer_cache_of_compare_separates_commits(hub, run, tmp_path):
     def latency() -> str:
-        done = run(COMPARED, str(tmp_path / "kept.sqlite3"))
+        done = run(COMPARED, str(tmp_path / "answers.sqlite3"))
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     first = latency()
-    assert latency() == first, "kept"
+    assert latency() == first, "answered from the cache"
     move(hub, tmp_path)
     assert latency() != first

@@ -1,4 +1,4 @@
-"""A hub or a mirror whose answers would become paths elsewhere: nothing is written outside of the hub's cache."""
+"""A hub or mirror whose responses name paths elsewhere: nothing is written outside the hub's cache."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shutil
 from functools import partial
 
 import pytest
-from hub import Hub, run_with
+from support.hub import Hub, run_with
 
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.engine.hub_answers import is_commit, refuse_names, stays_inside
 from rerank_plugins.engine.pins import Record
+
+pytestmark = pytest.mark.thorough  # many hostile replies
 
 FIRST, SECOND = "a" * 40, "b" * 40
 
@@ -30,7 +32,7 @@ def fetch(hub, tmp_path):
 
 
 def changed(only_from=0, **entries):
-    """Return a fault that changes headers of an answer, from the `only_from`-th request on."""
+    """Return a fault that changes headers of a response, from request number `only_from` on."""
     seen = []
 
     def fault(answer, status, headers, body):
@@ -51,13 +53,13 @@ def changed(only_from=0, **entries):
         ({"X_Repo_Commit": "../../../../escaped"}, "as the commit", False),
     ],
 )
-def test_headers_that_lead_elsewhere_are_refused(headers, error, once_right, hub, fetch, tmp_path):
+def test_headers_with_foreign_paths_are_refused(headers, error, once_right, hub, fetch, tmp_path):
     outside = tmp_path / "escaped"
     headers = {name: each.replace("{outside}", str(outside)) for name, each in headers.items()}
     hub.faults["HEAD /acme/tiny/resolve/" + FIRST + "/tokenizer.json"] = changed(int(once_right), **headers)
     done = fetch()
-    if once_right and done.returncode == 0:  # the file was asked for once
-        assert sum("HEAD" in each and "tokenizer.json" in each for each in hub.asked) == 1
+    if once_right and done.returncode == 0:  # the file was requested once
+        assert sum("HEAD" in each and "tokenizer.json" in each for each in hub.requests) == 1
     else:
         assert done.returncode != 0
         assert error in done.stderr
@@ -66,7 +68,7 @@ def test_headers_that_lead_elsewhere_are_refused(headers, error, once_right, hub
     assert not list(tmp_path.rglob("*escaped*"))
 
 
-def test_a_redirect_that_carries_the_etag_is_looked_at(hub, fetch, tmp_path):
+def test_etag_of_a_redirect_is_validated(hub, fetch, tmp_path):
     def elsewhere(answer, *_):
         answer.send(302, {"Location": f"{hub.address}/x", "ETag": '"../../../../escaped"', "X-Repo-Commit": FIRST}, b"")
 
@@ -84,10 +86,10 @@ def test_a_redirect_that_carries_the_etag_is_looked_at(hub, fetch, tmp_path):
         ({"siblings": [{"rfilename": "../model.onnx"}]}, "leads out of it"),
     ],
 )
-def test_a_listing_that_leads_elsewhere_is_refused(change, error, hub, fetch, tmp_path):
+def test_file_list_with_foreign_paths_is_refused(change, error, hub, fetch, tmp_path):
     def listed(answer, status, headers, body):
-        told = json.dumps(json.loads(body) | change).encode()
-        answer.send(status, {**headers, "Content-Length": str(len(told))}, told)
+        body_of_mirror = json.dumps(json.loads(body) | change).encode()
+        answer.send(status, {**headers, "Content-Length": str(len(body_of_mirror))}, body_of_mirror)
 
     hub.faults["/api/models/acme/tiny/revision/main"] = listed
     done = fetch()
@@ -97,14 +99,14 @@ def test_a_listing_that_leads_elsewhere_is_refused(change, error, hub, fetch, tm
 
 
 @pytest.mark.parametrize("entry", [{"commit": "../../x"}, {"all": ["../x.onnx"]}, {"all": [1]}])
-def test_a_record_that_leads_elsewhere_is_not_trusted(entry, tmp_path):
+def test_record_with_foreign_paths_is_refused(entry, tmp_path):
     file = tmp_path / "record.json"
     file.write_text(json.dumps({"commit": FIRST, "all": ["a.onnx"], "files": {}, "seen": {}} | entry), "utf-8")
     with pytest.raises(ConfigError, match="delete it"):
         Record.read(file)
 
 
-def test_what_a_commit_and_a_name_may_be():
+def test_valid_commits_and_file_names_are_recognized():
     assert is_commit(FIRST)
     assert not any(map(is_commit, ("", "main", "../" + FIRST, FIRST + "/", "g" * 40)))
     assert all(map(stays_inside, ("model.onnx", "onnx/model.onnx", "1_Pooling/config.json", "..model", "a..b")))

@@ -1,4 +1,4 @@
-"""The load of a model is logged by every engine: what, how long, and what it computes with."""
+"""Every engine logs the load of a model: its name, the time, the runtime, the dtype and the device."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ print(json.dumps(kept))
 def test_each_engine_logs_its_load_once(spec, loaded: str, settings: str, cross_encoder_folder: Path) -> None:
     folder = str(cross_encoder_folder)
     argument = json.dumps(spec).replace("{folder}", folder)
-    # In a process of its own: models of this one may be loaded, and are shared.
+    # In a subprocess, because models of this process may be loaded and shared already.
     done = subprocess.run(
         [sys.executable, "-c", CODE, argument], capture_output=True, text=True, env=os.environ, check=False
     )
     assert done.returncode == 0, done.stderr
-    kept = json.loads(done.stdout.splitlines()[-1])
-    ((level, message),) = [each for each in kept if each[1].startswith("Loaded ")]
+    lines = json.loads(done.stdout.splitlines()[-1])
+    ((level, message),) = [each for each in lines if each[1].startswith("Loaded ")]
     assert level == "INFO"
     shown = re.escape(loaded.replace("{folder}", folder))
     assert re.fullmatch(rf"Loaded \S*{shown} in \d+\.\d\d s \({settings}\)", message)

@@ -1,4 +1,4 @@
-"""Local cross-encoders against their makers' own packages, on the same folders; sentence-transformers' own is next door."""
+"""Local cross-encoders against their makers' packages, on the same folders (not against sentence-transformers)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bounds import OTHER_CODE, near
-from checkpoints import checkpoint
-from models import SENTENCES, cross_encoder
+from support.bounds import OTHER_CODE, near
+from support.checkpoints import checkpoint
+from support.models import SENTENCES, cross_encoder
 
 from rerank_plugins import load_reranker
 from rerank_plugins.engine.onnx.export import export
@@ -21,22 +21,22 @@ DOCUMENTS = [*SENTENCES, LONG, "tides", f"{SENTENCES[2]} {SENTENCES[1]}"]
 
 
 def raw(reranker, query=QUERY):
-    found = {result.index: result.raw_score for result in reranker.rerank(query, DOCUMENTS)}
-    return [found[index] for index in range(len(DOCUMENTS))]
+    scores = {result.index: result.raw_score for result in reranker.rerank(query, DOCUMENTS)}
+    return [scores[index] for index in range(len(DOCUMENTS))]
 
 
 def special_tokens(folder):
-    """Write what both packages read beside the tokenizer."""
+    """Write the files that both packages read in addition to the tokenizer."""
     names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    told = json.dumps({f"{name}_token": token for name, token in names.items()})
-    (folder / "special_tokens_map.json").write_text(told, "utf-8")
+    special_tokens = json.dumps({f"{name}_token": token for name, token in names.items()})
+    (folder / "special_tokens_map.json").write_text(special_tokens, "utf-8")
 
 
 @pytest.mark.slow  # its import takes seconds
 @pytest.mark.parametrize("kind", ["xlm-r", "bert"])
 @pytest.mark.parametrize("query", [QUERY, " ".join(SENTENCES * 6)], ids=["query", "query longer than its room"])
-def test_flag_reranker(kind, query, tmp_path, monkeypatch):
-    """FlagEmbedding's FlagReranker: float32, documents and queries cut as it cuts them, one label."""
+def test_scores_equal_those_of_flag_reranker(kind, query, tmp_path, monkeypatch):
+    """FlagEmbedding's FlagReranker in float32 with one label and its own truncation of queries and documents."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     from flag_embedding import FlagReranker
 
@@ -52,8 +52,8 @@ def test_flag_reranker(kind, query, tmp_path, monkeypatch):
         assert raw(reranker, query) == near(expected, OTHER_CODE)
 
 
-def test_fastembed(tmp_path):
-    """fastembed's TextCrossEncoder, which cuts by the tokenizer's own longest-first rule: so nothing here is cut."""
+def test_scores_equal_those_of_fastembed(tmp_path):
+    """fastembed's TextCrossEncoder truncates the longest text first, so no text here is long enough to be truncated."""
     from fastembed.common.model_description import ModelSource
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 

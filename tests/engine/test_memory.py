@@ -1,4 +1,4 @@
-"""What a long call takes, it gives back: measured in a process of its own."""
+"""Memory of long calls is returned to the system; measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from models import cross_encoder
+from support.models import cross_encoder
 
 CALLS = """
 import gc, json, sys
@@ -35,6 +35,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -45,11 +46,11 @@ print(json.dumps(seen))
     ],
     ids=["onnxruntime", "openvino", "torch", "embedded"],
 )
-def test_ten_calls_leave_no_grown_memory(spec, cross_encoder_folder):
-    """1,000 documents, one of 100,000 tokens: whole, in order, the cut told; resident memory stays within a tenth."""
-    told = json.dumps(spec).replace("{folder}", str(cross_encoder_folder))
+def test_memory_does_not_grow_over_ten_calls(spec, cross_encoder_folder):
+    """1,000 documents, one of 100,000 tokens: scored in order, truncation reported, memory grows by at most a tenth."""
+    filled = json.dumps(spec).replace("{folder}", str(cross_encoder_folder))
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CALLS, told], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-c", CALLS, filled], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     first, *others = json.loads(ran.stdout.splitlines()[-1])
@@ -72,11 +73,11 @@ print(json.dumps(seen))
 
 
 @pytest.mark.slow
-def test_new_lengths_do_not_fill_the_memory(tmp_path):
-    """OpenVINO makes code for each shape of input, and keeps little of it."""
+def test_memory_does_not_grow_with_new_input_lengths(tmp_path):
+    """OpenVINO generates code for each input shape, and its cache of that code stays small."""
     folder = cross_encoder(tmp_path, longest=512, hidden=384)
     command = [sys.executable, "-W", "ignore", "-c", SHAPES, str(folder)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     seen = json.loads(ran.stdout.splitlines()[-1])
-    assert seen[-1] - seen[11] < 24.0, seen  # megabytes in the second half; 35 with all the code kept
+    assert seen[-1] - seen[11] < 24.0, seen  # megabytes in the second half; 35 if all generated code is cached

@@ -1,4 +1,4 @@
-"""Models that are no plain encoder with one output: decoders without a token to pad with, files of fixed shapes."""
+"""Unusual models: decoders without a padding token, ONNX files with fixed shapes or several outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bounds import OTHER_CODE, near
-from models import SENTENCES, cross_encoder, wordpiece
+from support.bounds import OTHER_CODE, near
+from support.models import SENTENCES, cross_encoder, wordpiece
 
 from rerank_plugins import ConfigError, load_reranker
-from rerank_plugins.engine.onnx.runtimes import scoring_output
+from rerank_plugins.engine.onnx.cross_encoder import scoring_output
 from rerank_plugins.engine.tokenizer import PairTokenizer
 
 QUERY = "how do the tides work"
@@ -59,13 +59,13 @@ def decoder(folder: Path, kind: str, pad: int | None) -> Path:
         )
     model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
     model.save_pretrained(folder)
-    told = json.loads((folder / "config.json").read_text("utf-8")) | {"pad_token_id": pad}
-    (folder / "config.json").write_text(json.dumps(told), "utf-8")
+    settings = json.loads((folder / "config.json").read_text("utf-8")) | {"pad_token_id": pad}
+    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
     return folder
 
 
 @pytest.mark.parametrize(("kind", "pad"), [("Llama", None), ("Llama", -1), ("GPT2", None), ("Qwen2", None)])
-def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kind, pad, tmp_path):
+def test_decoder_without_padding_token_scores_rows_as_if_alone(kind, pad, tmp_path):
     import torch
     import transformers
 
@@ -75,16 +75,16 @@ def test_a_decoder_without_a_token_to_pad_with_scores_as_each_document_alone(kin
     with torch.inference_mode():
         expected = [float(model(input_ids=torch.tensor([row.ids])).logits[0, 0]) for row in rows]
     assert max(expected) - min(expected) > 0.05
-    found = scores(f"sentence-transformers:{folder}", DOCUMENTS, device="cpu", batch_tokens=4096)
-    assert found == near(expected, OTHER_CODE)
+    values = scores(f"sentence-transformers:{folder}", DOCUMENTS, device="cpu", batch_tokens=4096)
+    assert values == near(expected, OTHER_CODE)
 
 
-def test_rows_that_use_every_token_of_the_vocabulary_are_run_alone(tmp_path):
+def test_rows_that_use_every_token_id_are_run_alone(tmp_path):
     from rerank_plugins.engine.shared_model import LoadOptions
-    from rerank_plugins.engine.torch.model import load
+    from rerank_plugins.engine.torch.cross_encoder import load
 
     network = load(decoder(tmp_path / "model", "Llama", None), LoadOptions(device="cpu"))
-    words = network._words
+    words = network._vocabulary
     rows = [list(range(words)), [5, 4, 3], list(range(words))[::-1]]
     ids, mask = np.zeros((3, words), dtype=np.int64), np.zeros((3, words), dtype=np.int64)
     for line, row in enumerate(rows):
@@ -114,7 +114,7 @@ def changed(folder: Path, to: Path, change) -> Path:
 
 
 def hidden_first(graph) -> None:
-    """Give the states of the last layer as the first output, as some exports do."""
+    """Make the hidden states of the last layer the first output, as some exports do."""
     import onnx
 
     state = next(
@@ -141,7 +141,7 @@ def fixed(rows: int | None, length: int | None):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (hidden_first, "hidden states first"),
         (fixed(1, None), "one row"),
@@ -151,37 +151,37 @@ def fixed(rows: int | None, length: int | None):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_outputs_and_shapes_of_other_exports(change, told, runtime, folder, tmp_path):
+def test_onnx_files_with_other_outputs_and_shapes_score_alike(change, expected, runtime, folder, tmp_path):
     if runtime == "openvino":
         pytest.importorskip("openvino", reason="the extra openvino is not installed")
     expected = scores(f"onnx:{folder}", DOCUMENTS)
     assert max(expected) - min(expected) > 0.05
     odd = changed(folder, tmp_path / "odd", change)
-    assert scores(f"onnx:{odd}", DOCUMENTS, runtime=runtime) == near(expected, OTHER_CODE), told
+    assert scores(f"onnx:{odd}", DOCUMENTS, runtime=runtime) == near(expected, OTHER_CODE), expected
 
 
-def test_a_length_below_the_settings_cuts_says_so_and_warns(folder, tmp_path, caplog):
+def test_fixed_length_below_the_settings_truncates_and_warns(folder, tmp_path, caplog):
     odd = changed(folder, tmp_path / "odd", fixed(None, 32))
     expected = scores(f"onnx:{folder}", DOCUMENTS, max_tokens=32)
     with load_reranker(f"onnx:{odd}") as reranker:
         response = reranker.rerank(QUERY, DOCUMENTS)
-    found = sorted(response, key=lambda result: result.index)
-    assert [result.raw_score for result in found] == near(expected, OTHER_CODE)
-    assert found[-1].truncated
+    results = sorted(response, key=lambda result: result.index)
+    assert [result.raw_score for result in results] == near(expected, OTHER_CODE)
+    assert results[-1].truncated
     assert "Set max_tokens to 32" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (fixed(None, 8), "hold no pair of texts"),
+        (fixed(None, 8), "too few for a pair of texts"),
         (
             lambda graph: setattr(graph.input[2], "name", "past_key_values.0.key"),
             r"needs the inputs past_key_values\.0\.key",
         ),
     ],
 )
-def test_what_no_pair_of_texts_can_be_given_to_is_refused(change, error, folder, tmp_path):
+def test_onnx_model_without_the_inputs_of_a_pair_is_refused(change, error, folder, tmp_path):
     def renamed(graph):
         change(graph)
         names = {value.name for value in graph.input}
@@ -206,5 +206,5 @@ def test_what_no_pair_of_texts_can_be_given_to_is_refused(change, error, folder,
         ([("a", [None, 32]), ("b", [None, 64])], 0),
     ],
 )
-def test_which_output_holds_the_scores(outputs, place):
+def test_output_with_the_scores_is_selected(outputs, place):
     assert scoring_output(outputs) == place

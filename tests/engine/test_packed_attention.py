@@ -1,4 +1,4 @@
-"""What a token may see of a text that is read in blocks, and how much is kept to say so."""
+"""Masks of packed attention: what each token attends to in a text that is read in blocks, and their memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.mark.parametrize("window", [None, 7, 600])
 @pytest.mark.parametrize("before", [0, 30])
-def test_one_mask_serves_every_block_of_every_text(window, before):
+def test_shared_mask_equals_the_attention_of_every_block(window, before):
     import torch
 
     from rerank_plugins.engine.causal_lm.packed_attention import _BLOCK, Packed
@@ -23,11 +23,11 @@ def test_one_mask_serves_every_block_of_every_text(window, before):
             seen = torch.arange(columns)[None, :] <= own
             if window is not None:
                 seen &= torch.arange(columns)[None, :] > own - window
-            if mask is None:  # the plain triangle
+            if mask is None:  # the causal mask
                 assert rows == columns
                 assert torch.equal(seen, torch.ones(rows, rows, dtype=torch.bool).tril())
             else:
                 assert torch.equal(mask == 0, seen)
                 assert torch.equal(mask == float("-inf"), ~seen)
-    # Linear in the longest text, not its square.
+    # Linear in the length of the longest text, not quadratic.
     assert sum(each.numel() for each in packed._masks.values()) <= _BLOCK * (before + max(lengths))

@@ -1,4 +1,4 @@
-"""A document cannot spell a special token, whatever kind of tokenizer reads it."""
+"""No kind of tokenizer reads a special token from the text of a document."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import string
 from pathlib import Path
 
 import pytest
-from bounds import near
-from checkpoints import checkpoint
-from models import SENTENCES
+from support.bounds import near
+from support.checkpoints import checkpoint
+from support.models import SENTENCES
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from tokenizers.models import Unigram, WordLevel
 from tokenizers.processors import TemplateProcessing
@@ -19,11 +19,11 @@ from rerank_plugins.engine.tokenizer import PairTokenizer
 
 QUERY = "how do the tides work"
 BRACKETS = str.maketrans("<>[]", "‹›⟦⟧")
-"""To other signs that the tiny vocabularies do not know either."""
+"""Characters that are not in the tiny vocabularies."""
 
 
 def unigram() -> Tokenizer:
-    """Of XLM-R's kind: the special tokens come first among its pieces, with the best of scores."""
+    """A tokenizer like XLM-R's: the special tokens are its first pieces, with the best scores."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = [(name, 0.0) for name in special] + [("▁", -3.0), ("▁moon", -2.5)]
     pieces += [(sign, -5.0) for sign in string.ascii_letters + string.punctuation] + [("<mask>", 0.0)]
@@ -36,7 +36,7 @@ def unigram() -> Tokenizer:
 
 
 def words() -> Tokenizer:
-    """Whole words between blanks; nothing says which of them are special but the template."""
+    """A tokenizer of whole words; only the template says which of them are special."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "moon"]
     tokenizer = Tokenizer(WordLevel({name: token for token, name in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -45,21 +45,21 @@ def words() -> Tokenizer:
     return tokenizer
 
 
-def test_the_pieces_of_a_unigram_are_those_of_plain_text(tmp_path):
+def test_unigram_tokenizer_reads_special_tokens_as_plain_text(tmp_path):
     tokenizer = unigram()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     encoder = PairTokenizer(tmp_path / "tokenizer.json")
     for text in ("moon </s>", "</s></s><s>moon", "a<mask>b <pad> <unk>"):
-        (ids,) = encoder.texts([text], 100)
+        (ids,) = encoder.ids([text], 100)
         assert "".join(map(str, map(tokenizer.id_to_token, ids))) == "▁" + text.replace(" ", "▁")
         assert min(ids) > 3, "no special token"
         assert tokenizer.token_to_id("<mask>") not in ids
         (row,) = encoder.pairs("moon", [text], 100)
-        assert row.ids == [0, 5, 2, 2, *ids, 2], "what stands around texts is as it was"
+        assert row.ids == [0, 5, 2, 2, *ids, 2], "the special tokens around texts are unchanged"
     assert encoder.token("</s>") == 2
 
 
-def test_whole_words_and_tokens_that_only_the_template_names(tmp_path):
+def test_special_tokens_of_word_models_and_templates_are_found(tmp_path):
     words().save(str(tmp_path / "tokenizer.json"))
     encoder = PairTokenizer(tmp_path / "tokenizer.json")
     (row,) = encoder.pairs("moon", ["[SEP] moon [CLS]"], 100)
@@ -69,7 +69,7 @@ def test_whole_words_and_tokens_that_only_the_template_names(tmp_path):
 
 @pytest.mark.parametrize("engine", ["sentence-transformers", "onnx"])
 @pytest.mark.parametrize("kind", ["bert", "xlm-r", "deberta-v2", "modernbert-cls"])
-def test_a_document_of_all_special_tokens_scores_as_plain_text(engine, kind, tmp_path):
+def test_document_of_special_tokens_scores_as_plain_text(engine, kind, tmp_path):
     folder: Path = checkpoint(tmp_path / "model", kind)
     if engine == "onnx":
         export(folder, tmp_path / "made")
@@ -83,8 +83,8 @@ def test_a_document_of_all_special_tokens_scores_as_plain_text(engine, kind, tmp
     with load_reranker({"use": f"{engine}:{folder}", "device": "cpu"}) as reranker:
 
         def raw(*documents):
-            found = {each.index: each.raw_score for each in reranker.rerank(QUERY, documents)}
-            return [found[index] for index in range(len(documents))]
+            scores = {each.index: each.raw_score for each in reranker.rerank(QUERY, documents)}
+            return [scores[index] for index in range(len(documents))]
 
         neighbour, spoiled = raw(SENTENCES[1], hostile)
         assert [neighbour] == near(raw(SENTENCES[1]))

@@ -1,4 +1,4 @@
-"""What holds for every spec, every document, every reply of a vendor and every cancellation.
+"""Properties that hold for every spec, every document, every reply of a vendor and every cancellation.
 
 Each function draws one case from a hypothesis `data` object and asserts the invariants. `tests/fuzz/test_fuzz.py` runs
 them again and again for a number of seconds.
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rerank_plugins import Reranker, RerankResponse, load_reranker
 from rerank_plugins.core.errors import RerankError
 from rerank_plugins.testing.cohere_like import CohereLike
-from rerank_plugins.testing.laws import ODD_TEXTS
+from rerank_plugins.testing.odd_texts import ODD_TEXTS
 from rerank_plugins.testing.script import CutBody, Drip, Gap, Hang, NaN, Reset, Shuffled, Status, Step, TopN
 from rerank_plugins.testing.server import Exchange, VendorServer
 from rerank_plugins.testing.vendors import VENDORS
@@ -60,7 +60,7 @@ def hosted(server: VendorServer, name: str = "http") -> dict[str, Any]:
 
 
 def policies(folder: Path) -> dict[str, st.SearchStrategy[Any]]:
-    """What may stand beside `use`, each with values that are valid on their own."""
+    """Options beside `use`, each with a value that is valid on its own."""
     return {
         "retry": st.one_of(st.integers(1, 2), st.just({"attempts": 2, "wait_initial": 0.001, "wait_max": 0.002})),
         "top_n": st.integers(1, 12),
@@ -105,7 +105,7 @@ def specs(draw: st.DrawFn, server: VendorServer, folder: Path) -> dict[str, Any]
             chosen.pop(name, None)
     if spec.get("use") == "http" and draw(st.booleans()):
         spec = {**spec, "http": {"max_documents": draw(st.integers(1, 5)), "max_tokens": draw(st.integers(20, 200))}}
-    if spec.get("use") != "http":  # nothing else here sends anything: a timeout is refused
+    if spec.get("use") != "http":  # the other backends are local, and refuse a timeout
         chosen.pop("timeout", None)
     return {**spec, **chosen}
 
@@ -113,15 +113,15 @@ def specs(draw: st.DrawFn, server: VendorServer, folder: Path) -> dict[str, Any]
 # Invariants -----------------------------------------------------------------------------------------------------------
 
 
-def check(response: RerankResponse, given: list[Any], spec: Mapping[str, Any], top_n: int | None) -> None:
-    """Assert what holds for every answer."""
+def check(response: RerankResponse, inputs: list[Any], spec: Mapping[str, Any], top_n: int | None) -> None:
+    """Assert the invariants of every answer."""
     indexes = [result.index for result in response]
     assert len(set(indexes)) == len(indexes), "a document came twice"
-    assert all(result.document is given[result.index] for result in response)
+    assert all(result.document is inputs[result.index] for result in response)
     limit = top_n if top_n is not None else spec.get("top_n")
     diversified = spec.get("diversify") not in (None, False)
     if spec.get("score_threshold") is None or response.degraded:
-        assert len(indexes) == min(len(given), limit or len(given)), "a document was lost"
+        assert len(indexes) == min(len(inputs), limit or len(inputs)), "a document was lost"
     for result in response:
         if result.relevance_score is not None:
             assert type(result.relevance_score) is float
@@ -151,7 +151,7 @@ def check(response: RerankResponse, given: list[Any], spec: Mapping[str, Any], t
 
 
 def check_refusal(error: RerankError) -> None:
-    """Assert what holds for every typed error."""
+    """Assert the invariants of every typed error."""
     assert KEY not in f"{error} {error!r}"
     assert "broken" not in str(error), "only a defect of a model or a backend is called so"
 
@@ -161,31 +161,31 @@ def raw_by_index(response: RerankResponse) -> dict[int, float | None]:
 
 
 def rerank_with_any_spec(data: st.DataObject, server: VendorServer) -> None:
-    """Specs × documents: a typed error, or an answer that keeps every invariant, the same by both faces and twice."""
+    """Any spec with any documents gives a typed error or a valid answer, the same in sync and async and twice."""
     server.reset()
     with tempfile.TemporaryDirectory() as folder:
         spec = data.draw(specs(server, Path(folder)), label="spec")
-        given = data.draw(documents, label="documents")
+        inputs = data.draw(documents, label="documents")
         query = data.draw(queries, label="query")
         top_n = data.draw(st.one_of(st.none(), st.integers(1, 12)), label="top_n")
         scores = data.draw(
             st.one_of(
                 st.none(),
-                st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=len(given), max_size=len(given)),
+                st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=len(inputs), max_size=len(inputs)),
             ),
             label="retrieval_scores",
         )
-        before = copy.deepcopy(given)
+        before = copy.deepcopy(inputs)
         try:
             with load_reranker(spec) as reranker:
                 assert KEY not in repr(reranker)
-                first = reranker.rerank(query, given, top_n=top_n, retrieval_scores=scores)
-                check(first, given, spec, top_n)
-                second = asyncio.run(reranker.arerank(query, given, top_n=top_n, retrieval_scores=scores))
-                check(second, given, spec, top_n)
+                first = reranker.rerank(query, inputs, top_n=top_n, retrieval_scores=scores)
+                check(first, inputs, spec, top_n)
+                second = asyncio.run(reranker.arerank(query, inputs, top_n=top_n, retrieval_scores=scores))
+                check(second, inputs, spec, top_n)
         except RerankError as error:
             first, refusal = None, error
-        assert repr(given) == repr(before), "an input was changed"
+        assert repr(inputs) == repr(before), "an input was changed"
         if first is None:
             check_refusal(refusal)
         elif not (first.degraded or second.degraded):
@@ -210,13 +210,13 @@ def permuted_documents(data: st.DataObject, server: VendorServer) -> None:
         st.sampled_from([{}, {"long_documents": {"mode": "chunk", "tokens": 8}}, {"fuse": {"with": "retrieval"}}]),
         label="policy",
     )
-    given = data.draw(st.lists(texts, min_size=1, max_size=8), label="documents")
-    order = data.draw(st.permutations(range(len(given))), label="order")
-    scores = data.draw(st.lists(st.floats(-5, 5), min_size=len(given), max_size=len(given)), label="retrieval_scores")
+    inputs = data.draw(st.lists(texts, min_size=1, max_size=8), label="documents")
+    order = data.draw(st.permutations(range(len(inputs))), label="order")
+    scores = data.draw(st.lists(st.floats(-5, 5), min_size=len(inputs), max_size=len(inputs)), label="retrieval_scores")
     with load_reranker({**spec, **extra}) as reranker:
-        straight = raw_by_index(reranker.rerank("moon tides", given, retrieval_scores=scores))
+        straight = raw_by_index(reranker.rerank("moon tides", inputs, retrieval_scores=scores))
         turned = raw_by_index(
-            reranker.rerank("moon tides", [given[at] for at in order], retrieval_scores=[scores[at] for at in order])
+            reranker.rerank("moon tides", [inputs[at] for at in order], retrieval_scores=[scores[at] for at in order])
         )
     tied = len(set(scores)) < len(scores)  # equal retrieval scores rank by position, which a permutation changes
     if not ("fuse" in extra and tied):
@@ -250,7 +250,7 @@ class Raw(Step):
 
 @dataclass(frozen=True)
 class Mutated(Step):
-    """The vendor's own right answer, with one value in it replaced or removed."""
+    """The vendor's correct answer, with one value replaced or removed."""
 
     choice: int
     value: Any
@@ -296,29 +296,29 @@ def replies(draw: st.DrawFn) -> Step:
 
 
 def any_reply_of_a_vendor(data: st.DataObject, servers: Mapping[str, VendorServer]) -> None:
-    """Vendors' replies: a typed error, or exactly one finite score per document."""
+    """Any reply of a vendor gives a typed error, or exactly one finite score per document."""
     name = data.draw(st.sampled_from(sorted(servers)), label="vendor")
     server = servers[name]
     server.reset()
     server.play(data.draw(replies(), label="reply"))
-    given = data.draw(st.lists(texts, min_size=1, max_size=5), label="documents")
+    inputs = data.draw(st.lists(texts, min_size=1, max_size=5), label="documents")
     query = data.draw(words, label="query")
     with load_reranker({**hosted(server, name), "retry": 1, "timeout": 5.0}) as reranker:
         try:
-            response = reranker.rerank(query, given)
+            response = reranker.rerank(query, inputs)
         except RerankError as error:
             response, refusal = None, error
     if response is None:
         check_refusal(refusal)
     else:
-        check(response, given, {}, None)
+        check(response, inputs, {}, None)
 
 
 # Cancellations --------------------------------------------------------------------------------------------------------
 
 
 def cancelled_calls(data: st.DataObject, server: VendorServer) -> None:
-    """Calls cancelled at any moment leave nothing behind: no task, no place in a queue, no wrong score for others."""
+    """A call cancelled at any moment leaves no task and no place in a queue, and changes no score of other calls."""
     server.reset()
     spec = {
         **hosted(server),
@@ -333,13 +333,13 @@ def cancelled_calls(data: st.DataObject, server: VendorServer) -> None:
     )
     server.play(*steps)
     calls = data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=8), label="calls")
-    given = ["the moon", "bananas", "the tides of the sea", "sun"]
+    inputs = ["the moon", "bananas", "the tides of the sea", "sun"]
 
     async def drive() -> tuple[RerankResponse, set[asyncio.Task[Any]]]:
         reranker = load_reranker(spec)
 
         async def one(turns: int) -> None:
-            task = asyncio.create_task(reranker.arerank("moon tides", given))
+            task = asyncio.create_task(reranker.arerank("moon tides", inputs))
             for _ in range(turns):
                 await asyncio.sleep(0)
             if turns % 3:
@@ -351,7 +351,7 @@ def cancelled_calls(data: st.DataObject, server: VendorServer) -> None:
         assert reranker.stats()["backends"]["http"]["limit"]["waiting"] == 0
         server.reset()
         try:
-            answer = await asyncio.wait_for(reranker.arerank("moon tides", given), 30)
+            answer = await asyncio.wait_for(reranker.arerank("moon tides", inputs), 30)
         finally:
             await reranker.aclose()
         return answer, {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
@@ -360,7 +360,7 @@ def cancelled_calls(data: st.DataObject, server: VendorServer) -> None:
     assert not left, "a task is left"
     assert not answer.degraded
     for result in answer:
-        assert close(result.raw_score, server.score("moon tides", given[result.index])), (
+        assert close(result.raw_score, server.score("moon tides", inputs[result.index])), (
             "a wrong score after cancelling"
         )
 
@@ -383,17 +383,18 @@ plain_data = st.recursive(
 OPTIONS = (
     "use", "top_n", "instruction", "score_threshold", "retry", "deadline", "fallback", "on_error", "limit", "breaker",
     "cache", "cascade", "fuse", "diversify", "long_documents", "calibration", "api_key", "base_url", "timeout",
-    "max_in_flight", "price", "device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision", "local_files_only",
+    "max_in_flight", "price", "device", "runtime", "dtype", "max_tokens", "batch_tokens", "revision",
+    "local_files_only",
     "http", "lexical",
 )  # fmt: skip
 
 
 def any_spec_is_built_or_refused(data: st.DataObject) -> None:
-    """Specs of any shape: a reranker that answers or fails by type, or a ConfigError."""
+    """A spec of any shape gives a reranker that answers or raises a typed error, or a `ConfigError`."""
     chosen = data.draw(st.dictionaries(st.sampled_from(OPTIONS), plain_data, max_size=5), label="options")
     spec = {"use": data.draw(st.sampled_from(["lexical", "passthrough", "embedded:fast"]), label="use"), **chosen}
     if isinstance(spec.get("cache"), dict):
-        spec["cache"].pop("path", None)  # a file would be written wherever the fuzzer says
+        spec["cache"].pop("path", None)  # the fuzzer would choose where a file is written
     try:
         reranker: Reranker = load_reranker(spec)
         repr(reranker)

@@ -1,9 +1,10 @@
-"""Drive `rerank-plugins serve` with random requests, valid and hostile, and check what has to hold all the time.
+"""Drive `rerank-plugins serve` with random valid and hostile requests, and check invariants of the server.
 
     python tests/fuzz/serve_driver.py --seconds 180
 
-A real process and real sockets: broken framing and JSON, large bodies, slow and cancelled clients, wrong keys. Meanwhile one
-well-behaved client measures its own latency. The exit code is 1 when an invariant broke; the report (JSON) says which:
+A real process and real sockets: broken framing and JSON, large bodies, slow and cancelled clients, wrong keys.
+Meanwhile one well-behaved client measures its own latency. The exit code is 1 when an invariant broke; the report
+(JSON) says which:
 
 - no request is answered with 500, and the server's log holds no traceback;
 - every request of the well-behaved client is answered with 200;
@@ -11,9 +12,10 @@ well-behaved client measures its own latency. The exit code is 1 when an invaria
 - the server still answers at the end, with no call and no byte left inside;
 - with `--strict-latency`: the well-behaved client's p95 is at most twice the quiet one.
 
-The time is cut into windows. In each one the hostile clients pause first, while the well-behaved client measures the quiet
-server, and go on then. So both figures of a ratio are of the same moment of the machine, and the smallest ratio counts:
-what else the machine does makes some ratios larger, and a server that lets others wait makes all of them larger.
+The time is cut into windows. In each one the hostile clients pause first, while the well-behaved client measures the
+quiet server, and go on then. So both figures of a ratio are of the same moment of the machine, and the smallest ratio
+counts: what else the machine does makes some ratios larger, and a server that lets others wait makes all of them
+larger.
 
 `SERVE_DRIVER_SECONDS` and `SERVE_DRIVER_SEED` are the defaults of the options.
 """
@@ -41,15 +43,27 @@ import psutil
 KEY = "driver-key-0123456789"
 WORDS = ["cat", "dog", "sofa", "é", "日本", "\u200b", "😀", '"', "\\", "\n", "a" * 300, "x1y2", "(", "  "]
 PATHS = ["/v2/rerank", "/v1/rerank", "/rerank"]
-GETS = ["/healthz", "/health", "/info", "/v1/models", "/metrics", "/openapi.json", "/docs", "/", "/nothing", "/%00"]
+GETS = [
+    "/healthz",
+    "/readyz",
+    "/health",
+    "/info",
+    "/v1/models",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "/nothing",
+    "/%00",
+]
 LITERALS = [
     b"NaN", b"-Infinity", b"1e999", b"1" * 4_400, b"-0", b"[" * 20 + b"]" * 20, b'"\\ud800"', b"{}", b"[]", b"null",
     b'"\\u0000"', b'{"": [1, {"a": null}]}', b"tru", b'"\xff"', b"1" * 4_000,
 ]  # fmt: skip
 MB_MORE = 500.0
-"""Of memory above the idle server's: 64 MB of bodies and answers, several times over while they are worked on."""
+"""Bytes of memory above that of the idle server: 64 MB of bodies and answers, with several copies of them."""
 MB_GROWTH = 120.0
-"""Between the peaks of the second and of the last window: chance of what comes together, not a leak."""
+"""Bytes between the peaks of the second and the last window that are chance, not a leak."""
 
 
 def text(rng: random.Random, words: int) -> str:
@@ -64,7 +78,7 @@ def document(rng: random.Random) -> Any:
 
 
 def valid(rng: random.Random) -> dict[str, Any]:
-    """Return a body that the server takes: a blank query is refused, with a reason."""
+    """Return a valid body, or one with a blank query, which the server must refuse with a reason."""
     if rng.random() < 0.2:
         texts = [text(rng, 30) for _ in range(rng.randint(0, 40))]
         return {"query": text(rng, 5), "texts": texts, "return_text": rng.random() < 0.5}
@@ -80,7 +94,7 @@ def valid(rng: random.Random) -> dict[str, Any]:
 
 
 def broken(rng: random.Random) -> bytes:
-    """Return JSON with a few bytes changed, or with a value in it that parsers disagree about."""
+    """Return JSON with a few changed bytes, or with a value on which parsers disagree."""
     body = bytearray(json.dumps(valid(rng), ensure_ascii=rng.random() < 0.5).encode())
     if rng.random() < 0.5:
         at = body.find(b"[") + 1
@@ -101,7 +115,7 @@ def broken(rng: random.Random) -> bytes:
 
 
 def large(rng: random.Random) -> bytes:
-    """Return a body of up to 9 MB: long texts, many texts, many fields, much to escape, one endless word."""
+    """Return a body of up to 9 MB: long texts, many texts, many fields, many escapes, or one long word."""
     size = rng.choice([300_000, 2_000_000, 7_900_000, 9_000_000])
     match rng.randrange(5):
         case 0:
@@ -155,7 +169,9 @@ def framed(rng: random.Random) -> bytes:
             return b"".join(head(rng, len(body)) + body for _ in range(rng.randint(2, 6)))
         case 6:
             return b"%s %s HTTP/1.%d\r\nhost: h\r\n\r\n" % (
-                rng.choice([b"GET", b"HEAD", b"PUT", b"OPTIONS", b"X" * 50]), rng.choice(GETS).encode(), rng.randrange(2)
+                rng.choice([b"GET", b"HEAD", b"PUT", b"OPTIONS", b"X" * 50]),
+        rng.choice(GETS).encode(),
+        rng.randrange(2)
             )  # fmt: skip
         case 7:
             return start + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body) + body
@@ -164,7 +180,7 @@ def framed(rng: random.Random) -> bytes:
 
 
 class Driver:
-    """Runs the clients and holds what they saw. The lock guards the counts."""
+    """Runs the clients and records their results. `lock` guards the counts."""
 
     def __init__(self, port: int, seed: int) -> None:
         self.port, self.seed = port, seed
@@ -173,13 +189,13 @@ class Driver:
         self.going = threading.Event()
         """Cleared while the hostile clients pause."""
         self.acting = 0
-        """Hostile clients that have a request under way; guarded by `lock`."""
+        """The number of hostile clients with a request in progress; guarded by `lock`."""
         self.statuses: collections.Counter[str] = collections.Counter()
         self.failed: list[str] = []
 
-    def count(self, what: str, detail: bytes = b"") -> None:
+    def count(self, what: str, detail: bytes = b"", number: int = 1) -> None:
         with self.lock:
-            self.statuses[what] += 1
+            self.statuses[what] += number
             if what == "500" and len(self.failed) < 5:
                 self.failed.append(detail[:300].decode("utf-8", "replace"))
 
@@ -238,7 +254,7 @@ class Driver:
         ]
         ways = [self.whole, self.cancelled, self.dripping, self.slow_reading]
         while not self.stop.is_set():
-            # After each pause a large body first: a window without one would say little.
+            # Begin with a large body after each pause: a window without one would prove little.
             paused = not self.going.is_set()
             sent = makers[-1]() if paused else rng.choices(makers, [4, 4, 6, 1])[0]()
             way = self.whole if paused else rng.choices(ways, [20, 4, 1, 1])[0]
@@ -255,7 +271,7 @@ class Driver:
             self.stop.wait(rng.random() * 0.02)
 
     def pause(self) -> None:
-        """Stop the hostile clients, and wait until nothing of theirs is left in the server."""
+        """Stop the hostile clients, and wait until the server has no request of theirs."""
         self.going.clear()
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -267,27 +283,42 @@ class Driver:
             time.sleep(0.05)
 
     def polite(self, seconds: float) -> list[float]:
-        """Ask as a good client does, for some seconds; return the milliseconds of each answer."""
-        documents = [f"document {each} of the cat on the sofa " * 12 for each in range(50)]
-        body = json.dumps({"query": "where is the cat", "documents": documents, "top_n": 5}).encode()
-        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-        took, end = [], time.monotonic() + seconds
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        while time.monotonic() < end:
-            begun = time.perf_counter()
-            try:
-                connection.request("POST", "/v2/rerank", body, headers)
-                answer = connection.getresponse()
-                told = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self.count(f"polite {type(error).__name__}")
-                continue
-            took.append((time.perf_counter() - begun) * 1_000.0)
-            self.count(f"polite {answer.status}", told)
-            time.sleep(0.01)
-        connection.close()
-        return took
+        """Send valid requests for some seconds; return the milliseconds of each answer.
+
+        The client is a process of its own: in a thread of this one it would wait for the interpreter lock of the
+        hostile clients, and that time would count as the server's.
+        """
+        command = [sys.executable, __file__, "--polite", str(self.port), "--seconds", str(seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        report = json.loads(done.stdout)
+        for outcome, number in report["outcomes"].items():
+            self.count(f"polite {outcome}", number=number)
+        return report["milliseconds"]
+
+
+def polite(port: int, seconds: float) -> dict[str, Any]:
+    """Send the same valid request again and again, for some seconds."""
+    documents = [f"document {each} of the cat on the sofa " * 12 for each in range(50)]
+    body = json.dumps({"query": "where is the cat", "documents": documents, "top_n": 5}).encode()
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    outcomes: collections.Counter[str] = collections.Counter()
+    milliseconds, end = [], time.monotonic() + seconds
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    while time.monotonic() < end:
+        begun = time.perf_counter()
+        try:
+            connection.request("POST", "/v2/rerank", body, headers)
+            response = connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            outcomes[type(error).__name__] += 1
+            continue
+        milliseconds.append((time.perf_counter() - begun) * 1_000.0)
+        outcomes[str(response.status)] += 1
+        time.sleep(0.01)
+    connection.close()
+    return {"milliseconds": milliseconds, "outcomes": outcomes}
 
 
 def p95(milliseconds: list[float]) -> float:
@@ -297,13 +328,13 @@ def p95(milliseconds: list[float]) -> float:
 def ask(port: int, path: str) -> Any:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", path, headers={"authorization": f"Bearer {KEY}"})
-    told = json.loads(connection.getresponse().read())
+    body = json.loads(connection.getresponse().read())
     connection.close()
-    return told
+    return body
 
 
 def drive(seconds: float, seed: int, clients: int = 8, spec: str = "lexical") -> dict[str, Any]:
-    """Run the server and all clients for some seconds; return the report, with what broke under `broken`."""
+    """Run the server and all clients for some seconds; return the report, with violated invariants in `broken`."""
     command = [sys.executable, "-m", "rerank_plugins", "serve", spec, "--port", "0", "--api-key", "env:DRIVER_KEY"]
     log: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"DRIVER_KEY": KEY}) as served:
@@ -358,7 +389,7 @@ def _drive(driver: Driver, process: psutil.Process, seconds: float, clients: int
         broken.append(f"the well-behaved client got {wrong}")
     if peak > idle / 1e6 + MB_MORE:
         broken.append(f"memory rose from {idle / 1e6:.0f} to {peak:.0f} MB")
-    # The last window is compared, not the highest: a peak that comes together by chance is no leak.
+    # Compare the last window, not the highest: a peak by chance is not a leak.
     if seconds >= 60 and windows[-1]["rss_mb"]["peak"] > windows[1]["rss_mb"]["peak"] + MB_GROWTH:
         broken.append(f"memory grew by {growth:.0f} MB: {[window['rss_mb'] for window in windows]}")
     if health["inside"] or health["bytes_in_flight"]:
@@ -407,7 +438,11 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--spec", default="lexical")
     parser.add_argument("--strict-latency", action="store_true")
+    parser.add_argument("--polite", type=int, metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.polite:
+        print(json.dumps(polite(arguments.polite, arguments.seconds)))
+        return 0
     report = drive(arguments.seconds, arguments.seed, arguments.clients, arguments.spec)
     if arguments.strict_latency and report["p95_ratio"] > 2:
         report["broken"].append(f"the well-behaved client's p95 rose {report['p95_ratio']} times, at least")

@@ -1,7 +1,7 @@
 """Random cases for a number of seconds: `make fuzz` runs them for a minute each, `make test-all` for a few seconds.
 
-`RERANK_FUZZ_SECONDS` sets the seconds of each property. A failing case is printed by hypothesis; it becomes a test beside
-the code that it broke.
+`RERANK_FUZZ_SECONDS` sets the seconds of each property. A failing case is printed by hypothesis; it becomes a test
+beside the code that it broke.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def servers() -> Iterator[dict[str, VendorServer]]:
         yield {name: stack.enter_context(kind(key=properties.KEY)) for name, kind in properties.VENDOR_SERVERS.items()}
 
 
-def for_a_while(check: Callable[[st.DataObject], None]) -> None:
+def run_random_cases(check: Callable[[st.DataObject], None]) -> None:
     """Run `check` on new random cases until the seconds are over, at least `EXAMPLES` times."""
     until = time.monotonic() + SECONDS
     first = int(os.environ.get("RERANK_FUZZ_SEED", "0")) or time.time_ns() % 2**32
@@ -52,21 +52,21 @@ def for_a_while(check: Callable[[st.DataObject], None]) -> None:
             return
 
 
-def test_specs_and_documents(servers: Mapping[str, VendorServer]) -> None:
-    for_a_while(lambda data: properties.rerank_with_any_spec(data, servers["http"]))
+def test_random_specs_and_documents_keep_the_invariants(servers: Mapping[str, VendorServer]) -> None:
+    run_random_cases(lambda data: properties.rerank_with_any_spec(data, servers["http"]))
 
 
-def test_permutations(servers: Mapping[str, VendorServer]) -> None:
-    for_a_while(lambda data: properties.permuted_documents(data, servers["http"]))
+def test_random_permutations_permute_the_scores(servers: Mapping[str, VendorServer]) -> None:
+    run_random_cases(lambda data: properties.permuted_documents(data, servers["http"]))
 
 
-def test_replies(servers: Mapping[str, VendorServer]) -> None:
-    for_a_while(lambda data: properties.any_reply_of_a_vendor(data, servers))
+def test_random_replies_give_an_error_or_valid_scores(servers: Mapping[str, VendorServer]) -> None:
+    run_random_cases(lambda data: properties.any_reply_of_a_vendor(data, servers))
 
 
-def test_cancellations(servers: Mapping[str, VendorServer]) -> None:
-    for_a_while(lambda data: properties.cancelled_calls(data, servers["http"]))
+def test_random_cancellations_leave_nothing_behind(servers: Mapping[str, VendorServer]) -> None:
+    run_random_cases(lambda data: properties.cancelled_calls(data, servers["http"]))
 
 
-def test_specs_of_any_shape() -> None:
-    for_a_while(properties.any_spec_is_built_or_refused)
+def test_random_spec_shapes_load_or_raise_config_error() -> None:
+    run_random_cases(properties.any_spec_is_built_or_refused)

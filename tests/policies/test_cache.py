@@ -1,4 +1,4 @@
-"""Scores that were paid for once: the same answer again, and never another one's."""
+"""Cache: the same answer again without a request, and never the answer of another model, query or text."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted import REQUEST, Scripted
+from support.scripted import REQUEST, Scripted
 
 from rerank_plugins import ConfigError, Reranker, RerankResponse, load_reranker
 from rerank_plugins.core import Capabilities, RerankRequest, Span, TransientError
 from rerank_plugins.policies.cache import Cache
-from rerank_plugins.policies.disk import DiskStore
-from rerank_plugins.policies.memory import MemoryStore
+from rerank_plugins.policies.memory_store import MemoryStore
+from rerank_plugins.policies.sqlite_store import DiskStore
 from rerank_plugins.testing.cohere_like import CohereLike
-from rerank_plugins.testing.script import Status
+from rerank_plugins.testing.script import Declined, Status
+from rerank_plugins.testing.vendors.chat import ChatServer
 
+LOGPROBS = {"chat": {"mode": "logprobs"}}
 QUERY, DOCUMENTS = "why are there tides", ["the moon", "bananas are yellow", "tides follow the moon", ""]
 
 
@@ -47,12 +49,12 @@ def comparable(response: RerankResponse) -> RerankResponse:
 
 
 def hit_rate(reranker: Reranker) -> float | None:
-    (told,) = reranker.stats()["backends"].values()
-    return told["cache"]["hit_rate"]
+    (state,) = reranker.stats()["backends"].values()
+    return state["cache"]["hit_rate"]
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])
-def test_a_cached_answer_is_the_first_one(server: CohereLike, cache, face: str):
+def test_a_cached_answer_equals_the_first_one(server: CohereLike, cache, face: str):
     def ask(reranker: Reranker) -> RerankResponse:
         if face == "sync":
             return reranker.rerank(QUERY, DOCUMENTS)
@@ -68,7 +70,7 @@ def test_a_cached_answer_is_the_first_one(server: CohereLike, cache, face: str):
     assert [(each.outcome, each.detail) for each in second.attempts] == [("cached", "3 of 3 documents")]
 
 
-def test_only_what_is_not_known_is_sent(server: CohereLike, cache):
+def test_only_documents_without_an_entry_are_sent(server: CohereLike, cache):
     with load_reranker(spec(server, cache)) as reranker:
         reranker.rerank(QUERY, DOCUMENTS[:2])
         mixed = reranker.rerank(QUERY, [*DOCUMENTS, "new"])
@@ -77,16 +79,16 @@ def test_only_what_is_not_known_is_sent(server: CohereLike, cache):
         assert comparable(mixed) == comparable(reranker.rerank(QUERY, [*DOCUMENTS, "new"]))
 
 
-def test_another_query_text_instruction_model_or_dtype_misses(cache):
-    """`dtype` and the like stand in the identity; config puts them there (below)."""
+def test_another_query_text_instruction_model_or_dtype_is_a_miss(cache):
+    """`dtype` and other options are part of the identity; see the test of it below."""
 
     def scored(identity: str, request: RerankRequest, model: str = "scripted") -> int:
         backend = Scripted(name=model)
         store = DiskStore(Path(cache["path"]), 100) if isinstance(cache, dict) else shared
         asyncio.run(Cache(backend, store, identity).ascore(request))
         if store is not shared:
-            asyncio.run(store.aclose())  # written behind the call's back; another store reads the file next
-        return len(backend.asked)
+            asyncio.run(store.aclose())  # the call does not wait for the write; the next store reads the file
+        return len(backend.calls)
 
     shared = MemoryStore(100)
     assert [scored("model a, float32", REQUEST) for _ in range(2)] == [1, 0]
@@ -114,7 +116,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_what_a_score_depends_on_is_in_its_name(folder: Path, monkeypatch):
+def test_every_option_that_changes_scores_changes_the_identity(folder: Path, monkeypatch):
     hosted = {"use": "http:a", "base_url": "http://127.0.0.1:1", "api_key": "secret-key-1"}
     local = {"use": f"onnx:{folder}"}
     differing = [
@@ -143,7 +145,7 @@ def test_what_a_score_depends_on_is_in_its_name(folder: Path, monkeypatch):
     assert "secret" not in "".join(differing)
 
 
-def test_a_listwise_backend_is_cached_by_the_whole_list(cache):
+def test_a_listwise_backend_is_cached_per_list(cache):
     with load_reranker({"use": "lexical", "cache": cache}) as reranker:
         first = reranker.rerank(QUERY, DOCUMENTS)
         assert comparable(reranker.rerank(QUERY, DOCUMENTS)) == comparable(first)
@@ -153,7 +155,7 @@ def test_a_listwise_backend_is_cached_by_the_whole_list(cache):
         assert hit_rate(reranker) == pytest.approx(3 / 11)  # of 3 + 3 + 2 + 3 documents
 
 
-def test_a_stand_in_is_never_filed_under_the_failed_one(server: CohereLike, cache):
+def test_scores_of_a_fallback_are_not_stored_for_the_failed_backend(server: CohereLike, cache):
     server.play(Status(500))
     with load_reranker(spec(server, cache, fallback=["lexical", "passthrough"])) as reranker:
         assert reranker.rerank(QUERY, DOCUMENTS).degraded
@@ -161,7 +163,7 @@ def test_a_stand_in_is_never_filed_under_the_failed_one(server: CohereLike, cach
         assert (answer.degraded, answer.model, len(server.requests)) == (False, "http", 2)
 
 
-def test_errors_are_not_kept():
+def test_errors_are_not_cached():
     backend = Scripted(TransientError("busy"))
     scorer = Cache(backend, MemoryStore(10), "x")
     with pytest.raises(TransientError):
@@ -169,7 +171,7 @@ def test_errors_are_not_kept():
     assert len(asyncio.run(scorer.ascore(REQUEST)).values) == 3
 
 
-def test_cuts_and_spans_are_kept(cache, tmp_path: Path):
+def test_truncation_and_spans_are_cached(cache, tmp_path: Path):
     class Rich(Scripted):
         async def ascore(self, request):
             scores = await super().ascore(request)
@@ -181,7 +183,7 @@ def test_cuts_and_spans_are_kept(cache, tmp_path: Path):
     assert (second.values, second.truncated, second.spans) == (first.values, first.truncated, first.spans)
 
 
-def test_an_estimated_cut_is_said_of_a_cached_answer_too(server: CohereLike, cache):
+def test_an_estimated_truncation_is_reported_for_cached_answers(server: CohereLike, cache):
     """The vendor does not tell what it cut: the policy around the cache estimates it, each time."""
     documents = ["the moon", "tides " * 500]
     with load_reranker(spec(server, cache, http={"max_tokens": 50})) as reranker:
@@ -192,7 +194,7 @@ def test_an_estimated_cut_is_said_of_a_cached_answer_too(server: CohereLike, cac
 
 
 @pytest.mark.parametrize("listwise", [True, False])
-def test_who_answered_and_a_lists_reason_are_kept(cache, tmp_path: Path, listwise: bool):
+def test_the_model_and_a_lists_reason_are_cached(cache, tmp_path: Path, listwise: bool):
     class Loads(Scripted):
         """Knows its dtype, and so its label, once it has answered; reads in blocks, and says so."""
 
@@ -209,11 +211,11 @@ def test_who_answered_and_a_lists_reason_are_kept(cache, tmp_path: Path, listwis
     store = DiskStore(tmp_path / "x", 9) if isinstance(cache, dict) else MemoryStore(9)
     backends = [Loads(capabilities=Capabilities(listwise=listwise)) for _ in range(2)]
     first, second = (asyncio.run(Cache(each, store, "x").ascore(REQUEST)) for each in backends)
-    assert backends[1].asked == []
+    assert backends[1].calls == []
     assert (second.model, second.reason) == (first.model, first.reason) == ("scripted [bfloat16]", first.reason)
 
 
-def test_the_memory_is_bounded_and_forgets_by_use():
+def test_the_memory_store_drops_the_least_recently_used_entry():
     async def work():
         store = MemoryStore(2)
         store.put({b"a": "1", b"b": "2"})
@@ -224,37 +226,37 @@ def test_the_memory_is_bounded_and_forgets_by_use():
     assert asyncio.run(work()) == (["1", None, "3"], {"entries": 2})
 
 
-def test_the_file_is_bounded_and_forgets_by_age(tmp_path: Path):
+def test_the_disk_store_drops_the_oldest_entries(tmp_path: Path):
     async def work():
         store = DiskStore(tmp_path / "scores", 40)
         for number in range(100):
             store.put({bytes([number]): str(number)})
-        found = await store.get([bytes([number]) for number in range(100)])
+        texts = await store.get([bytes([number]) for number in range(100)])
         await store.aclose()
-        return [text for text in found if text is not None]
+        return [text for text in texts if text is not None]
 
-    kept = asyncio.run(work())
-    assert 40 <= len(kept) <= 42  # looked after every twentieth part
-    assert kept[-1] == "99"
+    entries = asyncio.run(work())
+    assert 40 <= len(entries) <= 42  # pruned after every twentieth of the limit
+    assert entries[-1] == "99"
 
 
-def test_what_is_too_old_is_asked_for_again(cache, tmp_path: Path, monkeypatch):
+def test_an_expired_entry_is_a_miss(cache, tmp_path: Path, monkeypatch):
     store = DiskStore(tmp_path / "x", 9, ttl_s=60.0) if isinstance(cache, dict) else MemoryStore(9, ttl_s=60.0)
     backend = Scripted()
     scorer = Cache(backend, store, "x")
     asyncio.run(scorer.ascore(REQUEST))
     asyncio.run(scorer.ascore(REQUEST))
-    assert len(backend.asked) == 1
+    assert len(backend.calls) == 1
     clock, monotonic = time.time, time.monotonic
     monkeypatch.setattr("time.time", lambda: clock() + 61.0)
     monkeypatch.setattr("time.monotonic", lambda: monotonic() + 61.0)
     asyncio.run(scorer.ascore(REQUEST))
-    assert len(backend.asked) == 2
+    assert len(backend.calls) == 2
     monkeypatch.undo()
     asyncio.run(scorer.aclose())
 
 
-def test_the_memory_of_a_machine_that_started_after_ttl_s_is_read(monkeypatch):
+def test_the_memory_store_works_on_a_machine_up_for_less_than_ttl_s(monkeypatch):
     """A monotonic clock counts from the machine's start."""
     store = MemoryStore(9, ttl_s=3600.0)
     store.put({b"known": "entry"})
@@ -267,7 +269,7 @@ def test_the_memory_of_a_machine_that_started_after_ttl_s_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize("ttl_s", [60.0, None])
-def test_entries_dated_in_the_future_do_not_outlive_ttl_s_or_push_out_new_ones(ttl_s, tmp_path: Path, monkeypatch):
+def test_entries_dated_in_the_future_expire_and_are_dropped_first(ttl_s, tmp_path: Path, monkeypatch):
     clock = time.time
 
     async def work() -> tuple[list[str | None], list[str | None]]:
@@ -287,35 +289,35 @@ def test_entries_dated_in_the_future_do_not_outlive_ttl_s_or_push_out_new_ones(t
     assert after[-15:] == ["now"] * 15
 
 
-def test_a_lifetime_longer_than_the_machine_is_up(cache, tmp_path: Path):
-    """The monotonic clock starts near 0 at boot: what is not there is a miss all the same."""
+def test_a_ttl_longer_than_the_uptime_works(cache, tmp_path: Path):
+    """The monotonic clock starts near 0 at boot. A missing entry must be a miss all the same."""
     ttl = time.monotonic() + 1000.0
     store = DiskStore(tmp_path / "x", 9, ttl_s=ttl) if isinstance(cache, dict) else MemoryStore(9, ttl_s=ttl)
     backend = Scripted()
     scorer = Cache(backend, store, "x")
     asyncio.run(scorer.ascore(REQUEST))
     asyncio.run(scorer.ascore(REQUEST))
-    assert len(backend.asked) == 1
+    assert len(backend.calls) == 1
     asyncio.run(scorer.aclose())
 
 
-def test_the_file_holds_no_text_and_no_key(server: CohereLike, tmp_path: Path):
+def test_the_file_contains_no_text_and_no_key(server: CohereLike, tmp_path: Path):
     path = tmp_path / "scores.sqlite3"
     with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:
         reranker.rerank(QUERY, DOCUMENTS)
-    told = b"".join(each.read_bytes() for each in tmp_path.iterdir())
-    assert len(told) > 1000
-    assert not [word for word in (b"moon", b"bananas", b"tides", server.key.encode()) if word in told]
+    content = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    assert len(content) > 1000
+    assert not [word for word in (b"moon", b"bananas", b"tides", server.key.encode()) if word in content]
 
 
-def test_a_file_that_is_no_cache_costs_the_cache_and_no_call(server: CohereLike, tmp_path: Path, caplog):
+def test_a_file_that_is_no_database_disables_the_cache_only(server: CohereLike, tmp_path: Path, caplog):
     path = tmp_path / "scores.sqlite3"
     path.write_bytes(b"this is no database" * 1000)
     with load_reranker(spec(server, {"kind": "disk", "path": str(path)})) as reranker:
         for _ in range(3):
             assert len(reranker.rerank(QUERY, DOCUMENTS)) == 4
-        (told,) = reranker.stats()["backends"].values()
-    assert told["cache"]["errors"] >= 3
+        (state,) = reranker.stats()["backends"].values()
+    assert state["cache"]["errors"] >= 3
     (warning,) = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
     assert str(path) in warning
     assert "Delete the file" in warning
@@ -323,8 +325,8 @@ def test_a_file_that_is_no_cache_costs_the_cache_and_no_call(server: CohereLike,
 
 
 @pytest.mark.alone
-def test_a_file_that_another_process_keeps_locked_holds_up_no_call(server: CohereLike, tmp_path: Path, monkeypatch):
-    """A writer that was stopped in the middle: what is to be kept waits for it, and what is asked for behind that."""
+def test_a_file_locked_by_another_process_delays_no_call(server: CohereLike, tmp_path: Path, monkeypatch):
+    """Another process holds the write lock: a write waits for it, and a later read waits behind that write."""
     path = tmp_path / "scores.sqlite3"
     options = {"deadline": 1.0, "fallback": ["passthrough"]}
     with load_reranker(spec(server, {"kind": "disk", "path": str(path)}, **options)) as reranker:
@@ -343,20 +345,20 @@ def test_a_file_that_another_process_keeps_locked_holds_up_no_call(server: Coher
         assert [each.outcome for each in reranker.rerank(QUERY, DOCUMENTS).attempts] == ["cached"]
 
 
-def test_what_waits_for_a_locked_file_is_given_up_together(tmp_path: Path, monkeypatch):
-    """64 calls at once leave 64 writes: closing does not wait for each."""
-    monkeypatch.setattr("rerank_plugins.policies.disk._WAIT_S", 0.2)
-    monkeypatch.setattr("rerank_plugins.policies.disk._PATIENCE_S", 0.1)
+def test_queued_work_on_a_locked_file_is_dropped_together(tmp_path: Path, monkeypatch):
+    """64 calls leave 64 queued writes. Closing must not wait for the lock 64 times."""
+    monkeypatch.setattr("rerank_plugins.core.sqlite_file._LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("rerank_plugins.core.sqlite_file._READ_TIMEOUT_S", 0.1)
     store = DiskStore(tmp_path / "scores", 100)
     asyncio.run(store.get([b"made"]))
     writer = sqlite3.connect(store.path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    tried, put = [], store._put
-    monkeypatch.setattr(store, "_put", lambda entries: (tried.append(entries), put(entries)))
+    writes, write = [], store._write
+    monkeypatch.setattr(store, "_write", lambda entries: (writes.append(entries), write(entries)))
     for number in range(64):
         store.put({bytes([number]): "1"})
     asyncio.run(store.aclose())
-    assert (len(tried), store.state()["errors"]) == (1, 64)
+    assert (len(writes), store.state()["errors"]) == (1, 64)
     writer.close()
 
 
@@ -378,7 +380,7 @@ def test_what_waits_for_a_locked_file_is_given_up_together(tmp_path: Path, monke
     ],
     ids=lambda damage: repr(damage)[:30],
 )
-def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage: object, listwise: bool):
+def test_a_damaged_entry_is_a_miss(tmp_path: Path, damage: object, listwise: bool):
     path = tmp_path / "scores.sqlite3"
 
     def ask() -> tuple[object, int]:
@@ -386,7 +388,7 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage:
         scorer = Cache(backend, DiskStore(path, 100), "x")
         values = asyncio.run(scorer.ascore(replace(REQUEST, documents=("one",)))).values
         asyncio.run(scorer.aclose())
-        return values, len(backend.asked)
+        return values, len(backend.calls)
 
     whole = ask()
     assert whole[1] == 1
@@ -398,7 +400,7 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("disk", "^cache must be True, False or a mapping, got a string"),
         ({"kind": "redis"}, "^cache.kind must be one of disk or memory"),
@@ -409,20 +411,20 @@ def test_an_entry_that_cannot_be_read_is_asked_for_again(tmp_path: Path, damage:
         ({"kind": "disk", "path": 7}, "path of a file"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(value, told: str):
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_options_raise(value, message: str):
+    with pytest.raises(ConfigError, match=message):
         load_reranker({"use": "lexical", "cache": value})
 
 
-def test_a_folder_is_no_file(tmp_path: Path):
+def test_a_folder_as_path_raises(tmp_path: Path):
     with pytest.raises(ConfigError, match="is a folder: name a file in it"):
         load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path)}})
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "file" / "scores")}})
 
 
-def test_a_place_where_no_file_can_be_is_a_config_error(tmp_path: Path, monkeypatch):
+def test_a_path_where_no_file_can_be_raises(tmp_path: Path, monkeypatch):
     for path in (tmp_path / ("x" * 300) / "scores", tmp_path / "a\0b", "~no-such-user-here/scores"):
         with pytest.raises(ConfigError, match=r"cache\.path"):
             load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}})
@@ -436,7 +438,7 @@ def test_a_place_where_no_file_can_be_is_a_config_error(tmp_path: Path, monkeypa
         load_reranker({"use": "lexical", "cache": {"kind": "disk"}})
 
 
-def test_a_file_that_cannot_be_made_costs_the_cache_and_no_call(tmp_path: Path):
+def test_a_file_that_cannot_be_created_disables_the_cache_only(tmp_path: Path):
     path = tmp_path / "scores"
     path.symlink_to(tmp_path / "gone" / "scores")  # even root cannot write there
     with load_reranker({"use": "lexical", "cache": {"kind": "disk", "path": path}}) as reranker:
@@ -444,7 +446,7 @@ def test_a_file_that_cannot_be_made_costs_the_cache_and_no_call(tmp_path: Path):
         assert reranker.stats()["backends"]["lexical"]["cache"]["errors"] >= 1
 
 
-def test_a_disk_cache_cannot_know_what_a_users_client_asks():
+def test_a_disk_cache_with_a_users_client_raises():
     import cohere
 
     client = cohere.AsyncClientV2("key")
@@ -452,7 +454,7 @@ def test_a_disk_cache_cannot_know_what_a_users_client_asks():
         load_reranker({"use": "cohere", "cohere": {"client": client}, "cache": {"kind": "disk"}})
 
 
-def test_no_cache_around_what_takes_no_time():
+def test_an_instant_backend_is_not_cached():
     assert load_reranker({"use": "passthrough", "cache": True}).stats()["backends"] == {}
     assert load_reranker({"use": "lexical", "cache": False}).stats()["backends"] == {}
 
@@ -460,7 +462,7 @@ def test_no_cache_around_what_takes_no_time():
 WRITER = """
 import asyncio, itertools, sys
 from pathlib import Path
-from rerank_plugins.policies.disk import DiskStore
+from rerank_plugins.policies.sqlite_store import DiskStore
 
 async def main():
     store = DiskStore(Path(sys.argv[1]), 5_000)
@@ -481,7 +483,7 @@ asyncio.run(main())
 """
 
 
-def test_two_processes_share_the_file_while_one_is_killed(tmp_path: Path):
+def test_two_processes_share_the_file_and_one_may_be_killed(tmp_path: Path):
     path = tmp_path / "scores.sqlite3"
 
     def start(mark: str) -> subprocess.Popen[str]:
@@ -491,9 +493,9 @@ def test_two_processes_share_the_file_while_one_is_killed(tmp_path: Path):
     killed, survivor = start("a"), start("b")
     assert killed.stdout.readline() == "5\n"  # in the middle of its work
     killed.send_signal(signal.SIGKILL)
-    told, errors = survivor.communicate(timeout=60)
+    output, errors = survivor.communicate(timeout=60)
     killed.communicate(timeout=60)
-    assert (told, survivor.returncode) == ("5\n60\n", 0), errors
+    assert (output, survivor.returncode) == ("5\n60\n", 0), errors
     assert killed.returncode == -signal.SIGKILL
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -502,8 +504,8 @@ def test_two_processes_share_the_file_while_one_is_killed(tmp_path: Path):
     connection.close()
 
 
-def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path, monkeypatch):
-    """Where two processes make the file at once, SQLite refuses the second one's switch to WAL without waiting."""
+def test_opening_waits_for_a_process_that_creates_the_file(tmp_path: Path, monkeypatch):
+    """If two processes create the file at once, SQLite refuses the second one's switch to WAL without waiting."""
     path = tmp_path / "scores.sqlite3"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -514,14 +516,14 @@ def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path
         if other.in_transaction:
             other.execute("ROLLBACK")
 
-    monkeypatch.setattr("rerank_plugins.policies.disk.time.sleep", wait)
+    monkeypatch.setattr("rerank_plugins.core.sqlite_file.time.sleep", wait)
     store = DiskStore(path, 100)
 
-    async def keep() -> list[str | None]:
+    async def write_and_read() -> list[str | None]:
         store.put({b"name": "entry"})
         return list(await store.get([b"name"]))
 
-    assert asyncio.run(keep()) == ["entry"]
+    assert asyncio.run(write_and_read()) == ["entry"]
     assert store.state()["errors"] == 0
     assert waits
     asyncio.run(store.aclose())
@@ -529,7 +531,8 @@ def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
+def test_a_forked_child_opens_its_own_connection(tmp_path: Path):
+    """A child that uses its parent's connection takes the parent's locks for its own, and may corrupt the file."""
     options = {"use": "lexical", "cache": {"kind": "disk", "path": str(tmp_path / "scores")}}
     with load_reranker(options) as reranker:
         first = reranker.rerank(QUERY, DOCUMENTS)
@@ -537,7 +540,7 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
         if not child:
             again = reranker.rerank(QUERY, DOCUMENTS)
             fresh = reranker.rerank("another query", DOCUMENTS)
-            reranker.close()  # what is to be kept is written behind the call's back
+            reranker.close()  # waits for the write, which the call does not wait for
             os._exit(0 if comparable(again) == comparable(first) and not fresh.degraded else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         seen = reranker.rerank("another query", DOCUMENTS)
@@ -546,7 +549,8 @@ def test_a_forked_child_opens_the_file_anew(tmp_path: Path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_fork_in_the_middle_of_writing_costs_neither_side_an_entry(tmp_path: Path, begun: bool):
+def test_a_fork_during_a_write_loses_no_entry(tmp_path: Path, begun: bool):
+    """The fork waits for the write under way; without that the child starts with the lock held, and hangs."""
     store = DiskStore(tmp_path / "scores", 100_000)
     if begun:
         asyncio.run(store.get([b"nothing"]))
@@ -563,12 +567,12 @@ def test_a_fork_in_the_middle_of_writing_costs_neither_side_an_entry(tmp_path: P
     asyncio.run(store.aclose())
 
 
-def test_an_answer_that_is_degraded_or_anothers_is_passed_on_and_not_kept():
+def test_degraded_answers_and_those_of_other_models_are_not_cached():
     class Weak(Scripted):
         async def ascore(self, request):
             scores = await super().ascore(request)
             return (
-                replace(scores, degraded=True, reason="tired") if len(self.asked) == 1 else replace(scores, model="x")
+                replace(scores, degraded=True, reason="tired") if len(self.calls) == 1 else replace(scores, model="x")
             )
 
     backend = Weak()
@@ -576,4 +580,41 @@ def test_an_answer_that_is_degraded_or_anothers_is_passed_on_and_not_kept():
     first, second = (asyncio.run(scorer.ascore(REQUEST)) for _ in range(2))
     assert (first.degraded, first.reason, second.model) == (True, "tired", "x")
     asyncio.run(scorer.ascore(REQUEST))
-    assert len(backend.asked) == 3
+    assert len(backend.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "sent_again"),
+    [
+        (Capabilities(refuses=True), ["a refused one"]),
+        (Capabilities(refuses=True, joint=True), ["the moon", "a refused one", "tides"]),
+        (Capabilities(refuses=True, listwise=True), ["the moon", "a refused one", "tides"]),
+        (Capabilities(), ["the moon", "a refused one", "tides"]),  # a cascade behind the server skipped it
+    ],
+    ids=["pointwise", "joint", "listwise", "skipped"],
+)
+def test_a_refused_document_keeps_only_itself_out_of_the_cache(capabilities: Capabilities, sent_again: list[str]):
+    class Refuses(Scripted):
+        async def ascore(self, request):
+            scores = await super().ascore(request)
+            refused = ["refused" in text for text in request.documents]
+            values = tuple(None if no else value for no, value in zip(refused, scores.values, strict=True))
+            return replace(scores, values=values, reasons=tuple("declined" if no else None for no in refused))
+
+    backend = Refuses(capabilities=capabilities)
+    scorer = Cache(backend, MemoryStore(10), "x")
+    request = RerankRequest(query="q", documents=("the moon", "a refused one", "tides"))
+    first, second = (asyncio.run(scorer.ascore(request)) for _ in range(2))
+    assert [list(sent.documents) for _, sent in backend.calls] == [list(request.documents), sent_again]
+    assert (second.values, second.reasons) == (first.values, first.reasons)
+
+
+def test_a_call_of_which_all_but_a_refused_document_is_cached_has_an_answer():
+    with ChatServer() as server:
+        server.always(Declined(1), when=lambda request: request.documents == ["bananas are yellow"])
+        reranker = load_reranker(
+            {"use": "chat:m", "base_url": server.url, "cache": True, "retry": 1, "api_key": server.key, **LOGPROBS}
+        )
+        first, second = (reranker.rerank(QUERY, DOCUMENTS) for _ in range(2))
+        assert [each.documents for each in server.requests[3:]] == [["bananas are yellow"]]
+    assert comparable(first).results == comparable(second).results

@@ -1,4 +1,4 @@
-"""A cheap stage over everything, an expensive one over the best of it."""
+"""Cascade: a cheap stage over all documents, an expensive one over the best of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def indexes(response: RerankResponse) -> list[int]:
     return [result.index for result in response]
 
 
-def test_the_last_stage_orders_what_it_saw_and_the_first_one_the_rest(server):
+def test_the_last_stage_orders_its_documents_the_first_one_the_rest(server):
     first = indexes(load_reranker("lexical").rerank(QUERY, DOCUMENTS))
     with load_reranker({"cascade": {"stages": ["lexical", stage(server)], "keep": [3]}}) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
@@ -56,7 +56,7 @@ def test_the_last_stage_orders_what_it_saw_and_the_first_one_the_rest(server):
     ]
 
 
-def test_each_stages_cost_stands_in_the_attempts(server):
+def test_attempts_contain_the_cost_of_each_stage(server):
     def priced(one: CohereLike, dollars: float) -> dict:
         return {**stage(one), "use": "cohere:rerank-v3.5", "base_url": one.url, "price": {"per_search_unit": dollars}}
 
@@ -64,14 +64,14 @@ def test_each_stages_cost_stands_in_the_attempts(server):
         stages = [priced(cheap, 0.001) | {"api_key": cheap.key}, priced(dear, 0.002) | {"api_key": dear.key}]
         with load_reranker({"cascade": {"stages": stages, "keep": [3]}}) as reranker:
             answer = reranker.rerank(QUERY, DOCUMENTS)
-    first, second, kept = answer.attempts
+    first, second, event = answer.attempts
     assert (first.usage.cost_usd, second.usage.cost_usd) == (pytest.approx(0.001), pytest.approx(0.002))
-    assert (first.usage.requests, second.usage.requests, kept.usage) == (1, 1, None)
+    assert (first.usage.requests, second.usage.requests, event.usage) == (1, 1, None)
     assert answer.usage.cost_usd == pytest.approx(0.003)
 
 
-def test_what_was_cut_is_told_of_whoever_read_it_last(server):
-    """The long ones: 0 and 3 go to the second stage, which has no limit; 1 does not, and was read only in part."""
+def test_truncated_is_that_of_the_last_stage_of_each_document(server):
+    """Documents 0, 1 and 3 are long. 0 and 3 reach the second stage, which has no limit; 1 is only read in part."""
     long = "word " * 2_000
     documents = ["tides " + long, "sand " + long, "sand", "tides tides " + long, ""]
     first = stage(server, http={"max_tokens": 100})
@@ -91,7 +91,7 @@ def test_what_was_cut_is_told_of_whoever_read_it_last(server):
     assert next(each for each in answer if each.index == 1).raw_score is None
 
 
-def test_a_first_stage_may_be_all_that_is_cheap_fused_with_the_order_given(server):
+def test_a_first_stage_may_be_a_fusion(server):
     first = {"use": "lexical", "fuse": {"with": ["embedded:fast", "passthrough"]}}
     with load_reranker(first) as cheap:
         best = [DOCUMENTS[index] for index in indexes(cheap.rerank(QUERY, DOCUMENTS))]
@@ -111,15 +111,15 @@ def test_three_stages(server):
     assert answer.usage.requests == 2
 
 
-def test_keep_above_the_count_is_the_last_stage_alone(server):
+def test_keep_above_the_count_equals_the_last_stage_alone(server):
     with load_reranker({"cascade": {"stages": ["lexical", stage(server)], "keep": 99}}) as reranker:
-        found = reranker.rerank(QUERY, DOCUMENTS)
+        answer = reranker.rerank(QUERY, DOCUMENTS)
         assert reranker.rerank(QUERY, []).results == ()
     with load_reranker(stage(server)) as alone:
-        assert indexes(found) == indexes(alone.rerank(QUERY, DOCUMENTS))
+        assert indexes(answer) == indexes(alone.rerank(QUERY, DOCUMENTS))
 
 
-def test_a_stage_that_is_sure_spares_the_next(server):
+def test_an_open_gate_skips_the_next_stage(server):
     sure = CohereLike(score=lambda _, text: 0.9 if "moon" in text else 0.1)
     with sure:
         spec = {"cascade": {"stages": [stage(sure), stage(server)], "keep": [3], "gate": 0.5}}
@@ -133,7 +133,7 @@ def test_a_stage_that_is_sure_spares_the_next(server):
         assert len(server.requests) == 1
 
 
-def test_a_stage_that_fails_raises_or_the_fallback_of_the_whole_answers(server):
+def test_a_failed_stage_raises_unless_the_cascade_has_a_fallback(server):
     server.always(Status(500))
     cascade = {"stages": ["lexical", stage(server)], "keep": [3]}
     with load_reranker({"cascade": cascade}) as reranker, pytest.raises(TransientError):
@@ -143,7 +143,7 @@ def test_a_stage_that_fails_raises_or_the_fallback_of_the_whole_answers(server):
     assert (answer.degraded, answer.model) == (True, "lexical")
 
 
-def test_a_stage_that_degrades_to_the_order_it_was_given_leaves_the_stage_before(server):
+def test_a_stage_that_degrades_keeps_the_order_of_the_stage_before(server):
     server.always(Status(500))
     spec = {"cascade": {"stages": ["lexical", stage(server, on_error="degrade")], "keep": [3]}}
     with load_reranker(spec) as reranker:
@@ -153,15 +153,17 @@ def test_a_stage_that_degrades_to_the_order_it_was_given_leaves_the_stage_before
     assert "in place of http" in answer.reason
 
 
-def test_a_cascade_that_ends_in_passthrough_says_why_it_is_degraded():
+def test_a_cascade_that_ends_in_passthrough_gives_a_reason():
     with load_reranker({"cascade": {"stages": ["lexical", "passthrough"], "keep": [3]}}) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
     assert answer.degraded
     assert indexes(answer) == indexes(load_reranker("lexical").rerank(QUERY, DOCUMENTS))
-    assert answer.reason.startswith("passthrough, the last stage asked, gives no scores: the order is that of lexical")
+    assert answer.reason.startswith(
+        "passthrough, the last stage called, returns no scores: the order is that of lexical"
+    )
 
 
-def test_a_threshold_is_of_the_last_stage_and_refused_where_it_could_be_anothers(server):
+def test_a_threshold_applies_to_the_last_stage_and_needs_one_scale(server):
     spec = {"cascade": {"stages": ["lexical", stage(server)], "keep": [3]}, "score_threshold": 0.15}
     with load_reranker(spec) as reranker:
         assert {DOCUMENTS[index] for index in indexes(reranker.rerank(QUERY, DOCUMENTS))} == {"tides"}
@@ -172,7 +174,7 @@ def test_a_threshold_is_of_the_last_stage_and_refused_where_it_could_be_anothers
         )
 
 
-def test_an_instruction_goes_to_the_stages_that_follow_one(server):
+def test_an_instruction_reaches_the_stages_that_follow_one(server):
     with pytest.raises(InputError, match="cannot follow an instruction"):
         load_reranker({"cascade": {"stages": ["lexical", "embedded"], "keep": [3]}}).rerank(
             QUERY, DOCUMENTS, instruction="newest first"
@@ -187,14 +189,14 @@ def test_an_instruction_goes_to_the_stages_that_follow_one(server):
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ({"cascade": "lexical"}, "^cascade must be a mapping, got a string"),
         ({"cascade": {"stages": ["lexical"], "keep": []}}, "^cascade must have two stages or more.*got 1"),
         ({"cascade": {"stages": ["lexical", "embedded"]}}, "^cascade.keep is missing"),
         (
             {"cascade": {"stages": ["lexical", "embedded"], "keep": [1, 2]}},
-            "^cascade must have one number in keep for each stage but the last, 1 here, got 2",
+            "^cascade must have one number in keep for each stage except the last, 1 here, got 2",
         ),
         ({"cascade": {"stages": ["lexical", "embedded"], "keep": [0]}}, "at least 1"),
         ({"cascade": {"stages": ["lexical", "embedded"], "keep": [3], "gate": 2}}, "from 0 to 1"),
@@ -205,8 +207,8 @@ def test_an_instruction_goes_to_the_stages_that_follow_one(server):
         ({"max_tokens": 99, "cascade": {"stages": ["lexical", "embedded"], "keep": [3]}}, "no max_tokens of its own"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(spec: dict, told: str):
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_options_raise(spec: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
         load_reranker(spec)
 
 

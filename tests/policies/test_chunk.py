@@ -1,4 +1,4 @@
-"""The whole of a long document is read, piece by piece."""
+"""Chunking: a long document is scored piece by piece."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import random
 import threading
 from itertools import pairwise
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import Scripted
+from support.scripted import Scripted
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.core import Capabilities, RerankRequest
-from rerank_plugins.core.tokens import estimate
+from rerank_plugins.core.tokens import estimate_tokens
 from rerank_plugins.policies.chunk import Chunk
-from rerank_plugins.policies.pieces import pieces
+from rerank_plugins.policies.text_splitter import split_text
 from rerank_plugins.testing.cohere_like import CohereLike
 
 QUERY = "what makes the tides"
@@ -24,7 +24,7 @@ ANSWER = "The pull of the moon makes the tides rise twice a day."
 
 
 def prose(words: int, seed: int = 3) -> str:
-    """Sentences of 8 to 14 plain words about nothing that is asked."""
+    """Return sentences of 8 to 14 plain words that do not answer the query."""
     chance = random.Random(seed)
     vocabulary = [
         "yellow",
@@ -54,12 +54,13 @@ def prose(words: int, seed: int = 3) -> str:
 
 
 def planted(words: int, at: float) -> str:
-    """Return prose of so many words with the answer in it after that share."""
+    """Return prose of `words` words with the answer after the share `at` of them."""
     sentences = prose(words).split(". ")
     sentences.insert(int(len(sentences) * at), ANSWER.removesuffix("."))
     return ". ".join(sentences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
@@ -69,7 +70,7 @@ def planted(words: int, at: float) -> str:
     ],
     ids=str,
 )
-def test_an_answer_in_the_last_tenth_of_a_long_document_is_found_and_named(mode, words: int):
+def test_an_answer_in_the_last_tenth_of_a_document_is_in_the_spans(mode, words: int):
     text = planted(words, 0.95)
     others = [prose(300, seed) for seed in range(5)]
     with load_reranker("embedded", long_documents=mode) as reranker:
@@ -87,7 +88,8 @@ def test_an_answer_in_the_last_tenth_of_a_long_document_is_found_and_named(mode,
     assert cut[5].relevance_score < best.relevance_score
 
 
-def test_short_documents_are_as_without_it():
+@pytest.mark.thorough
+def test_short_documents_are_scored_as_without_chunking():
     documents = [ANSWER, "Bananas are yellow.", "", ANSWER]
     with load_reranker("embedded", long_documents="chunk") as chunks, load_reranker("embedded") as plain:
         mine, theirs = chunks.rerank(QUERY, documents), plain.rerank(QUERY, documents)
@@ -108,18 +110,18 @@ def spec(server: CohereLike, **long_documents) -> dict:
     return {**options, "long_documents": {"mode": "chunk", **long_documents}}
 
 
-def test_at_a_vendor_the_pieces_are_estimated_and_go_in_parts(server):
+def test_pieces_for_a_vendor_are_estimated_and_split_into_parts(server):
     text = planted(1_000, 0.5)
     with load_reranker(spec(server)) as reranker:
         answer = reranker.rerank(QUERY, ["a car", text])
     sent = [piece for request in server.requests for piece in request.documents]
     assert len(server.requests) == -(-len(sent) // 10)
-    assert all(estimate(piece)[1] <= 100 for piece in sent)
+    assert all(estimate_tokens(piece)[1] <= 100 for piece in sent)
     assert (answer[0].index, answer[0].raw_score) == (1, 0.9)
     assert ANSWER.removesuffix(".") in text[answer[0].spans[0].start : answer[0].spans[0].end]
 
 
-def test_how_pieces_are_joined(server):
+def test_aggregate_combines_the_scores_of_pieces(server):
     text = " ".join([prose(60), "A car.", prose(60, 4), ANSWER, prose(60, 5)])
 
     def score(how: str) -> float:
@@ -134,7 +136,7 @@ def test_how_pieces_are_joined(server):
     assert score("mean_top_k") == pytest.approx(sum(sorted(server.score("", piece) for piece in sent)[-3:]) / 3)
 
 
-def test_cost_grows_with_length(server):
+def test_the_number_of_pieces_grows_with_length(server):
     def sent(words: int) -> int:
         server.reset()
         with load_reranker(spec(server)) as reranker:
@@ -145,7 +147,7 @@ def test_cost_grows_with_length(server):
     assert 3.8 * one <= four <= 4.2 * one
 
 
-def test_an_overlap_meant_for_longer_pieces_than_the_model_reads_costs_twice_at_most(server):
+def test_an_overlap_above_the_models_limit_at_most_doubles_the_cost(server):
     def sent(**long_documents) -> int:
         server.reset()
         with load_reranker(spec(server, **long_documents)) as reranker:
@@ -157,7 +159,7 @@ def test_an_overlap_meant_for_longer_pieces_than_the_model_reads_costs_twice_at_
 
 
 @pytest.mark.parametrize("mode", ["chunk", "head_tail", "truncate"])
-async def test_long_texts_are_measured_on_a_thread_and_not_on_the_callers_loop(server, monkeypatch, mode):
+async def test_long_texts_are_tokenized_off_the_callers_loop(server, monkeypatch, mode):
     threads = []
 
     def watched(work):
@@ -168,7 +170,7 @@ async def test_long_texts_are_measured_on_a_thread_and_not_on_the_callers_loop(s
 
         return watching
 
-    for module, name in (("chunk", "pieces"), ("truncate", "estimate")):
+    for module, name in (("chunk", "split_text"), ("truncate", "estimate_tokens")):
         home = f"rerank_plugins.policies.{module}.{name}"
         monkeypatch.setattr(home, watched(getattr(importlib.import_module(home.rpartition(".")[0]), name)))
     options = spec(server) | {"long_documents": mode}
@@ -178,7 +180,7 @@ async def test_long_texts_are_measured_on_a_thread_and_not_on_the_callers_loop(s
     assert threading.current_thread() not in threads
 
 
-def test_spans_are_characters_where_one_is_two_or_four_bytes_wide():
+def test_spans_count_characters_not_bytes():
     filler = "😀 𝒴ellow bananas 🇩🇪 and 👩‍👩‍👧 e\u0301t\u00e9. "
     text = filler * 120 + ANSWER + " " + filler * 40
     with load_reranker("embedded", long_documents="chunk") as reranker:
@@ -197,7 +199,7 @@ def test_shared_boilerplate_is_scored_once(server):
     assert len(sent) == len(set(sent))
 
 
-def test_a_backend_without_a_limit_is_parted_where_the_spec_says_how_long():
+def test_tokens_split_documents_of_a_backend_without_a_limit():
     text = planted(2_000, 0.7)
     with load_reranker({"use": "lexical", "long_documents": {"mode": "chunk", "tokens": 100}}) as reranker:
         (span,) = reranker.rerank(QUERY, [text, "bananas"])[0].spans
@@ -206,7 +208,7 @@ def test_a_backend_without_a_limit_is_parted_where_the_spec_says_how_long():
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ({"mode": "chunk", "tokens": 0}, "at least 1"),
         (
@@ -221,35 +223,36 @@ def test_a_backend_without_a_limit_is_parted_where_the_spec_says_how_long():
         ("chunks", "chunk"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(value, told: str):
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_options_raise(value, message: str):
+    with pytest.raises(ConfigError, match=message):
         load_reranker({"use": "embedded", "long_documents": value})
 
 
 words = st.lists(st.text("abc .!?\n。語é", min_size=1, max_size=40), min_size=1, max_size=80).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
-@given(words, st.integers(1, 40), st.integers(0, 39), st.booleans())
+@pytest.mark.thorough
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(words, st.integers(1, 40), st.integers(0, 39), st.booleans())
 def test_pieces_cover_the_text_within_their_size(text: str, size: int, overlap: int, exact: bool):
-    """Every character but white space is in a piece, in order; no piece is too long, none stands still."""
+    """All characters except white space are in a piece. No piece is too long, and each starts after the one before."""
     tokens = [(place, place + 1) for place, character in enumerate(text) if not character.isspace()] if exact else None
-    found = pieces(text, tokens, size, min(overlap, size - 1))
+    pieces = split_text(text, tokens, size, min(overlap, size - 1))
     if tokens == [] or not text.strip():
         return
     covered = [False] * len(text)
-    for start, end in found:
+    for start, end in pieces:
         covered[start:end] = [True] * (end - start)
-        if exact and len(found) > 1:
+        if exact and len(pieces) > 1:
             assert sum(start <= place < end for place, _ in tokens) <= size
     assert all(covered[place] or character.isspace() for place, character in enumerate(text))
-    assert all(mine[0] < next_[0] and mine[1] <= next_[1] for mine, next_ in pairwise(found))
+    assert all(mine[0] < next_[0] and mine[1] <= next_[1] for mine, next_ in pairwise(pieces))
 
 
 def test_pieces_end_with_sentences():
     text = "One two three four. Five six seven. Eight nine ten eleven twelve. Thirteen."
     tokens = [(match, match + 1) for match in range(len(text)) if text[match] != " "]
-    for start, end in pieces(text, tokens, 40, 0)[:-1]:
+    for start, end in split_text(text, tokens, 40, 0)[:-1]:
         assert text[start:end].endswith(".")
         assert text[start].isupper()
 
@@ -257,36 +260,36 @@ def test_pieces_end_with_sentences():
 @pytest.mark.parametrize(
     "text", ["word" + " " * 200_000, " " * 200_000 + "word", "word." + "\n" * 200_000, ".'" * 100_000]
 )
-def test_long_rows_of_blanks_take_linear_time(text: str):
-    """A quadratic one would take minutes, in one call that holds the interpreter lock."""
-    (first, *_), blanks = pieces(text, None, 16, 2), len(text) - len(text.strip())
+def test_long_runs_of_blanks_take_linear_time(text: str):
+    """A quadratic pattern would take minutes, in one call that holds the interpreter lock."""
+    (first, *_), blanks = split_text(text, None, 16, 2), len(text) - len(text.strip())
     assert blanks == 0 or text[slice(*first)] == text.strip()
 
 
 @pytest.mark.parametrize("blanks", [" " * 90, "\n" * 90, " \t\n" * 30])
-def test_a_piece_of_nothing_but_white_space_is_left_out(blanks: str):
+def test_a_piece_of_white_space_is_left_out(blanks: str):
     """Some tokenizers (Qwen's, Gemma's) have tokens for white space."""
     text = f"{blanks}one two{blanks}three four{blanks}"
-    found = pieces(text, [(place, place + 1) for place in range(len(text))], 20, 4)
-    assert all(text[start:end].strip() for start, end in found)
-    assert {word for start, end in found for word in text[start:end].split()} >= {"one", "four"}
+    pieces = split_text(text, [(place, place + 1) for place in range(len(text))], 20, 4)
+    assert all(text[start:end].strip() for start, end in pieces)
+    assert {word for start, end in pieces for word in text[start:end].split()} >= {"one", "four"}
 
 
 class BlankTokens(Scripted):
-    """Every character is a token, and the fewer letters, the better."""
+    """Every character is a token. The fewer letters, the higher the score."""
 
     def tokens(self, text: str) -> list[tuple[int, int]]:
         return [(place, place + 1) for place in range(len(text))]
 
 
-async def test_what_is_left_of_a_document_of_blanks_is_its_one_piece():
+async def test_a_document_of_blanks_is_one_piece():
     backend = BlankTokens(capabilities=Capabilities(max_tokens=40))
     text = "the moon" + " " * 500
     answer = await Chunk(backend).ascore(RerankRequest(query="moon", documents=(text, "the sea")))
-    ((_, asked),) = backend.asked
-    assert [each.strip() for each in asked.documents] == ["the moon", "the sea"]
-    assert len(asked.documents[0]) <= 40
+    ((_, sent),) = backend.calls
+    assert [each.strip() for each in sent.documents] == ["the moon", "the sea"]
+    assert len(sent.documents[0]) <= 40
     assert answer.truncated == (False, False)
     ((span,), no_span) = answer.spans
-    assert text[span.start : span.end] == asked.documents[0]
+    assert text[span.start : span.end] == sent.documents[0]
     assert no_span == ()

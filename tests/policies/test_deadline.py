@@ -1,4 +1,4 @@
-"""One limit for the whole call, in virtual time and against a server that will not answer."""
+"""Deadline: one limit for the whole call, in virtual time and with a server that does not answer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from scripted import HANG, REQUEST, Scripted
-from virtual_time import virtually
+from support.scripted import HANG, REQUEST, Scripted
+from support.virtual_time import virtually
 
 from rerank_plugins import DeadlineExceeded, Reranker, RerankResponse, load_reranker
 from rerank_plugins.core import Scores
-from rerank_plugins.policies.deadline import Deadline, seconds_left, within
+from rerank_plugins.policies.deadline import Deadline, run_with_deadline, seconds_left
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Drip, Hang, SlowHeaders, Status, Step
 
 
-def test_a_backend_that_hangs_is_left_at_the_deadline() -> None:
+def test_a_hanging_backend_is_cancelled_at_the_deadline() -> None:
     error, took = virtually(lambda: Deadline(Scripted(HANG), 5.0).ascore(REQUEST))
     assert isinstance(error, DeadlineExceeded)
     assert took == pytest.approx(5.0)
@@ -26,13 +26,13 @@ def test_a_backend_that_hangs_is_left_at_the_deadline() -> None:
     assert "Raise `deadline`" in str(error)
 
 
-def test_a_backend_that_answers_in_time_is_not_touched() -> None:
+def test_an_answer_within_the_deadline_is_returned() -> None:
     answer, took = virtually(lambda: Deadline(Scripted(4.0), 5.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
     assert took == pytest.approx(4.0)
 
 
-def test_a_timeout_of_the_backend_is_not_taken_for_the_deadline() -> None:
+def test_a_timeout_error_of_the_backend_is_not_the_deadline() -> None:
     own = TimeoutError("the backend's")
     error, _ = virtually(lambda: Deadline(Scripted(own), 5.0).ascore(REQUEST))
     assert error is own
@@ -47,7 +47,7 @@ def test_the_nearer_of_two_deadlines_counts() -> None:
     assert took == pytest.approx(2.0)
 
 
-def test_what_is_left_is_known_inside_and_forgotten_outside() -> None:
+def test_seconds_left_are_known_inside_the_deadline_only() -> None:
     seen = []
 
     class Looks(Scripted):
@@ -115,7 +115,7 @@ def test_passthrough_answers_when_the_deadline_has_passed(server: CohereLike, st
 @pytest.mark.alone
 @pytest.mark.parametrize("face", [_sync, _async, _in_a_notebook])
 @pytest.mark.parametrize("step", [Hang(), Drip(), SlowHeaders()], ids=["hanging", "dripping", "slow headers"])
-def test_without_a_stand_in_it_is_an_error(server: CohereLike, step: Step, face) -> None:
+def test_without_a_fallback_the_deadline_raises(server: CohereLike, step: Step, face) -> None:
     server.always(step)
     spec = {"use": "http", "base_url": server.url, "api_key": server.key, "deadline": 0.3}
     began = time.monotonic()
@@ -125,7 +125,7 @@ def test_without_a_stand_in_it_is_an_error(server: CohereLike, step: Step, face)
     assert server.wait_until(lambda: server.requests[0].disconnected)
 
 
-async def test_the_collector_may_end_a_call_in_another_context():
-    work = within(30.0, asyncio.sleep(0), "a model")
+async def test_the_garbage_collector_may_end_a_call_in_another_context():
+    work = run_with_deadline(30.0, asyncio.sleep(0), "a model")
     contextvars.copy_context().run(work.send, None)
     work.close()

@@ -1,4 +1,4 @@
-"""When the reranker that was asked for cannot answer."""
+"""Fallback: which errors it handles, the shares of the deadline, and the degraded answer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from dataclasses import replace
 
 import pytest
-from scripted import HANG, REQUEST, Scripted
-from virtual_time import virtually
+from support.scripted import HANG, REQUEST, Scripted
+from support.virtual_time import virtually
 
 from rerank_plugins import load_reranker
 from rerank_plugins.backends.passthrough import Passthrough
@@ -30,8 +30,8 @@ from rerank_plugins.core import (
 from rerank_plugins.policies.cascade import Cascade
 from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.fallback import Fallback
-from rerank_plugins.policies.fuse import Fuse
-from rerank_plugins.policies.observe import Observe
+from rerank_plugins.policies.fusion import Fusion
+from rerank_plugins.policies.instrumented import Instrumented
 from rerank_plugins.policies.retry import Retry
 from rerank_plugins.reranker import Reranker
 
@@ -64,7 +64,7 @@ def named(error: Exception) -> str:
 
 
 @pytest.mark.parametrize("error", FALLS, ids=named)
-def test_a_stand_in_answers_for(error: Exception) -> None:
+def test_the_fallback_answers_after(error: Exception) -> None:
     second = Scripted(name="second")
     answer, _ = virtually(lambda: Fallback([Scripted(error, name="first"), second]).ascore(REQUEST))
     assert isinstance(answer, Scores)
@@ -75,11 +75,11 @@ def test_a_stand_in_answers_for(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", RAISES, ids=named)
-def test_nobody_answers_for(error: Exception) -> None:
+def test_the_fallback_does_not_answer_after(error: Exception) -> None:
     second = Scripted(name="second")
     raised, _ = virtually(lambda: Fallback([Scripted(error), second]).ascore(REQUEST))
     assert raised is error
-    assert second.asked == []
+    assert second.calls == []
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_nobody_answers_for(error: Exception) -> None:
         (["deadline"], [DeadlineExceeded("late")], [TransientError("busy"), Rejected("no")]),
     ],
 )
-def test_the_spec_says_for_what(on, falls, raises) -> None:
+def test_on_selects_the_errors(on, falls, raises) -> None:
     for error in falls:
         answer, _ = virtually(lambda e=error: Fallback([Scripted(e), Scripted()], on=on).ascore(REQUEST))
         assert isinstance(answer, Scores), error
@@ -106,10 +106,10 @@ def test_the_first_answer_is_not_degraded() -> None:
     assert isinstance(answer, Scores)
     assert not answer.degraded
     assert answer.reason is None
-    assert second.asked == []
+    assert second.calls == []
 
 
-def test_when_all_fail_the_error_holds_each() -> None:
+def test_all_backends_failed_contains_each_error() -> None:
     errors = [TransientError("busy"), BadResponse("half an answer")]
     raised, _ = virtually(lambda: Fallback([Scripted(error) for error in errors]).ascore(REQUEST))
     assert isinstance(raised, AllBackendsFailed)
@@ -118,13 +118,13 @@ def test_when_all_fail_the_error_holds_each() -> None:
     assert "passthrough" in str(raised)
 
 
-def test_a_hanging_first_of_three_gets_a_third() -> None:
+def test_the_first_of_three_entries_gets_a_third_of_the_deadline() -> None:
     entries = [Scripted(HANG, name="first"), Scripted(HANG, name="second"), Scripted(1.0, name="third")]
     answer, took = virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
     assert answer.model == "third"
-    began = entries[0].asked[0][0]
-    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 3.0, 6.0])
+    began = entries[0].calls[0][0]
+    assert [entry.calls[0][0] - began for entry in entries] == pytest.approx([0.0, 3.0, 6.0])
     assert took == pytest.approx(7.0)
 
 
@@ -134,29 +134,29 @@ def quick(*steps: Exception | float) -> Scripted:
     return entry
 
 
-def test_a_quick_entry_reserves_next_to_nothing() -> None:
+def test_a_quick_entry_reserves_little_time() -> None:
     first, second = Scripted(HANG, name="first"), quick(0.01)
     answer, took = virtually(lambda: Deadline(Fallback([first, second, passthrough()]), 1.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
     assert answer.model == "quick"
     assert took == pytest.approx(0.96, abs=0.001)
     assert answer.reason == (
-        "quick answered in place of first: first did not answer within 0.95 s, its share of the 1 s that were left of the "
-        "deadline: the rest is for quick. Raise `deadline`, or send fewer or shorter documents."
+        "quick answered in place of first: first did not answer within 0.95 s, its share of the 1 s left until the "
+        "deadline: the rest is reserved for quick. Raise `deadline`, or send fewer or shorter documents."
     )
 
 
-def test_a_quick_entry_gets_more_for_long_texts_and_never_more_than_an_equal_share() -> None:
+def test_a_quick_entry_reserves_more_for_long_texts_up_to_its_share() -> None:
     long = replace(REQUEST, documents=("x" * 200_000,) * 3)
     entries = [Scripted(HANG, name="first"), quick(HANG), Scripted(HANG, name="third")]
     virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(long))
-    began = entries[0].asked[0][0]
+    began = entries[0].calls[0][0]
     # 0.65 s are reserved: the first gets half of the rest, the quick one, which is next, half of what is left then.
-    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 4.175, 6.5875], abs=0.001)
+    assert [entry.calls[0][0] - began for entry in entries] == pytest.approx([0.0, 4.175, 6.5875], abs=0.001)
     entries = [Scripted(HANG, name="first"), quick(HANG)]
     virtually(lambda: Deadline(Fallback(entries), 0.06).ascore(long))
-    began = entries[0].asked[0][0]
-    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 0.03])
+    began = entries[0].calls[0][0]
+    assert [entry.calls[0][0] - began for entry in entries] == pytest.approx([0.0, 0.03])
 
 
 def test_lexical_is_quick_through_its_policies() -> None:
@@ -166,16 +166,16 @@ def test_lexical_is_quick_through_its_policies() -> None:
         assert not reranker.scorer.quick
 
 
-def test_what_one_entry_leaves_the_next_may_use() -> None:
+def test_an_entry_may_use_the_time_that_others_left() -> None:
     entries = [Scripted(TransientError("busy")), Scripted(HANG), Scripted(HANG)]
     raised, took = virtually(lambda: Deadline(Fallback(entries), 9.0).ascore(REQUEST))
     assert isinstance(raised, AllBackendsFailed)
-    began = entries[0].asked[0][0]
-    assert [entry.asked[0][0] - began for entry in entries] == pytest.approx([0.0, 0.0, 4.5])
+    began = entries[0].calls[0][0]
+    assert [entry.calls[0][0] - began for entry in entries] == pytest.approx([0.0, 0.0, 4.5])
     assert took == pytest.approx(9.0)
 
 
-def test_passthrough_is_not_counted_and_asked_at_the_last_moment() -> None:
+def test_passthrough_has_no_share_and_answers_at_the_deadline() -> None:
     first = Scripted(HANG, name="first")
     answer, took = virtually(lambda: Deadline(Fallback([first, passthrough()]), 5.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
@@ -184,7 +184,7 @@ def test_passthrough_is_not_counted_and_asked_at_the_last_moment() -> None:
     assert answer.values == (None, None, None)
 
 
-def test_passthrough_is_asked_even_when_the_deadline_had_passed_before() -> None:
+def test_passthrough_answers_after_the_deadline() -> None:
     class Blocks(Scripted):
         async def ascore(self, request):
             self.loop_clock.now += 60.0  # held the event loop past everything
@@ -200,10 +200,10 @@ def test_passthrough_is_asked_even_when_the_deadline_had_passed_before() -> None
     answer, _ = virtually(work)
     assert isinstance(answer, Scores)
     assert answer.model == "passthrough"
-    assert second.asked == []
+    assert second.calls == []
 
 
-def test_a_share_is_not_outwaited_by_a_retry() -> None:
+def test_a_retry_does_not_wait_past_its_share() -> None:
     """Retry-After: 7 fits into the deadline of 9 but not into the first entry's half: the second answers at once."""
     first = Retry(Scripted(RateLimited("slow down", retry_after=7.0), name="first"))
     answer, took = virtually(lambda: Deadline(Fallback([first, Scripted(name="second")]), 9.0).ascore(REQUEST))
@@ -212,14 +212,14 @@ def test_a_share_is_not_outwaited_by_a_retry() -> None:
     assert took == 0.0
 
 
-def test_all_too_late_is_a_deadline_exceeded() -> None:
+def test_when_all_are_too_late_the_deadline_is_the_error() -> None:
     raised, took = virtually(lambda: Deadline(Fallback([Scripted(HANG), Scripted(HANG)]), 4.0).ascore(REQUEST))
     assert isinstance(raised, DeadlineExceeded)
     assert took == pytest.approx(4.0)
 
 
-def test_an_entry_with_a_stand_in_of_its_own_is_not_cut_before_that_one_answers() -> None:
-    """`{"use": a, "deadline": 1, "fallback": [{"use": b, "on_error": "degrade"}]}`, with and without a deadline in it."""
+def test_an_entry_with_an_own_fallback_may_answer_by_it() -> None:
+    """`{"use": a, "deadline": 1, "fallback": [{"use": b, "on_error": "degrade"}]}`, and an inner deadline."""
     for deadline in (None, 0.9, 50.0):
         inner = Fallback([Scripted(HANG, name="b"), passthrough()])
         entry = inner if deadline is None else Deadline(inner, deadline)
@@ -230,9 +230,9 @@ def test_an_entry_with_a_stand_in_of_its_own_is_not_cut_before_that_one_answers(
 
 
 @pytest.mark.parametrize(
-    "join", [lambda both: Cascade(both, [2]), lambda both: Fuse(both, retrieval=False)], ids=["cascade", "fuse"]
+    "join", [lambda both: Cascade(both, [2]), lambda both: Fusion(both, retrieval=False)], ids=["cascade", "fuse"]
 )
-def test_nor_is_a_stage_or_a_partner_with_one(join) -> None:
+def test_a_stage_or_partner_with_an_own_fallback_may_answer_by_it(join) -> None:
     stage = Fallback([Scripted(HANG, name="a"), passthrough()])
     answer, took = virtually(lambda: Deadline(join([Scripted(name="first"), stage]), 1.7).ascore(REQUEST))
     assert isinstance(answer, Scores)
@@ -245,7 +245,7 @@ def test_nor_is_a_stage_or_a_partner_with_one(join) -> None:
     assert took == pytest.approx(1.7)
 
 
-def test_an_instruction_is_dropped_for_a_stand_in_that_cannot_follow_it_and_said() -> None:
+def test_an_unsupported_instruction_is_dropped_with_a_reason() -> None:
     follows = Capabilities(instructions=True)
     first = Scripted(TransientError("busy"), name="first", capabilities=follows)
     second = Scripted(TransientError("busy too"), name="second", capabilities=follows)
@@ -253,13 +253,13 @@ def test_an_instruction_is_dropped_for_a_stand_in_that_cannot_follow_it_and_said
     request = replace(REQUEST, instruction="prefer the sea")
     answer, _ = virtually(lambda: Fallback([first, second, third]).ascore(request))
     assert isinstance(answer, Scores)
-    assert second.asked[0][1].instruction == "prefer the sea"
-    assert third.asked[0][1].instruction is None
+    assert second.calls[0][1].instruction == "prefer the sea"
+    assert third.calls[0][1].instruction is None
     assert "third cannot follow an instruction and answered without it" in answer.reason
 
 
-def test_the_response_tells_what_was_tried() -> None:
-    entries = [Observe(Scripted(TransientError("busy"), name="first")), Observe(Scripted(name="second"))]
+def test_attempts_contain_every_entry() -> None:
+    entries = [Instrumented(Scripted(TransientError("busy"), name="first")), Instrumented(Scripted(name="second"))]
     answer, _ = virtually(lambda: Reranker(Fallback(entries)).arerank("query", ["one", "three"]))
     assert answer.degraded
     assert answer.model == "second"
@@ -271,7 +271,7 @@ def test_the_response_tells_what_was_tried() -> None:
     assert all(each.milliseconds >= 0.0 for each in answer.attempts)
 
 
-def test_one_warning_a_minute_without_the_text(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_warning_a_minute_is_logged_without_the_text(caplog: pytest.LogCaptureFixture) -> None:
     scorer = Fallback([Scripted(*[TransientError("busy")] * 9, name="first"), Scripted(name="second")])
     secretive = replace(REQUEST, query="the private query", documents=("the private document",))
     with caplog.at_level(logging.WARNING, logger="rerank_plugins"):

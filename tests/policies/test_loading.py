@@ -1,4 +1,4 @@
-"""A cold model under a deadline: it is loaded once, in the background, and only calls made meanwhile get a stand-in."""
+"""A cold model under a deadline: it loads once in the background, and a fallback answers in the meantime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 from rerank_plugins import DeadlineExceeded, Reranker, load_reranker
 from rerank_plugins.config import registry
 from rerank_plugins.core import Capabilities, LocalBackend
-from rerank_plugins.core.loop import Workers
+from rerank_plugins.core._runtime.background_loop import Workers
+
+pytestmark = pytest.mark.thorough
 
 
 class Slow(LocalBackend):
@@ -55,7 +57,7 @@ class Slow(LocalBackend):
 
 @pytest.fixture(autouse=True)
 def _slow(monkeypatch) -> Iterator[None]:
-    monkeypatch.setitem(registry.BUILTIN, "slow", registry.Entry(f"{__name__}:Slow", "a test's", "local"))
+    monkeypatch.setitem(registry.BUILTIN, "slow", registry.BackendEntry(f"{__name__}:Slow", "a test's", "local"))
     Slow.steps = 0
     Slow.errors.clear()
     Slow.begun.clear()
@@ -88,7 +90,7 @@ def on_a_loop_that_ends(reranker: Reranker):
 
 
 @pytest.mark.parametrize("face", [sync, on_a_loop_that_ends])
-def test_only_calls_made_while_it_loads_get_a_stand_in_and_it_loads_once(face) -> None:
+def test_the_fallback_answers_only_while_the_model_loads_once(face) -> None:
     with load_reranker(SPEC) as reranker:
         for _ in range(3):
             answer = face(reranker)
@@ -96,8 +98,8 @@ def test_only_calls_made_while_it_loads_get_a_stand_in_and_it_loads_once(face) -
             assert answer.degraded
             assert answer.model in ("lexical", "passthrough")
             assert re.match(
-                rf"{answer.model} answered in place of slow: slow was still loading its model when its 0\.\d+ s of the deadline "
-                r"had passed\. It goes on loading in the background",
+                rf"{answer.model} answered in place of slow: slow was still loading its model when the last 0\.\d+ s "
+                r"of its deadline had passed\. Loading continues in the background",
                 answer.reason,
             )
             assert (answer.attempts[0].model, answer.attempts[0].outcome) == ("slow", "DeadlineExceeded")
@@ -109,7 +111,7 @@ def test_only_calls_made_while_it_loads_get_a_stand_in_and_it_loads_once(face) -
         assert Slow.steps == 2
 
 
-def test_without_a_stand_in_the_error_speaks_of_the_loading() -> None:
+def test_without_a_fallback_the_error_names_the_loading() -> None:
     with load_reranker({"use": "slow", "deadline": 0.2}) as reranker:
         with pytest.raises(DeadlineExceeded, match=r"still loading its model .* `warmup\(\)`"):
             sync(reranker)
@@ -133,7 +135,7 @@ def test_a_cancelled_caller_does_not_stop_the_loading() -> None:
         assert sync(reranker).model == "slow"
 
 
-def test_a_loading_that_fails_is_tried_again_by_the_next_call() -> None:
+def test_the_next_call_loads_again_after_a_failure() -> None:
     Slow.may_end.set()
     Slow.errors[:] = [OSError("the disk"), OSError("the disk")]
     with load_reranker({"use": "slow", "deadline": 60.0}) as reranker:
@@ -142,7 +144,7 @@ def test_a_loading_that_fails_is_tried_again_by_the_next_call() -> None:
         assert sync(reranker).model == "slow"
 
 
-def test_warmup_before_the_first_call_is_all_that_is_loaded() -> None:
+def test_after_warmup_nothing_is_loaded_again() -> None:
     Slow.may_end.set()
     with load_reranker(SPEC | {"deadline": 60.0}) as reranker:
         reranker.warmup()
@@ -151,8 +153,8 @@ def test_warmup_before_the_first_call_is_all_that_is_loaded() -> None:
         assert Slow.steps == 2
 
 
-@pytest.mark.parametrize("spec", ["embedded", "embedded:fast"])
-def test_the_interpreter_ends_in_peace_while_a_model_loads(spec: str) -> None:
+@pytest.mark.parametrize("spec", ["embedded", "embedded:balanced", "embedded:fast"])
+def test_the_interpreter_exits_without_a_traceback_while_loading(spec: str) -> None:
     script = f"""
         from rerank_plugins import load_reranker
         import logging; logging.disable(logging.WARNING)
@@ -165,7 +167,7 @@ def test_the_interpreter_ends_in_peace_while_a_model_loads(spec: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
-def test_the_real_model_answers_once_it_is_loaded() -> None:
+def test_the_embedded_model_answers_when_it_is_loaded() -> None:
     spec = {"use": "embedded", "deadline": 0.05, "fallback": ["lexical", "passthrough"]}
     with load_reranker(spec) as reranker:
         sync(reranker)

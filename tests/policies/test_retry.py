@@ -1,4 +1,4 @@
-"""Retries: what is repeated, when, and how often."""
+"""Retry: which errors are retried, when, and how often."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scripted import REQUEST, Scripted
-from virtual_time import virtually
+from support.scripted import REQUEST, Scripted
+from support.virtual_time import virtually
 
 from rerank_plugins.core import (
     AuthenticationFailed,
@@ -29,7 +29,7 @@ from rerank_plugins.policies.deadline import Deadline
 from rerank_plugins.policies.retry import LONGEST_WAIT, Retry
 
 
-def test_full_jitter_stays_within_its_bounds_and_fills_them() -> None:
+def test_full_jitter_covers_its_bounds() -> None:
     """wait n is uniform in [0, min(wait_max, wait_initial * 2 ** (n - 1))]."""
     random.seed(11)
     bounds = [0.5, 1.0, 2.0, 2.0]
@@ -38,31 +38,31 @@ def test_full_jitter_stays_within_its_bounds_and_fills_them() -> None:
         backend = Scripted(*[TransientError("busy")] * 4)
         answer, _ = virtually(lambda b=backend: Retry(b, attempts=5, wait_initial=0.5, wait_max=2.0).ascore(REQUEST))
         assert isinstance(answer, Scores)
-        for found, wait in zip(waits, backend.times, strict=True):
-            found.append(wait)
-    for found, bound in zip(waits, bounds, strict=True):
-        assert min(found) >= 0.0
-        assert max(found) <= bound + 1e-9
-        assert min(found) < 0.05 * bound
-        assert max(found) > 0.95 * bound
-        assert abs(sum(found) / len(found) - bound / 2) < 0.1 * bound
+        for observed, wait in zip(waits, backend.times, strict=True):
+            observed.append(wait)
+    for observed, bound in zip(waits, bounds, strict=True):
+        assert min(observed) >= 0.0
+        assert max(observed) <= bound + 1e-9
+        assert min(observed) < 0.05 * bound
+        assert max(observed) > 0.95 * bound
+        assert abs(sum(observed) / len(observed) - bound / 2) < 0.1 * bound
 
 
-def test_so_many_attempts_that_a_float_overflows() -> None:
+def test_more_attempts_than_a_float_exponent_work() -> None:
     backend = Scripted(*[TransientError("busy")] * 1100)
     answer, _ = virtually(lambda: Retry(backend, attempts=1101, wait_initial=0.1, wait_max=0.1).ascore(REQUEST))
     assert isinstance(answer, Scores)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 7.0, 59.0])
-def test_retry_after_is_waited_exactly(seconds: float) -> None:
+def test_retry_after_is_obeyed_exactly(seconds: float) -> None:
     backend = Scripted(RateLimited("slow down", retry_after=seconds))
     answer, took = virtually(lambda: Retry(backend, wait_max=1.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
     assert took == pytest.approx(seconds, abs=1e-6)
 
 
-def test_a_vendor_that_asks_for_minutes_is_down() -> None:
+def test_a_retry_after_of_minutes_raises() -> None:
     backend = Scripted(RateLimited("tomorrow", retry_after=LONGEST_WAIT + 1))
     error, took = virtually(lambda: Retry(backend).ascore(REQUEST))
     assert isinstance(error, RateLimited)
@@ -70,11 +70,11 @@ def test_a_vendor_that_asks_for_minutes_is_down() -> None:
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
-def test_attempts_are_counted_in_all(attempts: int) -> None:
+def test_attempts_include_the_first_one(attempts: int) -> None:
     backend = Scripted(*[TransientError("busy")] * 9)
     error, _ = virtually(lambda: Retry(backend, attempts=attempts).ascore(REQUEST))
     assert isinstance(error, TransientError)
-    assert len(backend.asked) == attempts
+    assert len(backend.calls) == attempts
 
 
 @pytest.mark.parametrize(
@@ -91,36 +91,36 @@ def test_attempts_are_counted_in_all(attempts: int) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_nothing_else_is_repeated(error: Exception) -> None:
+def test_other_errors_are_not_retried(error: Exception) -> None:
     backend = Scripted(error)
     raised, _ = virtually(lambda: Retry(backend, attempts=5).ascore(REQUEST))
     assert raised is error
-    assert len(backend.asked) == 1
+    assert len(backend.calls) == 1
 
 
-def test_a_wait_that_the_deadline_cannot_hold_is_not_begun() -> None:
+def test_a_wait_longer_than_the_deadline_raises_immediately() -> None:
     backend = Scripted(RateLimited("slow down", retry_after=7.0))
     error, took = virtually(lambda: Deadline(Retry(backend), 5.0).ascore(REQUEST))
     assert isinstance(error, RateLimited)
     assert took == 0.0
-    assert len(backend.asked) == 1
+    assert len(backend.calls) == 1
 
 
-def test_a_wait_that_the_deadline_can_hold_is_waited() -> None:
+def test_a_wait_within_the_deadline_is_waited() -> None:
     backend = Scripted(RateLimited("slow down", retry_after=4.0))
     answer, took = virtually(lambda: Deadline(Retry(backend), 5.0).ascore(REQUEST))
     assert isinstance(answer, Scores)
     assert took == pytest.approx(4.0)
 
 
-def test_the_deadline_bounds_all_attempts_together() -> None:
+def test_the_deadline_limits_all_attempts_together() -> None:
     backend = Scripted(*[TransientError("busy")] * 100)
     error, took = virtually(
         lambda: Deadline(Retry(backend, attempts=100, wait_initial=1.0, wait_max=1.0), 5.0).ascore(REQUEST)
     )
     assert isinstance(error, RerankError)
     assert took <= 5.0 + 1e-6
-    assert len(backend.asked) > 3
+    assert len(backend.calls) > 3
 
 
 def _date(seconds: float) -> str:
@@ -161,11 +161,11 @@ def _date(seconds: float) -> str:
         ({"x-ratelimit-reset-requests": "1parsec"}, None),
     ],
 )
-def test_what_a_reply_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read_from_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_dates_and_epochs_are_turned_into_seconds() -> None:
+def test_dates_and_epochs_become_seconds() -> None:
     assert retry_after({"retry-after": _date(30)}) == pytest.approx(30, abs=2)
     assert retry_after({"retry-after": _date(-30)}) == 0.0
     epoch = datetime.now(UTC).timestamp()
@@ -175,7 +175,7 @@ def test_dates_and_epochs_are_turned_into_seconds() -> None:
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system's zone cannot be set")
-def test_a_date_is_of_greenwich_wherever_this_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_is_utc_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 9110, 5.6.7: three forms, the third without a zone."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()

@@ -1,4 +1,4 @@
-"""Parts within the limits, sent together, each retried alone, and merged as if never split."""
+"""Splitting: parts within the limits, sent concurrently, each retried alone, and merged."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from scripted import Scripted
-from virtual_time import virtually
+from support.scripted import Scripted
+from support.virtual_time import virtually
 
 from rerank_plugins import InputError, Rejected, load_reranker
 from rerank_plugins.core import Capabilities, RerankRequest, Scores, TransientError
-from rerank_plugins.core.tokens import estimate
+from rerank_plugins.core.tokens import estimate_tokens
 from rerank_plugins.policies.retry import Retry
-from rerank_plugins.policies.split import Split, parts
+from rerank_plugins.policies.split import Split, split_documents
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Hang, Status
 from rerank_plugins.testing.server import VendorServer, share_of_words
@@ -25,14 +25,14 @@ def request_of(*documents: str, query: str = "query") -> RerankRequest:
 
 
 def sizes(request: RerankRequest, **limits) -> list[int]:
-    return [len(part) for part in parts(request, Capabilities(**limits))]
+    return [len(part) for part in split_documents(request, Capabilities(**limits))]
 
 
 @pytest.mark.parametrize(
     ("count", "limit", "expected"),
     [(1, 5, [1]), (5, 5, [5]), (6, 5, [5, 1]), (12, 5, [5, 5, 2]), (3, None, [3]), (3, 1, [1, 1, 1])],
 )
-def test_by_documents(count: int, limit: int | None, expected: list[int]) -> None:
+def test_split_by_documents(count: int, limit: int | None, expected: list[int]) -> None:
     assert sizes(request_of(*map(str, range(count))), max_documents=limit) == expected
 
 
@@ -46,25 +46,25 @@ def texts(seed: int, count: int = 60) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_by_tokens(seed: int) -> None:
+def test_split_by_tokens(seed: int) -> None:
     """No part is above the limit by the cautious estimate, all documents are there, in order."""
     request = request_of(*texts(seed))
-    found = parts(request, Capabilities(max_total_tokens=1_500))
-    assert [index for part in found for index in part] == list(range(60))
-    asked = estimate(request.query)[1]
-    for part in found:
+    parts = split_documents(request, Capabilities(max_total_tokens=1_500))
+    assert [index for part in parts for index in part] == list(range(60))
+    query = estimate_tokens(request.query)[1]
+    for part in parts:
         if len(part) > 1:
-            assert sum(asked + estimate(request.documents[index])[1] for index in part) <= 1_500
-    assert len(found) > 1
+            assert sum(query + estimate_tokens(request.documents[index])[1] for index in part) <= 1_500
+    assert len(parts) > 1
 
 
-def test_a_document_above_the_limit_goes_alone() -> None:
+def test_a_document_above_the_limit_is_sent_alone() -> None:
     huge = "word " * 5_000
     assert sizes(request_of("one", huge, "two"), max_total_tokens=1_000) == [1, 1, 1]
     assert sizes(request_of("one", huge, "two"), max_bytes=10_000) == [1, 1, 1]
 
 
-def test_the_query_counts_once_a_document() -> None:
+def test_the_query_counts_once_per_document() -> None:
     query = "moon " * 100
     short = request_of(*map(str, range(40)), query="moon")
     long = request_of(*map(str, range(40)), query=query)
@@ -73,12 +73,12 @@ def test_the_query_counts_once_a_document() -> None:
 
 
 def test_all_limits_hold_together() -> None:
-    found = sizes(request_of(*["x" * 90 + str(n) for n in range(40)]), max_documents=10, max_bytes=2_000)
-    assert max(found) <= 10
-    assert sum(found) == 40
+    parts = sizes(request_of(*["x" * 90 + str(n) for n in range(40)]), max_documents=10, max_bytes=2_000)
+    assert max(parts) <= 10
+    assert sum(parts) == 40
 
 
-def test_merged_parts_are_what_one_call_would_give() -> None:
+def test_merged_parts_equal_one_call() -> None:
     documents = [f"{'x' * number}" for number in range(1, 24)]
     request = request_of(*documents)
     whole, _ = virtually(lambda: Scripted(capabilities=Capabilities()).ascore(request))
@@ -87,11 +87,11 @@ def test_merged_parts_are_what_one_call_would_give() -> None:
     assert isinstance(split, Scores)
     assert split.values == whole.values
     assert split.usage == whole.usage
-    assert [len(asked.documents) for _, asked in backend.asked] == [5, 5, 5, 5, 3]
-    assert backend.asked[-1][1].position(0) == 20
+    assert [len(part.documents) for _, part in backend.calls] == [5, 5, 5, 5, 3]
+    assert backend.calls[-1][1].position(0) == 20
 
 
-def test_parts_run_at_the_same_time() -> None:
+def test_parts_run_concurrently() -> None:
     backend = Scripted(*[2.0] * 5, capabilities=Capabilities(max_documents=5))
     _, took = virtually(lambda: Split(backend).ascore(request_of(*map(str, range(23)))))
     assert took == pytest.approx(2.0)
@@ -102,7 +102,7 @@ def test_a_listwise_backend_is_never_split() -> None:
     error, _ = virtually(lambda: Split(backend).ascore(request_of(*map(str, range(6)))))
     assert isinstance(error, InputError)
     assert "at most 5 of these 6" in str(error)
-    assert backend.asked == []
+    assert backend.calls == []
     answer, _ = virtually(lambda: Split(backend).ascore(request_of(*map(str, range(5)))))
     assert isinstance(answer, Scores)
 
@@ -111,8 +111,8 @@ def test_each_part_is_retried_alone() -> None:
     backend = Scripted(0.0, TransientError("busy"), capabilities=Capabilities(max_documents=2))
     answer, _ = virtually(lambda: Split(Retry(backend)).ascore(request_of(*map(str, range(6)))))
     assert isinstance(answer, Scores)
-    asked = [request.documents for _, request in backend.asked]
-    assert asked == [("0", "1"), ("2", "3"), ("4", "5"), ("2", "3")]
+    sent = [request.documents for _, request in backend.calls]
+    assert sent == [("0", "1"), ("2", "3"), ("4", "5"), ("2", "3")]
 
 
 # Against a server -----------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def oracle() -> list[int]:
     return sorted(range(len(DOCUMENTS)), key=lambda index: -share_of_words(QUERY, DOCUMENTS[index]))
 
 
-def test_2500_documents_take_one_round_trip_and_keep_the_order(server: VendorServer) -> None:
+def test_2500_documents_are_sent_concurrently_and_keep_the_order(server: VendorServer) -> None:
     server.delay = 0.2
     with reranker_for(server) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
@@ -151,7 +151,7 @@ def test_2500_documents_take_one_round_trip_and_keep_the_order(server: VendorSer
     assert server.refused == []
 
 
-def test_a_429_on_one_part_sends_only_that_part_again(server: VendorServer) -> None:
+def test_a_429_on_one_part_retries_only_that_part(server: VendorServer) -> None:
     server.play(Status(429, {"retry-after": "0.05"}), when=lambda request: DOCUMENTS[1_500] in request.documents)
     with reranker_for(server) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
@@ -169,7 +169,7 @@ def test_the_error_of_a_part_keeps_its_cause() -> None:
     assert type(caught.value.__cause__).__name__ == "ConnectError"
 
 
-def test_no_more_requests_at_once_than_allowed(server: VendorServer) -> None:
+def test_max_in_flight_limits_concurrent_requests(server: VendorServer) -> None:
     server.delay = 0.05
     with reranker_for(server, max_in_flight=2, http={"max_documents": 300}) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
@@ -178,7 +178,7 @@ def test_no_more_requests_at_once_than_allowed(server: VendorServer) -> None:
     assert [result.index for result in answer] == oracle()
 
 
-def test_a_refused_part_ends_the_others(server: VendorServer) -> None:
+def test_a_rejected_part_cancels_the_others(server: VendorServer) -> None:
     server.play(Status(400), when=lambda request: DOCUMENTS[1_500] in request.documents)
     server.always(Hang())
     with reranker_for(server) as reranker, pytest.raises(Rejected):
@@ -189,7 +189,7 @@ def test_a_refused_part_ends_the_others(server: VendorServer) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bytes_on_the_wire_stay_within_the_limit(server: VendorServer, seed: int) -> None:
+def test_request_bodies_stay_within_max_bytes(server: VendorServer, seed: int) -> None:
     limit = 4_000
     with reranker_for(server, http={"max_documents": None, "max_bytes": limit}) as reranker:
         answer = reranker.rerank('a "quoted" query\n' * 10, [text for text in texts(seed) if text.strip()])
@@ -199,7 +199,7 @@ def test_bytes_on_the_wire_stay_within_the_limit(server: VendorServer, seed: int
     assert len(server.requests) > 1
 
 
-def test_quotes_are_counted_as_they_are_sent(server: VendorServer) -> None:
+def test_quotes_count_with_their_escapes(server: VendorServer) -> None:
     """Every mark is two bytes in JSON, a NUL six: the text alone would have fitted."""
     limit = 3_000
     documents = ['"' * 900 + "1", "\\" * 900 + "2", "\0" * 900 + "3"]

@@ -1,4 +1,4 @@
-"""Equal scores keep the order of the reply where one reply covered all documents, else the order given."""
+"""Equal scores keep the order of the reply if one reply covered all documents, else the retriever's order."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def test_the_order_of_one_reply_decides(server, spec):
     assert order(server, spec, WORST_FIRST, WORST_FIRST) == [[4, 3, 2, 1, 0]] * 2
 
 
-def test_blanks_and_repeats_stay_where_they_were(server):
+def test_blanks_and_repeats_keep_their_places(server):
     assert order(server, {}, ["bananas", "", "tides", "bananas", "tides"]) == [[2, 4, 0, 3, 1]]
 
 
-def test_the_order_given_decides_where_several_replies_were_joined(server):
+def test_the_retrievers_order_decides_between_several_replies(server):
     assert order(server, {"http": {"max_documents": 2}}, WORST_FIRST) == [[0, 1, 2, 3, 4]]
     chunks = {"long_documents": {"mode": "chunk", "tokens": 2, "overlap": 0}}
     assert order(server, chunks, WORST_FIRST) == [[0, 1, 2, 3, 4]]
 
 
-def test_a_cache_keeps_the_order_of_a_reply_and_mixes_none(server):
+def test_a_cache_keeps_the_order_of_one_reply_only(server):
     more = [*WORST_FIRST, "tides are"]
     first, part, mixed = order(server, {"cache": True}, WORST_FIRST, WORST_FIRST[2:], more)
     assert first == [4, 3, 2, 1, 0]
@@ -69,7 +69,7 @@ def test_a_cache_keeps_the_order_of_a_reply_and_mixes_none(server):
     assert mixed == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_cascade_hands_on_the_order_of_its_first_stage(server):
+def test_a_cascade_keeps_the_order_of_its_first_stage(server):
     stage = {"use": "http", "base_url": server.url, "api_key": server.key}
     spec = {"cascade": {"stages": [stage, "lexical"], "keep": [2]}}
     with load_reranker(spec) as reranker:

@@ -1,4 +1,4 @@
-"""`rerank-plugins batch` over real files, and over a bucket on loopback: nothing lost, nothing doubled, nothing done twice."""
+"""`rerank-plugins batch` with real files and a local S3 server: no row is lost, duplicated or reranked twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.cli import main
-from rerank_plugins.serving.batch import Done, Job, in_one_process, run
+from rerank_plugins.serving.batch import BatchCounts, BatchJob, in_one_process, run
 from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.script import Status
 
@@ -48,10 +48,10 @@ def set_aside(folder: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
 
 
-def check(found: list[dict], top_n=None) -> None:
-    """Hold every row against what the reranker says of it alone."""
+def check(reranked_rows: list[dict], top_n=None) -> None:
+    """Assert that every row has the answer that the reranker gives for it alone."""
     reranker = load_reranker("lexical", top_n=top_n)
-    for row in found:
+    for row in reranked_rows:
         alone = reranker.rerank(row["query"], DOCUMENTS)
         assert [each["index"] for each in row["reranked"]] == [each.index for each in alone]
         assert [each["document"] for each in row["reranked"]] == [each.document for each in alone]
@@ -64,7 +64,7 @@ def check(found: list[dict], top_n=None) -> None:
 
 @pytest.fixture
 def parquet(tmp_path):
-    """Types that JSON has not, and row groups that do not fit the parts."""
+    """The file has types that JSON lacks, and row groups that are not aligned with the parts."""
     table = pa.Table.from_pylist(rows()).append_column("when", pa.array([0] * 7, pa.timestamp("us", "UTC")))
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=3)
     return tmp_path / "in.parquet"
@@ -72,14 +72,14 @@ def parquet(tmp_path):
 
 def test_parquet(parquet, tmp_path, capsys):
     assert batch(parquet, tmp_path / "out", "--top-n", "4") == 0
-    found = written(tmp_path / "out")
-    assert [row["id"] for row in found] == list(range(7))
-    check(found, top_n=4)
+    output = written(tmp_path / "out")
+    assert [row["id"] for row in output] == list(range(7))
+    check(output, top_n=4)
     assert pq.read_schema(tmp_path / "out" / "part-00000-00000.parquet").field("when").type == pa.timestamp("us", "UTC")
     assert capsys.readouterr().out.startswith("7 rows reranked into")
 
 
-def test_progress_is_shown_to_a_person_only(parquet, tmp_path, monkeypatch, capsys):
+def test_progress_is_shown_only_on_a_terminal(parquet, tmp_path, monkeypatch, capsys):
     assert batch(parquet, tmp_path / "out") == 0
     assert capsys.readouterr().err == ""
     (tmp_path / "out" / "_done" / "00000-00003.json").unlink()
@@ -90,25 +90,26 @@ def test_progress_is_shown_to_a_person_only(parquet, tmp_path, monkeypatch, caps
     assert "3/4" in first
     assert "4/4" in last
     assert "7 rows, 0 set aside, " in last
-    assert last.endswith(" rows/s]\n")
+    assert last.rstrip(" \n").endswith(" rows/s]")  # tqdm fills up with spaces when the line before was longer
+    assert last.endswith("\n")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_a_folder_of_jsonl(tmp_path, kind):
+def test_folder_of_jsonl_is_reranked(tmp_path, kind):
     (tmp_path / "in").mkdir()
     for name, part in (("b.jsonl", rows()[4:]), ("a.ndjson", rows()[:4]), ("c.jsonl", [])):
         lines = [json.dumps(row, ensure_ascii=False) for row in part]
         (tmp_path / "in" / name).write_text(
             "\n\n".join(lines), "utf-8"
-        )  # blank lines are no rows; no newline at the end
+        )  # blank lines are not rows; there is no newline at the end
     assert batch(tmp_path / "in", tmp_path / "out", "--format", kind) == 0
-    found = written(tmp_path / "out", kind)
-    assert [row["id"] for row in found] == list(range(7))
-    check(found)
+    output = written(tmp_path / "out", kind)
+    assert [row["id"] for row in output] == list(range(7))
+    check(output)
 
 
-def test_what_json_rows_hold_besides_is_kept_in_parquet(tmp_path):
-    """Also what the first row has not, and what has no one type; and all parts have the same columns."""
+def test_other_fields_of_jsonl_rows_are_kept_in_parquet(tmp_path):
+    """Fields that the first row lacks or that have several types are kept, and all parts have the same columns."""
     besides = [
         {"id": 1, "number": 1, "meta": {}, "deep": {"a": [1]}},
         {"id": "two", "number": 0.5, "note": "a half emoji: \ud83d", "large": 2**70},
@@ -119,18 +120,18 @@ def test_what_json_rows_hold_besides_is_kept_in_parquet(tmp_path):
     (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
     assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 1
     assert len({pq.read_schema(file) for file in (tmp_path / "out").glob("part-*.parquet")}) == 1
-    found = pq.read_table(tmp_path / "out").to_pylist()
-    assert [row["id"] for row in found] == ["1", '"two"', None]  # as JSON: they are of two kinds
-    assert [row["number"] for row in found] == [1.0, 0.5, None]
-    assert [row["note"] for row in found] == [None, "a half emoji: �", None]
-    assert [row["large"] for row in found] == [None, str(2**70), None]
-    assert [row["meta"] for row in found] == [{"a": None}, None, {"a": 1}]
-    assert [row["deep"] for row in found] == [{"a": [1], "b": None}, None, {"a": None, "b": "x"}]
-    assert found[0]["reranked"][0]["document"] == "a � cat"
+    output = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["id"] for row in output] == ["1", '"two"', None]  # as JSON, because the types differ
+    assert [row["number"] for row in output] == [1.0, 0.5, None]
+    assert [row["note"] for row in output] == [None, "a half emoji: �", None]
+    assert [row["large"] for row in output] == [None, str(2**70), None]
+    assert [row["meta"] for row in output] == [{"a": None}, None, {"a": 1}]
+    assert [row["deep"] for row in output] == [{"a": [1], "b": None}, None, {"a": None, "b": "x"}]
+    assert output[0]["reranked"][0]["document"] == "a � cat"
     assert len(set_aside(tmp_path / "out")) == 1
 
 
-def test_an_object_without_fields_and_a_number_that_fits_no_fraction(tmp_path, capsys):
+def test_empty_object_and_inexact_integer_are_kept(tmp_path, capsys):
     rows_of = [{"query": "cat", "documents": [], "meta": {}}] * 2
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows_of)), "utf-8")
     assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
@@ -142,14 +143,14 @@ def test_an_object_without_fields_and_a_number_that_fits_no_fraction(tmp_path, c
     assert "written as text, each value as JSON" in capsys.readouterr().err
 
 
-def test_numbers_that_json_has_not_are_null_in_json(tmp_path):
+def test_nan_and_infinity_from_parquet_are_null_in_jsonl(tmp_path):
     row = {"query": "cat", "documents": ["a"], "numbers": [1.0, float("nan"), float("inf")]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
     assert batch(tmp_path / "in.parquet", tmp_path / "out", "--format", "jsonl") == 0
     assert written(tmp_path / "out", "jsonl")[0]["numbers"] == [1.0, None, None]
 
 
-def test_numbers_that_jsonl_held_stay_in_jsonl(tmp_path, capsys):
+def test_nan_and_infinity_of_jsonl_stay_in_jsonl(tmp_path, capsys):
     row = {"query": "cat", "documents": ["a"], "numbers": [1.0, float("nan"), float("inf")]}
     lines = [row, {"query": None, "documents": [], "x": float("nan")}]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
@@ -168,7 +169,7 @@ def nested(levels: int, kind: type) -> object:
 
 
 @pytest.mark.parametrize(("kind", "levels"), [(list, 50), (dict, 100), (list, 150), (dict, 190)])
-def test_what_no_reader_of_parquet_opens_is_kept_as_json_and_said(tmp_path, capsys, kind, levels):
+def test_field_that_parquet_cannot_hold_is_kept_as_json(tmp_path, capsys, kind, levels):
     rows_of = [{"query": "cat", "documents": ["a cat"], "deep": nested(n, kind), "flat": [[1]]} for n in (levels,)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, [rows_of[0], {**rows_of[0], "deep": None}])), "utf-8")
     assert batch(tmp_path / "in.jsonl", tmp_path / "out", "--format", "parquet", parts=1) == 0
@@ -179,7 +180,7 @@ def test_what_no_reader_of_parquet_opens_is_kept_as_json_and_said(tmp_path, caps
     assert first["flat"] == [[1]]
 
 
-def test_what_is_nested_deeper_than_anything_is_set_aside(tmp_path):
+def test_row_nested_too_deep_is_set_aside(tmp_path):
     deep = f'{{"query": "cat", "documents": ["a"], "deep": {"[" * 400}{"]" * 400}}}'
     wide = {"query": "cat", "documents": ["a"], "wide": [[]] * 400}
     (tmp_path / "in.jsonl").write_text(f"{deep}\n{json.dumps(wide)}\n", "utf-8")
@@ -191,7 +192,7 @@ def test_what_is_nested_deeper_than_anything_is_set_aside(tmp_path):
         assert bad["value"] == deep
 
 
-def test_names_and_values_that_parquet_could_take_otherwise(tmp_path):
+def test_ambiguous_names_and_values_are_kept_in_parquet(tmp_path):
     besides = [
         {"a.b": 1, "a": {"b": 2}, "": "x", "mixed": [1, "two", None], "large": 10**30, "empty": [{}], "näme": True},
         {"a.b": 2.5, "a": {"b": None}, "": None, "mixed": {"x": 1}, "large": -1, "empty": [], "näme": None},
@@ -207,7 +208,7 @@ def test_names_and_values_that_parquet_could_take_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["reranked", "rerank_model", "rerank_degraded", "rerank_reason"])
-def test_a_column_of_a_name_that_is_added_is_refused_and_not_overwritten(tmp_path, capsys, name):
+def test_input_column_with_an_added_name_is_refused(tmp_path, capsys, name):
     table = pa.Table.from_pylist([row | {name: "mine"} for row in rows()])
     pq.write_table(table, tmp_path / "in.parquet")
     assert batch(tmp_path / "in.parquet", tmp_path / "out") == 2
@@ -233,7 +234,7 @@ def test_a_column_twice_is_refused(tmp_path, capsys):
     assert "more than one column 'x'" in capsys.readouterr().err
 
 
-def test_wrong_names_of_columns_are_the_commands_fault_and_not_the_rows(tmp_path, capsys):
+def test_wrong_column_names_stop_the_command(tmp_path, capsys):
     lines = [json.dumps({"question": row["query"], "documents": DOCUMENTS}) for row in rows()]
     (tmp_path / "in.jsonl").write_text("\n".join([lines[0], "no JSON", *lines[1:]]), "utf-8")
     assert batch(tmp_path / "in.jsonl", tmp_path / "out") == 2
@@ -251,15 +252,15 @@ def test_wrong_names_of_columns_are_the_commands_fault_and_not_the_rows(tmp_path
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_an_input_edited_to_the_same_size_and_time_is_another_job(tmp_path, capsys, kind):
+def test_input_edited_to_same_size_and_time_is_another_job(tmp_path, capsys, kind):
     source = tmp_path / f"in.{kind}"
 
     def write(changed: str) -> None:
-        found = [row | {"query": row["query"].replace("cat", changed)} for row in rows()]
+        edited = [row | {"query": row["query"].replace("cat", changed)} for row in rows()]
         if kind == "parquet":
-            pq.write_table(pa.Table.from_pylist(found), source, compression="none", use_dictionary=False)
+            pq.write_table(pa.Table.from_pylist(edited), source, compression="none", use_dictionary=False)
         else:
-            source.write_text("\n".join(map(json.dumps, found)), "utf-8")
+            source.write_text("\n".join(map(json.dumps, edited)), "utf-8")
         os.utime(source, ns=(1, 1))
 
     write("cat")
@@ -276,19 +277,19 @@ def test_an_input_edited_to_the_same_size_and_time_is_another_job(tmp_path, caps
 def test_an_input_that_changes_while_the_batch_runs_stops_it(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text("\n".join(map(json.dumps, rows())), "utf-8")
-    job = Job(str(source), str(tmp_path / "out"), spec="lexical", kind="jsonl", rows_per_part=3)
-    told: list[int] = []
+    job = BatchJob(str(source), str(tmp_path / "out"), spec="lexical", kind="jsonl", rows_per_part=3)
+    finished_parts: list[int] = []
 
-    def edit(done: Done, parts: int) -> None:
-        told.append(done.parts)
+    def edit(done: BatchCounts, parts: int) -> None:
+        finished_parts.append(done.parts)
         source.write_text(source.read_text("utf-8").replace("cat", "dog"), "utf-8")
 
     with pytest.raises(ConfigError, match="was changed while the batch runs"):
         run(job, in_one_process, edit)
-    assert told == [0]
+    assert finished_parts == [0]
 
 
-def test_what_is_passed_over_is_told(parquet, tmp_path, capsys):
+def test_ignored_files_are_reported(parquet, tmp_path, capsys):
     (tmp_path / "more").mkdir()
     for name in ("one.jsonl.gz", "_SUCCESS", ".hidden"):
         (tmp_path / name).write_bytes(b"")
@@ -296,7 +297,7 @@ def test_what_is_passed_over_is_told(parquet, tmp_path, capsys):
     assert "2 passed over, not ending in .parquet, .jsonl, .ndjson: more, one.jsonl.gz" in capsys.readouterr().err
 
 
-def test_rows_at_fault_are_set_aside_with_the_reason(tmp_path, capsys):
+def test_invalid_rows_are_set_aside_with_the_reason(tmp_path, capsys):
     good = rows(3)
     lines = [
         json.dumps(good[0]).encode(),
@@ -337,11 +338,14 @@ def test_documents_may_be_objects(tmp_path):
     row = {"query": "cat", "documents": [{"title": "bananas"}, {"title": "a cat", "body": "soft"}]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
     assert batch(tmp_path / "in.parquet", tmp_path / "out") == 0
-    (found,) = written(tmp_path / "out")
-    assert [json.loads(each["document"]) for each in found["reranked"]] == [row["documents"][1], row["documents"][0]]
+    (reranked_row,) = written(tmp_path / "out")
+    assert [json.loads(each["document"]) for each in reranked_row["reranked"]] == [
+        row["documents"][1],
+        row["documents"][0],
+    ]
 
 
-def test_what_was_done_is_not_done_again_after_an_outage(parquet, tmp_path, capsys):
+def test_batch_after_an_outage_repeats_no_finished_part(parquet, tmp_path, capsys):
     with CohereLike() as vendor:
         spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key, "retry": 1})
         vendor.always(Status(503), lambda request: request.body["query"] == QUERIES[5])
@@ -361,7 +365,7 @@ def test_what_was_done_is_not_done_again_after_an_outage(parquet, tmp_path, caps
     assert list((tmp_path / "out").rglob("*.unfinished")) == []
 
 
-def test_a_killed_batch_goes_on(parquet, tmp_path):
+def test_killed_batch_resumes(parquet, tmp_path):
     with CohereLike() as vendor:
         vendor.delay = 0.2
         spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key})
@@ -373,14 +377,16 @@ def test_a_killed_batch_goes_on(parquet, tmp_path):
             killed.kill()
         vendor.reset()
         assert batch(parquet, tmp_path / "out", "--in-flight", "1", spec=spec) == 0
-        whole = [request.body for request in vendor.requests if request.body is not None]  # the kill may cut one off
+        whole = [
+            request.body for request in vendor.requests if request.body is not None
+        ]  # the kill may cut a request off
         assert QUERIES[0] not in [body["query"] for body in whole]
     assert [row["id"] for row in written(tmp_path / "out")] == list(range(7))
 
 
 @pytest.mark.parametrize("order", [[200, 422], [422, 200]])
-def test_what_a_killed_try_left_of_a_part_is_replaced(parquet, tmp_path, order):
-    """Between a part's rows and the mark that it is done; the vendor then answers otherwise."""
+def test_files_left_by_a_killed_batch_are_replaced(parquet, tmp_path, order):
+    """A batch is killed after it writes a part and before it marks it as done; then the vendor's answer changes."""
     with CohereLike() as vendor:
         spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key})
         for status in order:
@@ -395,14 +401,14 @@ def test_what_a_killed_try_left_of_a_part_is_replaced(parquet, tmp_path, order):
     assert len(set_aside(tmp_path / "out")) == refused
 
 
-def test_another_input_under_the_same_name_is_another_job(parquet, tmp_path, capsys):
+def test_other_input_with_the_same_name_is_another_job(parquet, tmp_path, capsys):
     assert batch(parquet, tmp_path / "out") == 0
     pq.write_table(pa.Table.from_pylist([row | {"query": "a longer query"} for row in rows()]), parquet)
     assert batch(parquet, tmp_path / "out") == 2
     assert "parts differ" in capsys.readouterr().err
 
 
-def test_a_row_that_the_vendor_refuses_is_set_aside_and_a_wrong_key_stops(parquet, tmp_path, capsys):
+def test_refused_row_is_set_aside_but_wrong_key_stops_the_batch(parquet, tmp_path, capsys):
     with CohereLike() as vendor:
         vendor.always(Status(422), lambda request: request.body["query"] == QUERIES[1])
         spec = {"use": "http", "base_url": vendor.url, "api_key": vendor.key}
@@ -418,19 +424,19 @@ def test_a_row_that_the_vendor_refuses_is_set_aside_and_a_wrong_key_stops(parque
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"source": "nowhere"}, "There is no"),
+        ({"source": "nowhere"}, "does not exist"),
         ({"source": "notes.txt"}, "no file that ends in"),
         ({"more": ["--query-column", "question"]}, "no column 'question'; it has id, query"),
         ({"more": ["--top-n", "0"]}, "top_n"),
         ({"more": ["--in-flight", "0"]}, "in_flight"),
         ({"parts": 0}, "rows_per_part"),
-        ({"target": "."}, "holds something else"),
+        ({"target": "."}, "is not empty and holds no batch"),
         ({"source": "gs://bucket/in.parquet"}, "neither a path nor an s3:// address"),
         ({"target": "gs://bucket/out"}, "neither a path nor an s3:// address"),
         ({"spec": "lexikal"}, "lexical"),
     ],
 )
-def test_wrong_use(parquet, tmp_path, monkeypatch, capsys, change, words):
+def test_invalid_arguments_are_refused(parquet, tmp_path, monkeypatch, capsys, change, words):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("a", "utf-8")
     arguments = {"source": parquet, "target": "out", "more": [], "parts": 2, "spec": "lexical"} | change
@@ -442,7 +448,7 @@ def test_wrong_use(parquet, tmp_path, monkeypatch, capsys, change, words):
 @pytest.mark.skipif(
     sys.platform == "darwin" and not shutil.which("weed"), reason="no wheel for macOS: brew install seaweedfs"
 )
-def test_from_s3_to_s3(tmp_path, monkeypatch):
+def test_batch_from_s3_to_s3_writes_every_row(tmp_path, monkeypatch):
     server = S3Server(tmp_path).start()
     try:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}).items():
@@ -452,9 +458,9 @@ def test_from_s3_to_s3(tmp_path, monkeypatch):
         pq.write_table(pa.Table.from_pylist(rows()), "mine/in/questions.parquet", filesystem=files)
         assert batch("s3://mine/in", "s3://mine/out") == 0
         assert batch("s3://mine/in", "s3://mine/out") == 0  # all is done
-        found = pq.read_table("mine/out", filesystem=files)  # as others read a folder: what is set aside is not seen
-        assert sorted(found["id"].to_pylist()) == list(range(7))
-        check(found.to_pylist())
+        output = pq.read_table("mine/out", filesystem=files)  # readers of a folder do not see rejected rows
+        assert sorted(output["id"].to_pylist()) == list(range(7))
+        check(output.to_pylist())
     finally:
         server.kill()
     assert os.environ["AWS_ENDPOINT_URL"] == server.url

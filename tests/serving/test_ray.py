@@ -1,4 +1,4 @@
-"""The same on Ray, in one small cluster of this process: an actor and a replica are killed in the middle."""
+"""Batches, datasets and the server on Ray, in one small local cluster; an actor and a replica are killed meanwhile."""
 
 from __future__ import annotations
 
@@ -38,12 +38,16 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two CPUs, whatever the machine has; workers see this checkout, not an installed one."""
+    """A cluster with two CPUs on any machine. Its workers import this checkout, not an installed package."""
     ray.init(
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}},
+        runtime_env={
+            "env_vars": {
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), str(Path(__file__).parents[1])])
+            }
+        },
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
@@ -55,37 +59,37 @@ def expected(row: dict) -> list[tuple[int, float]]:
     return [(each.index, each.raw_score) for each in answer]
 
 
-def check(found: list[dict]) -> None:
-    assert sorted(row["id"] for row in found) == list(range(60))  # nothing lost, nothing doubled
-    for row in found:
+def check(output: list[dict]) -> None:
+    assert sorted(row["id"] for row in output) == list(range(60))  # no row is lost or duplicated
+    for row in output:
         alone = expected(ROWS[row["id"]])
         assert [each["index"] for each in row["reranked"]] == [index for index, _ in alone]
         assert [each["raw_score"] for each in row["reranked"]] == pytest.approx([x for _, x in alone], abs=1e-5)
 
 
-def test_a_dataset_is_reranked_and_keeps_its_columns_and_its_rows_at_fault(cluster):
+def test_dataset_keeps_its_columns_and_invalid_rows(cluster):
     bad = {"id": 60, "query": " ", "documents": ["a"]}
-    found = rerank(ray.data.from_items([*ROWS, bad]), "lexical", num_cpus=0.5, top_n=3).take_all()
-    (refused,) = [row for row in found if row["rerank_error"] is not None]
+    output = rerank(ray.data.from_items([*ROWS, bad]), "lexical", num_cpus=0.5, top_n=3).take_all()
+    (refused,) = [row for row in output if row["rerank_error"] is not None]
     assert (refused["id"], list(refused["reranked"])) == (60, [])
     assert "blank" in refused["rerank_error"]
-    good = [row for row in found if row["rerank_error"] is None]
+    good = [row for row in output if row["rerank_error"] is None]
     assert sorted(row["id"] for row in good) == list(range(60))
     for row in good:
         assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(row)[:3]]
         assert list(row["documents"]) == ROWS[row["id"]]["documents"]
 
 
-def test_candidates_as_numpy_arrays_which_is_what_other_stages_give(cluster):
+def test_candidates_as_numpy_arrays_are_accepted(cluster):
     dataset = ray.data.from_items(ROWS[:2]).map(lambda row: row | {"documents": np.array(row["documents"])})
-    found = rerank(dataset, "lexical", num_cpus=0.5, actors=1).take_all()
-    assert [row["rerank_error"] for row in found] == [None, None]
-    for row in found:
+    output = rerank(dataset, "lexical", num_cpus=0.5, actors=1).take_all()
+    assert [row["rerank_error"] for row in output] == [None, None]
+    for row in output:
         assert [each["index"] for each in row["reranked"]] == [index for index, _ in expected(ROWS[row["id"]])]
 
 
 class Dying(RerankStage):
-    """Kills the process of its actor at one batch, once."""
+    """A stage that kills the process of its actor once, at one batch."""
 
     def __init__(self, mark: str, **options: object) -> None:
         super().__init__("lexical", **options)
@@ -98,7 +102,7 @@ class Dying(RerankStage):
         return super().__call__(batch)
 
 
-def test_an_actor_that_dies_loses_nothing_and_doubles_nothing(cluster, tmp_path):
+def test_actor_death_loses_and_duplicates_no_row(cluster, tmp_path):
     mark = tmp_path / "died"
     dataset = ray.data.from_items(ROWS, override_num_blocks=12).map_batches(
         Dying,
@@ -112,20 +116,20 @@ def test_an_actor_that_dies_loses_nothing_and_doubles_nothing(cluster, tmp_path)
     assert mark.exists()
 
 
-def test_the_batch_command_on_ray_writes_what_one_process_writes(cluster, tmp_path, capsys):
+def test_batch_on_ray_writes_the_same_as_one_process(cluster, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
     command = ["batch", "--input", str(tmp_path / "in.jsonl"), "-r", "lexical", "--rows-per-part", "10"]
     assert main([*command, "--output", str(tmp_path / "one"), "--format", "parquet"]) == 0
     ray_way = ["--ray", "--actors", "2", "--cpus-per-actor", "0.5", "--format", "parquet"]
     assert main([*command, "--output", str(tmp_path / "ray"), *ray_way]) == 0
-    assert main([*command, "--output", str(tmp_path / "ray"), *ray_way]) == 0  # nothing is left to do
+    assert main([*command, "--output", str(tmp_path / "ray"), *ray_way]) == 0  # all parts are done already
     assert capsys.readouterr().out.count("60 rows reranked") == 3
     one, two = (pq.read_table(tmp_path / name).to_pylist() for name in ("one", "ray"))
     assert one == two
     check(two)
 
 
-def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, capsys):
+def test_batch_on_ray_reports_its_error_and_resumes(cluster, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, ROWS)), "utf-8")
     command = [
         "batch",
@@ -141,8 +145,8 @@ def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, caps
         spec = json.dumps({"use": "http", "base_url": vendor.url, "api_key": vendor.key, "retry": 1})
         vendor.always(Status(503), lambda request: request.body["query"] == ROWS[30]["query"])
         assert main([*command, "-r", spec]) == 1
-        assert "503" in (told := capsys.readouterr().err)
-        assert "Traceback" not in told
+        assert "503" in (errors := capsys.readouterr().err)
+        assert "Traceback" not in errors
         assert not (tmp_path / "out" / "_done" / "00000-00001.json").exists()
         vendor.reset()
         assert main([*command, "-r", spec]) == 0
@@ -156,21 +160,21 @@ def test_a_batch_on_ray_says_what_stopped_it_and_goes_on(cluster, tmp_path, caps
     ("args", "words"),
     [
         ({"modell": "mine"}, "no argument 'modell'. Choose from: api_key"),
-        ({"reranker": "{lexical"}, "cannot be read"),
+        ({"reranker": "{lexical"}, "^reranker starts like JSON but does not parse"),
         ({"replicas": "two"}, "'two'"),
         ({"replicas": "0"}, "^replicas must be at least 1"),
         ({"num_cpus": "-1"}, "num_cpus a finite number of at least 0"),
         ({"max_queue": "0"}, "^max_queue must be above 0"),
     ],
 )
-def test_wrong_arguments_of_a_deployment(args, words):
+def test_invalid_deployment_arguments_are_refused(args, words):
     from rerank_plugins.serving.ray_serve import app
 
     with pytest.raises(ConfigError, match=words):
         app(args)
 
 
-def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_sends_again(cluster):
+def test_deployment_survives_a_killed_replica_with_client_retries(cluster):
     from ray import serve
 
     from rerank_plugins.serving.ray_serve import app
@@ -198,9 +202,9 @@ def test_a_deployment_answers_and_a_killed_replica_costs_only_what_a_client_send
     try:
         assert httpx.get(f"{url}/healthz", trust_env=False, timeout=30).json()["model"] == "lexical"
         with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(ask, row) for row in ROWS * 3]
+            futures = [pool.submit(ask, row) for row in ROWS * 3]
             _kill_a_replica()
-            for row, future in zip(ROWS * 3, asked, strict=True):
+            for row, future in zip(ROWS * 3, futures, strict=True):
                 assert future.result() == [index for index, _ in expected(row)]
     finally:
         serve.shutdown()
@@ -212,7 +216,7 @@ def _kill_a_replica() -> None:
     replica.kill()
 
 
-def test_a_column_of_a_name_that_is_added_is_refused_and_not_overwritten():
+def test_input_column_with_an_added_name_is_refused():
     stage = RerankStage("lexical")
     rows = {"query": ["cat"], "documents": [["a cat"]]}
     assert stage(pa.table(rows))["rerank_error"].to_pylist() == [None]

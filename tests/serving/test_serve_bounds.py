@@ -1,4 +1,4 @@
-"""What the server bears: numbers that JSON does not have, requests that take long, clients that read slowly, wrong limits."""
+"""Limits of the server: numbers that JSON lacks, long requests, clients that read slowly, wrong limits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from local_server import served
-from scripted import HANG, Scripted
+from support.local_server import served
+from support.scripted import HANG, Scripted
 from test_serve_process import process
 
 from rerank_plugins.cli import main
 from rerank_plugins.core.errors import ConfigError
 from rerank_plugins.reranker import Reranker
-from rerank_plugins.serving.limits import InFlight, Limits, Refusal
-from rerank_plugins.serving.sending import encoded
+from rerank_plugins.serving.limits import ByteBudget, Limits, Refusal
+from rerank_plugins.serving.response_writer import encode_json
 
 JSON = {"content-type": "application/json"}
 
@@ -49,7 +49,7 @@ def client():
         (b'{"text": "cat", "b": -Infinity}', "documents.1.b"),
     ],
 )
-def test_a_number_that_json_does_not_have_is_refused_by_its_place(client, path, document, place):
+def test_nan_or_infinity_is_refused_by_its_location(client, path, document, place):
     for shown in (b"true", b"false"):
         body = b'{"query": "cat", "documents": ["a", ' + document + b'], "return_documents": ' + shown + b"}"
         answer = client.post(path, content=body, headers=JSON)
@@ -61,7 +61,7 @@ def test_a_number_that_json_does_not_have_is_refused_by_its_place(client, path, 
     ("document", "statuses"),
     [
         (b'{"a": ' + b"1" * 4_000 + b"}", {400}),
-        (b'{"a": ' + b"1" * 4_301 + b"}", {400}),  # Python writes no longer integers
+        (b'{"a": ' + b"1" * 4_301 + b"}", {400}),  # Python does not parse longer integers
         (b'{"a": ' + b"1" * 5_000 + b".5}", {200, 400, 422}),
         (b'{"a": 1e308, "b": -0.0, "c": 5e-324}', {200}),
         (b'{"a": "\\ud800"}', {400}),
@@ -76,15 +76,15 @@ def test_a_number_that_json_does_not_have_is_refused_by_its_place(client, path, 
         (b'"a"], "documents": ["b"', {200}),  # the last of two equal names counts, as in most parsers
     ],
 )
-def test_what_is_taken_can_be_written_back(client, document, statuses):
+def test_accepted_values_can_be_returned(client, document, statuses):
     body = b'{"query": "cat", "documents": [' + document + b'], "return_documents": true}'
     answer = client.post("/v2/rerank", content=body, headers=JSON)
     assert answer.status_code in statuses
     answer.json()
 
 
-def test_a_lone_surrogate_in_a_backends_words_is_no_failure():
-    """JSON replies of vendors hold them as escapes."""
+def test_lone_surrogate_in_a_backend_message_does_not_fail():
+    """JSON replies of vendors can have lone surrogates as escapes."""
     from dataclasses import replace
 
     class Odd(Scripted):
@@ -105,13 +105,13 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_the_pieces_of_an_answer_are_its_json(value):
-    assert json.loads(b"".join(encoded(value))) == json.loads(json.dumps(value).encode("utf-8", "replace"))
+def test_streamed_pieces_join_to_the_json_answer(value):
+    assert json.loads(b"".join(encode_json(value))) == json.loads(json.dumps(value).encode("utf-8", "replace"))
 
 
-def test_an_answer_comes_in_pieces_of_bounded_size():
+def test_streamed_pieces_have_a_bounded_size():
     value = {"documents": ['"\n\\é😀' * 50_000, {"a" * 200_000: [1.5, None, True]}]}
-    pieces = encoded(value)
+    pieces = encode_json(value)
     assert json.loads(b"".join(pieces)) == value
     assert len(pieces) > 10
     assert max(map(len, pieces)) < 200_000
@@ -120,7 +120,7 @@ def test_an_answer_comes_in_pieces_of_bounded_size():
 # --- time ---
 
 
-def test_a_request_has_a_bounded_time():
+def test_request_timeout_is_504():
     with served(Reranker(Scripted(HANG)), limits=Limits(request_timeout=0.3)) as url:
         answer = httpx.post(f"{url}/v2/rerank", json={"query": "q", "documents": ["a"]}, trust_env=False)
         assert answer.status_code == 504
@@ -133,7 +133,9 @@ def test_a_request_has_a_bounded_time():
 def connected(url: str) -> socket.socket:
     host, _, port = url.removeprefix("http://").partition(":")
     made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what the server cannot send, it has to keep
+    made.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, 65536
+    )  # small, so that the server must hold what it cannot send
     made.settimeout(30)
     made.connect((host, int(port)))
     return made
@@ -152,17 +154,17 @@ def large(size: int) -> bytes:
 
 
 def test_a_call_is_cancelled_while_its_documents_are_cut(monkeypatch):
-    """Whatever a request waits for: when its client goes, its place is free."""
-    from rerank_plugins.serving.cut import Cutter
+    """When a client disconnects, its place in the queue is free again, whatever the request waits for."""
+    from rerank_plugins.serving.truncation import DocumentTruncator
 
-    async def stuck(self, documents, most):
+    async def stuck(self, documents, limit):
         begun.set()
         await never.wait()
 
     import asyncio
 
     begun, never = threading.Event(), asyncio.Event()
-    monkeypatch.setattr(Cutter, "cut", stuck)
+    monkeypatch.setattr(DocumentTruncator, "cut", stuck)
     with served("lexical") as url, httpx.Client(base_url=url, trust_env=False) as client:
         with connected(url) as waiting:
             waiting.sendall(request(large(5_000)))
@@ -175,13 +177,13 @@ def test_a_call_is_cancelled_while_its_documents_are_cut(monkeypatch):
 @pytest.mark.parametrize("start", [b"POST /v2/rerank", b"POST /nothing"])
 @pytest.mark.parametrize("pause", [False, True])
 def test_a_body_of_broken_chunks_is_answered_once_and_logs_nothing(start, pause, caplog):
-    """Before, the application answered too, and each such request filled the log with a traceback."""
+    """If the application answered too, each such request would log a traceback."""
     with served("lexical", limits=Limits(body_timeout=0.5)) as url, connected(url) as broken:
         broken.sendall(
             start + b" HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         answer = b""
-        if pause and start.endswith(b"nothing"):  # it is answered before its body has come
+        if pause and start.endswith(b"nothing"):  # the answer comes before the body is complete
             answer = broken.recv(65_536)
         broken.sendall(b"2\r\n{}\r\nzz\r\n")
         with contextlib.suppress(ConnectionResetError):
@@ -195,8 +197,8 @@ def test_a_body_of_broken_chunks_is_answered_once_and_logs_nothing(start, pause,
 # --- memory ---
 
 
-def test_slow_readers_make_room_for_others_and_get_nothing_for_ever():
-    """Their answers are dropped, the oldest first, once others need the memory."""
+def test_slow_readers_are_dropped_when_memory_is_needed():
+    """Their answers are dropped, the oldest first, when other requests need the memory."""
     limits = Limits(max_body_mb=2.0, max_in_flight_mb=4.0, body_timeout=3.0)
     body = large(1_900_000)
     with served("lexical", limits=limits) as url, contextlib.ExitStack() as crowd:
@@ -208,17 +210,17 @@ def test_slow_readers_make_room_for_others_and_get_nothing_for_ever():
             while True:
                 answer = client.post("/v2/rerank", content=body, headers=JSON)
                 small = client.post("/v2/rerank", json={"query": "q", "documents": ["a"]})
-                assert small.status_code == 200  # small requests have a part of their own
+                assert small.status_code == 200  # small requests have a reserve
                 if answer.status_code == 200:
                     break
                 assert answer.status_code == 429
-                assert "Come back later" in answer.json()["message"]
+                assert "Try again later" in answer.json()["message"]
                 refused += 1
-        assert refused  # the answer that nobody reads was counted
+        assert refused  # the unread answer counts
         assert len(answer.json()["results"]) == 1_000
 
 
-def test_a_reader_that_stops_is_dropped_although_nobody_needs_the_memory():
+def test_stalled_reader_is_dropped_without_memory_pressure():
     limits = Limits(body_timeout=0.5, request_timeout=300.0)
     with served("lexical", limits=limits) as url, connected(url) as slow:
         slow.sendall(request(large(1_900_000)))
@@ -228,8 +230,8 @@ def test_a_reader_that_stops_is_dropped_although_nobody_needs_the_memory():
                 pass
 
 
-def test_a_reader_that_is_only_slow_makes_room_for_others_too():
-    """It is never idle for as long as would end its connection: it is dropped because others need the memory."""
+def test_steady_slow_reader_is_dropped_under_memory_pressure():
+    """Its connection is never idle long enough to be closed; it is dropped because other requests need the memory."""
     limits = Limits(max_body_mb=8.0, max_in_flight_mb=16.0, body_timeout=2.0)
     body = large(7_000_000)
     with served("lexical", limits=limits) as url, connected(url) as slow:
@@ -252,35 +254,35 @@ def test_a_reader_that_is_only_slow_makes_room_for_others_too():
         assert len(answer) < length
 
 
-def test_bytes_in_flight_are_bounded_and_all_come_back():
+def test_bytes_in_flight_are_bounded_and_released():
     import asyncio
 
     async def play() -> None:
-        all_of_them = InFlight(Limits(max_body_mb=2, max_in_flight_mb=8))
-        shares = [all_of_them.share() for _ in range(4)]
+        budget = ByteBudget(Limits(max_body_mb=2, max_in_flight_mb=8))
+        shares = [budget.share() for _ in range(4)]
         for share in shares[:3]:
             share.grow(2_000_000)
         with pytest.raises(Refusal) as refusal:
             shares[3].grow(1_000_000)
         assert refusal.value.status == 429
-        shares[3].grow(100_000)  # a small one
+        shares[3].grow(100_000)  # a small request
         dropped = []
-        shares[0].sending(lambda: dropped.append(0))
-        all_of_them.drop_slow_readers(asyncio.get_running_loop().time())
+        shares[0].start_sending(lambda: dropped.append(0))
+        budget.drop_slow_readers(asyncio.get_running_loop().time())
         assert dropped == []
-        all_of_them.drop_slow_readers(asyncio.get_running_loop().time() + 11)
+        budget.drop_slow_readers(asyncio.get_running_loop().time() + 11)
         assert dropped == [0]
         for share in shares:
             share.close()
             share.close()
-        assert (all_of_them.held, all_of_them.readers) == (0, {})
+        assert (budget.held, budget.readers) == (0, {})
 
     asyncio.run(play())
 
 
 @pytest.mark.slow  # 25 s: clients that read slowly
-def test_memory_is_bounded_under_slow_readers_and_given_back():
-    """Forty clients that read their answers of 7 MB at 8 KB a second took 0.9 GB before."""
+def test_memory_under_slow_readers_is_bounded_and_released():
+    """Without the bound, forty clients that read answers of 7 MB at 8 KB a second took 0.9 GB."""
     body = large(7_000_000)
     with process("lexical") as (running, url):
         httpx.post(f"{url}/v2/rerank", content=body, headers=JSON, trust_env=False, timeout=30)
@@ -335,9 +337,9 @@ def test_a_limit_of_counts_is_an_integer():
         (["--max-body-mb", "nan"], "max_body_mb"),
         (["--request-timeout", "inf"], "request_timeout"),
         (["--max-in-flight-mb", "-3"], "max_in_flight_mb"),
-        (["--host", "é" * 100], "Nobody can listen"),
+        (["--host", "é" * 100], "Cannot listen on"),
     ],
 )
-def test_wrong_arguments_are_said_at_once(arguments, words, capsys):
+def test_invalid_serve_arguments_are_reported_at_once(arguments, words, capsys):
     assert main(["serve", "lexical", *arguments]) == 2
     assert words in capsys.readouterr().err

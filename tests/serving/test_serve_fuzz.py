@@ -1,4 +1,4 @@
-"""The server against what schemathesis makes of its own OpenAPI description."""
+"""The server with requests that schemathesis generates from its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", APP, config=CONFIG)
 
 @schema.auth()
 class Key:
-    """So that schemathesis also tries without it, and with a wrong one."""
+    """Send the key, so that schemathesis also tries requests without one and with a wrong one."""
 
     def get(self, case, context):
         return KEY
@@ -33,6 +33,6 @@ class Key:
 @pytest.mark.slow
 @schema.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_server_keeps_its_own_description(case):
-    """No 500, the documented statuses and shapes only; what the schema allows is taken, what it forbids is refused."""
+def test_server_conforms_to_its_openapi_description(case):
+    """No status 500; only documented statuses and bodies. Valid requests are accepted, invalid ones refused."""
     case.call_and_validate()

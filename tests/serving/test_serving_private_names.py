@@ -1,7 +1,7 @@
 """The server uses other packages through what they export: no name with an underscore, nothing from an inner module.
 
-Stricter than tests/test_private_names.py in two things: where a package lists its exports, a name from an inner module has to be
-among them (uvicorn exports its supervisor, and no protocol); and no argument is passed by a private name.
+Stricter than tests/test_private_names.py in two things: where a package lists its exports, a name from an inner module
+has to be among them (uvicorn exports its supervisor, and no protocol); and no argument is passed by a private name.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.source import parse_source
 
 import rerank_plugins
 
@@ -25,7 +26,7 @@ DOCUMENTED = {
     # https://prometheus.github.io/client_python/multiprocess/
     "prometheus_client.multiprocess": {"MultiProcessCollector", "mark_process_dead"},
 }
-"""Modules that their package's documentation names although it exports nothing of them."""
+"""Modules that the documentation of their package names, although no package exports them."""
 
 
 def private(name: str) -> bool:
@@ -44,7 +45,7 @@ def loaded(module: str) -> ModuleType:
 
 
 def exported(module: str, name: str) -> bool:
-    """Tell whether a module, or a package that holds it, exports a name; without any `__all__`, what it defines itself."""
+    """Return whether a module or a package above it exports a name; without `__all__`, whether it defines the name."""
     if name in DOCUMENTED.get(module, ()):
         return True
     if importlib.util.find_spec(f"{module}.{name}") if hasattr(loaded(module), "__path__") else None:
@@ -54,11 +55,11 @@ def exported(module: str, name: str) -> bool:
     lists = [package.__all__ for package in packages if hasattr(package, "__all__")]
     if lists:
         return any(name in each for each in lists)
-    return name in defined(ast.parse(inspect.getsource(packages[0])))
+    return name in defined(parse_source(inspect.getsource(packages[0])))
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """Return what a module defines, not what it imports."""
+    """Return the names that a module defines, without those that it imports."""
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     return names | {
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
@@ -66,7 +67,7 @@ def defined(tree: ast.Module) -> set[str]:
 
 
 def faults(tree: ast.Module) -> Iterator[str]:
-    """Yield what a file uses of others without leave."""
+    """Yield each name that a file uses although its package does not export it."""
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign):
@@ -97,7 +98,7 @@ def faults(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_only_exported_names_of_other_packages_are_used(file):
-    assert list(faults(ast.parse(file.read_text("utf-8")))) == []
+    assert list(faults(parse_source(file.read_text("utf-8")))) == []
 
 
 @pytest.mark.parametrize(
@@ -113,11 +114,11 @@ def test_only_exported_names_of_other_packages_are_used(file):
         ("protocol(config=config, _loop=loop)", "_loop="),
     ],
 )
-def test_what_is_not_exported_is_noticed(source, fault):
-    assert list(faults(ast.parse(source))) == [fault]
+def test_private_name_is_reported(source, fault):
+    assert list(faults(parse_source(source))) == [fault]
 
 
-def test_what_is_exported_or_our_own_passes():
+def test_exported_or_own_name_is_not_reported():
     source = """
 from uvicorn.supervisors import Multiprocess
 from starlette.responses import JSONResponse
@@ -126,4 +127,4 @@ class Own:
     def __init__(self): self._mine = 1
     def other(self, another): return another._mine
 """
-    assert list(faults(ast.parse(source))) == []
+    assert list(faults(parse_source(source))) == []

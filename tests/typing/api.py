@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from rerank_plugins import (
+    AccessToken,
     AllBackendsFailed,
+    BackendCheck,
+    CheckReport,
     MissingExtra,
     RateLimited,
     Reranker,
@@ -47,17 +50,24 @@ load_reranker("embedded", retry=3, cache=True, fallback=["lexical", {"use": "pas
 load_reranker("embedded", cache={"kind": "disk", "path": Path("scores.sqlite3")}, long_documents="chunk")
 load_reranker("embedded", cache={"kinds": "disk"})  # type: ignore[arg-type]
 load_reranker("cohere", cohere={"max_tokens_per_doc": 512})
+load_reranker("cohere", api_key=lambda: AccessToken("token", expires_at=1.0))
+load_reranker("cohere", api_key=5)  # type: ignore[arg-type]
+assert_type(load_reranker().check(raise_on_error=True, deadline=5.0), CheckReport)
+assert_type(RerankCompressor().check().backends, tuple[BackendCheck, ...])
 
 # --- calls ---
 
 
 def call(reranker: Reranker, rows: list[dict[str, Any]], texts: tuple[str, ...]) -> float | None:
     reranker.rerank("query", texts, top_n=3, instruction="newest first", retrieval_scores=[0.5] * len(texts))
-    reranker.rerank("query", [*rows, "a text"])
+    mixed: RerankResponse[str | Mapping[str, Any]] = reranker.rerank("query", [*rows, "a text"])
+    assert_type(mixed[0].index, int)
     response = reranker.rerank("query", rows)
-    assert_type(response, RerankResponse)
-    assert_type(response[0], RerankResult)
-    assert_type(response[:2], tuple[RerankResult, ...])
+    assert_type(response, RerankResponse[dict[str, Any]])
+    assert_type(response[0], RerankResult[dict[str, Any]])
+    assert_type(response[:2], tuple[RerankResult[dict[str, Any]], ...])
+    assert_type(response.to_dict(), dict[str, Any])
+    assert_type(response.to_dict(documents=False), dict[str, Any])
     assert_type(response.usage, Usage)
     assert_type(response.usage.cost_usd, float | None)
     assert_type(response.attempts, tuple[Attempt, ...])
@@ -70,6 +80,19 @@ def call(reranker: Reranker, rows: list[dict[str, Any]], texts: tuple[str, ...])
     return response[0].relevance_score
 
 
+def documents_keep_their_type(reranker: Reranker, titles: Iterable[str], mixed: list[str | dict[str, int]]) -> str:
+    assert_type(reranker.rerank("query", mixed)[0].document, str | dict[str, int])
+    reranker.rerank("query", [{"title": "a"}, {"title": "b"}])[0].document.keys()
+    reranker.rerank("query", (title for title in titles))[0].document.upper()
+    reranker.rerank("query", [b"bytes"])  # type: ignore[type-var]
+    reranker.rerank("query", [1, 2])  # type: ignore[type-var]
+    reranker.rerank("query", 5)  # type: ignore[call-overload]
+    any_response: RerankResponse = reranker.rerank("query", mixed)  # without a parameter: documents of any type
+    texts: RerankResponse[str] = reranker.rerank("query", titles)
+    wider: RerankResponse[str | dict[str, int]] = texts
+    return any_response.model + wider.model + texts[0].document
+
+
 async def acall(reranker: Reranker) -> RerankResponse:
     async with load_reranker() as other:
         await other.awarmup()
@@ -78,7 +101,7 @@ async def acall(reranker: Reranker) -> RerankResponse:
     return await reranker.arerank("query", ["a", "b"], top_n=1)
 
 
-def mishaps(reranker: Reranker) -> object:
+def handle_errors(reranker: Reranker) -> object:
     try:
         return reranker.rerank("query", ["text"])
     except RateLimited as error:
@@ -89,7 +112,7 @@ def mishaps(reranker: Reranker) -> object:
         return assert_type(error.extra, str)
 
 
-# --- backends and policies of strangers ---
+# --- backends and policies of other packages ---
 
 
 class Local(LocalBackend):
@@ -109,10 +132,10 @@ class Hosted(HostedBackend):
         return "/rerank", {"query": request.query, "documents": list(request.documents)}
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
-        return ((each["index"], each["score"]) for each in body)
+        return ((entry["index"], entry["score"]) for entry in body)
 
 
-class ThroughSDK(SDKBackend):
+class SDKExample(SDKBackend):
     def open(self) -> object:
         return object()
 
@@ -123,28 +146,28 @@ class ThroughSDK(SDKBackend):
         return error
 
 
-class Twice(Wrapper):
+class CallTwice(Wrapper):
     async def ascore(self, request: RerankRequest) -> Scores:
         await self.inner.ascore(request)
         return await super().ascore(request)
 
 
-scorer: Scorer = Twice(Local("local-2"))
+scorer: Scorer = CallTwice(Local("local-2"))
 Reranker(scorer, top_n=3, score_threshold=0.5)
 Capabilities(scale="percent")  # type: ignore[arg-type]
 
 # --- adapters ---
 
 
-def noted(response: RerankResponse) -> None: ...
+def observe(response: RerankResponse) -> None: ...
 
 
-RerankCompressor(reranker="cohere:rerank-v4.0-fast", top_n=5, on_response=noted)
+RerankCompressor(reranker="cohere:rerank-v4.0-fast", top_n=5, on_response=observe)
 RerankCompressor(reranker={"use": "lexical"}, instruction="newest first", score_threshold=0.5)
 RerankCompressor(reranker=load_reranker("lexical"))
-RerankPostprocessor(reranker="cohere:rerank-v4.0-fast", top_n=5, on_response=noted)
+RerankPostprocessor(reranker="cohere:rerank-v4.0-fast", top_n=5, on_response=observe)
 RerankPostprocessor()
-LanceDBReranker("cohere:rerank-v4.0-fast", column="body", top_n=5, on_response=noted, return_score="all")
+LanceDBReranker("cohere:rerank-v4.0-fast", column="body", top_n=5, on_response=observe, return_score="all")
 LanceDBReranker(load_reranker("lexical"))
 LanceDBReranker(return_score="some")  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""More documents, tokens and bytes than a vendor takes at once: parts, at the same time, and the answer of one call."""
+"""Calls above a vendor's limits of documents, tokens or bytes: concurrent parts that give the answer of one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core import RateLimited
-from rerank_plugins.core.tokens import estimate
+from rerank_plugins.core.tokens import estimate_tokens
 from rerank_plugins.testing.script import Hang, Status, Step
 from rerank_plugins.testing.vendors import VENDORS, VoyageServer
 
@@ -26,8 +26,9 @@ def server_of(spec: str, **options: Any) -> Any:
     return VENDORS[spec.partition(":")[0]](**options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spec", THOUSAND)
-async def test_2500_documents_take_one_round_trip_and_keep_the_order_of_one_call(spec: str) -> None:
+async def test_2500_documents_are_sent_in_concurrent_parts(spec: str) -> None:
     with server_of(spec) as server:
         oracle = sorted(range(len(MANY)), key=lambda index: -server.score(QUERY, MANY[index]))
         async with load_reranker(settings(spec, server)) as reranker:
@@ -41,7 +42,7 @@ async def test_2500_documents_take_one_round_trip_and_keep_the_order_of_one_call
         assert answer.usage.requests == 3
 
 
-async def test_only_as_many_parts_at_once_as_the_spec_allows() -> None:
+async def test_max_in_flight_bounds_concurrent_parts() -> None:
     with VENDORS["tei"](delay=0.02) as server:
         async with load_reranker(settings("tei", server, max_in_flight=2)) as reranker:
             answer = await reranker.arerank(QUERY, MANY[:320])
@@ -51,7 +52,7 @@ async def test_only_as_many_parts_at_once_as_the_spec_allows() -> None:
 
 
 @pytest.mark.parametrize("spec", THOUSAND)
-async def test_cancelling_cancels_every_part(spec: str) -> None:
+async def test_cancelled_call_cancels_every_part(spec: str) -> None:
     with server_of(spec) as server:
         server.always(Hang())
         async with load_reranker(settings(spec, server)) as reranker:
@@ -60,12 +61,12 @@ async def test_cancelling_cancels_every_part(spec: str) -> None:
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            everybody = lambda: all(request.disconnected for request in server.requests)  # noqa: E731
-            assert await asyncio.to_thread(server.wait_until, everybody)
+            all_disconnected = lambda: all(request.disconnected for request in server.requests)  # noqa: E731
+            assert await asyncio.to_thread(server.wait_until, all_disconnected)
 
 
 class RefusedLast(Step):
-    """A refusal that waits for the other two parts: parts that were not sent yet would be cancelled before they are."""
+    """An error that waits until the other two parts are received; a part that is not sent yet would just be dropped."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -76,36 +77,37 @@ class RefusedLast(Step):
 
 
 @pytest.mark.parametrize("spec", THOUSAND)
-async def test_a_part_that_fails_for_good_fails_the_call_and_ends_the_others(spec: str) -> None:
+async def test_failed_part_fails_the_call_and_cancels_the_others(spec: str) -> None:
     with server_of(spec) as server:
         server.always(RefusedLast(server), when=lambda request: len(request.documents) == 500)
         server.always(Hang(), when=lambda request: len(request.documents) == 1000)
         async with load_reranker(settings(spec, server, retry=1)) as reranker:
             with pytest.raises(RateLimited):
                 await reranker.arerank(QUERY, MANY)
-            others = lambda: (  # noqa: E731
+            others_disconnected = lambda: (  # noqa: E731
                 [request.disconnected for request in server.requests if len(request.documents) == 1000] == [True] * 2
             )
-            assert await asyncio.to_thread(server.wait_until, others)
+            assert await asyncio.to_thread(server.wait_until, others_disconnected)
 
 
-class Counting(VoyageServer):
-    """Refuses what Voyage would: more than 600,000 tokens, by the lower estimate of each."""
+class TokenLimitedServer(VoyageServer):
+    """Refuses requests of more than 600,000 tokens, as Voyage does, by the lower estimate of each text."""
 
     def validate(self, body: Any, headers: Any) -> Any:
         if (refusal := super().validate(body, headers)) is not None:
             return refusal
-        query = estimate(body["query"])[0]
-        tokens = sum(min(query + estimate(text)[0], 32_000) for text in body["documents"])
+        query = estimate_tokens(body["query"])[0]
+        tokens = sum(min(query + estimate_tokens(text)[0], 32_000) for text in body["documents"])
         return self.refuse(400, f"{tokens} tokens are more than 600,000") if tokens > 600_000 else None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "text", ["潮汐は月の引力による。", "dGhlIHRpZGVz/YXJl+cHVsbGVk" * 4, "The moon pulls the sea. "]
 )
-async def test_the_tokens_of_a_call_stay_within_the_limit_whatever_the_script(text: str) -> None:
+async def test_tokens_of_a_request_stay_below_the_limit_in_any_script(text: str) -> None:
     documents = [f"{number} {text * 150}" for number in range(400)]
-    with Counting() as server:
+    with TokenLimitedServer() as server:
         async with load_reranker(settings("voyage", server)) as reranker:
             answer = await reranker.arerank(QUERY, documents)
         assert server.refused == []

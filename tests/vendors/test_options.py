@@ -1,4 +1,4 @@
-"""What each vendor's options do on the wire and on the answer."""
+"""The effect of each vendor's options on the request and on the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rerank_plugins import load_reranker
-from rerank_plugins.core import AuthenticationFailed, ConfigError, InputError, RateLimited, TransientError
+from rerank_plugins.core import AuthenticationFailed, ConfigError, InputError, RateLimited, TransientError, Usage
+from rerank_plugins.core.price import Price
 from rerank_plugins.testing.laws import backend_of
 from rerank_plugins.testing.script import JSON, Status
 from rerank_plugins.testing.vendors import VENDORS
@@ -25,14 +26,18 @@ KEYS = {
     "jina-api": ["JINA_API_KEY", "JINAAI_API_KEY", "JINA_AI_API_KEY"],
     "mixedbread": ["MXBAI_API_KEY"],
     "zeroentropy": ["ZEROENTROPY_API_KEY", "ZERO_ENTROPY_API_KEY"],
+    "openai": ["OPENAI_API_KEY"],
+    "typesafe": ["TYPESAFE_API_KEY"],
 }
-SERVERS = ["tei", "vllm", "infinity", "http"]
+SERVERS = ["tei", "vllm", "infinity", "http", "decisions:m"]
 PATHS = {
     "cohere": "/v2/rerank",
     "voyage": "/v1/rerank",
     "jina-api": "/v1/rerank",
     "mixedbread": "/v1/reranking",
     "zeroentropy": "/v1/models/rerank",
+    "openai": "/v1/decisions",
+    "typesafe": "/v1/systemone",
     "tei": "/rerank",
     "vllm": "/v1/rerank",
     "infinity": "/rerank",
@@ -66,7 +71,7 @@ def ask(server: Any, spec: str, options: dict[str, Any] | None = None, **more: A
     ("name", "ending"),
     [(name, ending) for name, path in PATHS.items() for ending in ("", "/v1", "/v2", path) if path.startswith(ending)],
 )
-def test_an_address_may_or_may_not_hold_the_vendors_path(name: str, ending: str) -> None:
+def test_base_url_with_or_without_the_vendors_path_works(name: str, ending: str) -> None:
     for slash in ("", "/"):
         with VENDORS[name]() as server:
             with load_reranker({"use": name, "base_url": server.url + ending + slash, "api_key": server.key}) as one:
@@ -75,7 +80,7 @@ def test_an_address_may_or_may_not_hold_the_vendors_path(name: str, ending: str)
 
 
 @pytest.mark.parametrize(("name", "variables"), KEYS.items())
-def test_the_key_comes_from_the_variables_of_either_ecosystem_in_order(
+def test_key_comes_from_the_first_set_variable(
     name: str, variables: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in reversed(variables):
@@ -108,7 +113,7 @@ def test_a_key_from_a_file_that_ends_in_a_new_line(tmp_path: Any, monkeypatch: p
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_of_your_own_needs_an_address_and_no_key(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} needs a base_url"):
+    with pytest.raises(ConfigError, match=f"{name.partition(':')[0]} needs a base_url"):
         load_reranker(name)
     with pytest.raises(ConfigError, match="http://"):
         load_reranker({"use": name, "base_url": "localhost:8000"})
@@ -119,7 +124,7 @@ def test_a_server_of_your_own_needs_an_address_and_no_key(name: str) -> None:
     ("name", "variable"),
     [("cohere", "CO_API_URL"), ("zeroentropy", "ZEROENTROPY_BASE_URL"), ("mixedbread", "MIXEDBREAD_BASE_URL")],
 )
-def test_the_address_of_the_vendors_own_variable_and_the_specs_wins(
+def test_base_url_of_the_spec_wins_over_the_vendors_variable(
     name: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with VENDORS[name]() as server:
@@ -132,7 +137,7 @@ def test_the_address_of_the_vendors_own_variable_and_the_specs_wins(
         assert len(server.requests) == 2
 
 
-def test_atlas_keys_go_to_mongodb_unless_told_otherwise() -> None:
+def test_atlas_key_uses_mongodb_address_unless_base_url_is_set() -> None:
     def address(**options: Any) -> str:
         return backend_of(load_reranker({"use": "voyage", **options}))._address  # type: ignore[attr-defined]
 
@@ -162,8 +167,8 @@ def test_voyage_reads_an_instruction_before_the_query(server: Any) -> None:
 @of("zeroentropy")
 def test_zerank_2_reads_an_instruction_in_tags(server: Any) -> None:
     ask(server, "zeroentropy:zerank-2", instruction="Prefer physics.")
-    asked = server.requests[0].body["query"]
-    assert asked == f"<query>{QUERY}</query>\n<instructions>Prefer physics.</instructions>"
+    query = server.requests[0].body["query"]
+    assert query == f"<query>{QUERY}</query>\n<instructions>Prefer physics.</instructions>"
 
 
 @of("vllm")
@@ -186,7 +191,7 @@ MAPPINGS = [{"title": "Tides", "body": "They work by the moon."}, {"title": "Ban
 
 
 @of("mixedbread")
-def test_mixedbread_takes_mappings_as_objects_and_ranks_by_the_fields_named(server: Any) -> None:
+def test_mixedbread_gets_mappings_as_objects_with_rank_fields(server: Any) -> None:
     answer = ask(server, "mixedbread", {"rank_fields": ["title"]}, documents=MAPPINGS)
     assert server.requests[0].body["input"] == MAPPINGS
     assert server.requests[0].body["rank_fields"] == ["title"]
@@ -194,7 +199,7 @@ def test_mixedbread_takes_mappings_as_objects_and_ranks_by_the_fields_named(serv
 
 
 @of("mixedbread")
-def test_mixedbread_gets_fields_that_json_has_no_word_for_as_text(server: Any) -> None:
+def test_mixedbread_gets_values_without_json_type_as_text(server: Any) -> None:
     ask(
         server,
         "mixedbread",
@@ -204,7 +209,7 @@ def test_mixedbread_gets_fields_that_json_has_no_word_for_as_text(server: Any) -
 
 
 @of("mixedbread")
-def test_one_text_among_mappings_makes_all_of_them_texts(server: Any) -> None:
+def test_string_among_mappings_makes_all_documents_strings(server: Any) -> None:
     ask(server, "mixedbread", documents=[MAPPINGS[0], "Bananas are yellow."])
     assert server.requests[0].body["input"] == [
         "title: Tides\nbody: They work by the moon.\n",
@@ -213,7 +218,7 @@ def test_one_text_among_mappings_makes_all_of_them_texts(server: Any) -> None:
 
 
 @of("cohere")
-def test_elsewhere_mappings_are_yaml_in_the_order_of_their_fields(server: Any) -> None:
+def test_mappings_for_other_vendors_are_yaml_in_field_order(server: Any) -> None:
     ask(server, "cohere", documents=MAPPINGS)
     assert server.requests[0].documents[0] == "title: Tides\nbody: They work by the moon.\n"
 
@@ -222,7 +227,7 @@ def test_elsewhere_mappings_are_yaml_in_the_order_of_their_fields(server: Any) -
 
 
 @of("cohere")
-def test_relevant_spans_come_back_on_the_results(server: Any) -> None:
+def test_relevant_spans_are_on_the_results(server: Any) -> None:
     answer = ask(server, "cohere:rerank-v5.0-pro", {"relevant_spans": True})
     assert server.requests[0].body["relevant_spans"] == {"mode": "enabled"}
     for result in answer:
@@ -232,14 +237,14 @@ def test_relevant_spans_come_back_on_the_results(server: Any) -> None:
 
 
 @of("cohere")
-def test_no_spans_unless_asked_for(server: Any) -> None:
+def test_spans_are_not_requested_by_default(server: Any) -> None:
     answer = ask(server, "cohere:rerank-v5.0-pro")
     assert "relevant_spans" not in server.requests[0].body
     assert [result.spans for result in answer] == [(), ()]
 
 
 @of("cohere")
-def test_priority_and_where_documents_are_cut(server: Any) -> None:
+def test_priority_and_max_tokens_per_doc_are_sent(server: Any) -> None:
     long = "tide " * 400
     answer = ask(server, "cohere", {"max_tokens_per_doc": 64, "priority": 3}, documents=[long, "Bananas are yellow."])
     assert {"max_tokens_per_doc": 64, "priority": 3}.items() <= server.requests[0].body.items()
@@ -256,7 +261,7 @@ def test_priority_and_where_documents_are_cut(server: Any) -> None:
         ("vllm", {"scale": "percent"}),
     ],
 )
-def test_wrong_values_are_refused_before_anything_is_sent(spec: str, options: dict[str, Any]) -> None:
+def test_invalid_option_values_are_refused_before_a_request(spec: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         load_reranker({"use": spec, "api_key": "k", "base_url": "http://127.0.0.1:9", spec: options})
 
@@ -268,7 +273,8 @@ def test_zeroentropy_is_never_silently_slow(server: Any) -> None:
     assert [request.body["latency"] for request in server.requests] == ["fast", "slow"]
 
 
-def test_zeroentropys_parts_stay_under_its_bytes() -> None:
+@pytest.mark.thorough
+def test_zeroentropy_parts_stay_below_the_byte_limit() -> None:
     documents = [f"{number} {'tide ' * 2_000}" for number in range(900)]
     with VENDORS["zeroentropy"]() as server:
         answer = ask(server, "zeroentropy", documents=documents)
@@ -294,14 +300,14 @@ def test_a_tei_server_with_a_larger_batch() -> None:
 
 
 @of("tei")
-def test_a_failed_inference_may_pass(server: Any) -> None:
+def test_tei_status_424_is_transient(server: Any) -> None:
     server.play(Status(424))
     with pytest.raises(TransientError, match="424"):
         ask(server, "tei")
 
 
 @of("vllm")
-def test_vllm_sends_no_model_where_none_is_named_and_takes_the_rest_as_options(server: Any) -> None:
+def test_vllm_without_model_sends_its_options_only(server: Any) -> None:
     answer = ask(server, "vllm", {"use_activation": False, "truncate_prompt_tokens": 512})
     body = server.requests[0].body
     assert "model" not in body
@@ -310,13 +316,13 @@ def test_vllm_sends_no_model_where_none_is_named_and_takes_the_rest_as_options(s
 
 
 @of("infinity")
-def test_a_text_too_long_for_infinity_is_cut_and_said_to_be(server: Any) -> None:
+def test_text_too_long_for_infinity_is_cut_and_truncated(server: Any) -> None:
     answer = ask(server, "infinity", documents=["tide " * 30_000, "Bananas are yellow."])
     assert {result.index: result.truncated for result in answer} == {0: True, 1: False}
 
 
 @pytest.mark.parametrize("model", ["jina-reranker-v3", "jina-reranker-v3.5"])
-def test_listwise_models_are_asked_once_however_many_documents(model: str) -> None:
+def test_listwise_models_get_one_request_for_any_number(model: str) -> None:
     with VENDORS["jina-api"]() as server:
         answer = ask(server, f"jina-api:{model}", documents=[f"tide {number}" for number in range(1_500)])
         assert [len(request.documents) for request in server.requests] == [1_500]
@@ -327,21 +333,40 @@ def test_listwise_models_are_asked_once_however_many_documents(model: str) -> No
 
 
 @of("voyage")
-def test_cost_comes_from_the_price_that_was_given(server: Any) -> None:
-    told = ask(server, "voyage", price={"per_million_tokens": 50_000}).usage
-    assert told.input_tokens
-    assert told.cost_usd == pytest.approx(told.input_tokens * 0.05)
+def test_cost_follows_from_the_price_option(server: Any) -> None:
+    usage = ask(server, "voyage", price={"per_million_tokens": 50_000}).usage
+    assert usage.input_tokens
+    assert usage.cost_usd == pytest.approx(usage.input_tokens * 0.05)
     assert ask(server, "voyage").usage.cost_usd is None
 
 
 @of("cohere")
-def test_search_units_add_up_over_the_parts_and_so_does_their_price(server: Any) -> None:
+def test_search_units_and_cost_sum_over_the_parts(server: Any) -> None:
     documents = [f"tide {number}" for number in range(1_250)]
-    told = ask(server, "cohere:rerank-v3.5", price={"per_search_unit": 0.002}, documents=documents).usage
-    assert told.requests == 2
-    assert told.search_units == 13
-    assert told.cost_usd == pytest.approx(0.026)
+    usage = ask(server, "cohere:rerank-v3.5", price={"per_search_unit": 0.002}, documents=documents).usage
+    assert usage.requests == 2
+    assert usage.search_units == 13
+    assert usage.cost_usd == pytest.approx(0.026)
     assert ask(server, "cohere:rerank-v3.5", price={"per_million_tokens": 1}).usage.cost_usd is None
+
+
+def test_cost_adds_fresh_cached_and_output_tokens() -> None:
+    price = Price.of({"per_million_tokens": 2.0, "per_million_cached_tokens": 0.5, "per_million_output_tokens": 8.0})
+    usage = Usage(input_tokens=1_000_000, cached_tokens=400_000, output_tokens=100_000)
+    assert price.of_usage(usage).cost_usd == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.1 * 8)
+    without_cached = Price.of({"per_million_tokens": 2.0})
+    assert without_cached.of_usage(usage).cost_usd == pytest.approx(2.0)  # cached tokens are input tokens
+    more_cached_than_read = Usage(input_tokens=100, cached_tokens=10**9)  # a vendor's mistake costs no negative sum
+    assert price.of_usage(more_cached_than_read).cost_usd == pytest.approx(100 * 0.5e-6)
+    assert price.of_usage(Usage(search_units=1)).cost_usd is None
+
+
+def test_usage_adds_up_by_field() -> None:
+    one = Usage(requests=1, input_tokens=10, output_tokens=2, cached_tokens=4)
+    assert one + Usage(requests=1, input_tokens=5) == Usage(
+        requests=2, input_tokens=15, output_tokens=2, cached_tokens=4
+    )
+    assert (one.total_tokens, Usage().total_tokens, Usage(output_tokens=3).total_tokens) == (12, None, 3)
 
 
 @pytest.mark.parametrize("price", [{}, {"per_call": 1}, {"per_search_unit": -1}, {"per_million_tokens": "1"}, 0.05])
@@ -350,8 +375,8 @@ def test_a_wrong_price_is_refused(price: Any) -> None:
         load_reranker({"use": "voyage", "api_key": "k", "price": price})
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_odd_usage_does_not_spoil_a_right_answer(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in PATHS if name not in ("openai", "typesafe")])
+def test_invalid_usage_leaves_the_answer_valid(name: str) -> None:
     with VENDORS[name]() as server:
         pairs = [(0, 0.5), (1, 0.25)]
         body = {"model": "m", "query": QUERY, server.documents_field: DOCUMENTS}
@@ -366,11 +391,11 @@ def test_odd_usage_does_not_spoil_a_right_answer(name: str) -> None:
     assert answer.usage.input_tokens is None
 
 
-# What vendors say when they refuse ------------------------------------------------------------------------------------
+# Errors of vendors ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_the_vendors_own_words_are_in_the_error(name: str) -> None:
+def test_vendor_message_is_in_the_error(name: str) -> None:
     with VENDORS[name]() as server:
         server.play(Status(429, {"Retry-After": "7"}, message="you are too fast"))
         with pytest.raises(RateLimited, match="you are too fast") as raised:
@@ -381,12 +406,12 @@ def test_the_vendors_own_words_are_in_the_error(name: str) -> None:
             ask(type("Elsewhere", (), {"url": server.url, "key": "wrong"}), name)
 
 
-def test_nothing_is_read_from_the_environment_but_what_is_named() -> None:
+def test_environment_of_the_tests_has_no_api_keys() -> None:
     assert not [name for name in os.environ if name.endswith("_API_KEY")]
 
 
-def test_voyage_sends_no_more_of_a_text_than_the_model_can_read() -> None:
-    """The SDK writes its JSON on the event loop, so a text of megabytes would hold it."""
+def test_voyage_text_is_cut_before_it_is_sent() -> None:
+    """The SDK encodes its JSON on the event loop, which a text of megabytes would block."""
     with (
         VENDORS["voyage"]() as server,
         load_reranker({"use": "voyage:rerank-2.5", "base_url": server.url, "api_key": server.key}) as reranker,

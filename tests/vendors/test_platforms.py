@@ -1,4 +1,4 @@
-"""Cohere's models on AWS by configuration alone: the SDK's own clients and boto3, against local endpoints."""
+"""Cohere's models on AWS, set up by configuration: the SDK's clients and boto3 with local endpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import cohere
 import pytest
-from aws_server import AUTHORITY, CREDENTIALS, REGION, AWSServer, BedrockServer, SageMakerServer, TLSProxy
+from support.aws_server import AUTHORITY, CREDENTIALS, REGION, AWSServer, BedrockServer, SageMakerServer, TLSProxy
 
 from rerank_plugins import load_reranker, transport
 from rerank_plugins.core import (
@@ -27,13 +27,15 @@ from rerank_plugins.core import (
 from rerank_plugins.testing.script import HTML, Hang, Status, Step
 from rerank_plugins.testing.server import Exchange
 
+pytestmark = pytest.mark.thorough
+
 QUERY = "how do the tides work"
 DOCUMENTS = ["Bananas are yellow.", "The tides work by the pull of the moon."]
 SERVERS: dict[str, type[AWSServer]] = {"bedrock": BedrockServer, "sagemaker": SageMakerServer}
 
 
 class Counted(Step):
-    """Answer with what Bedrock says it charged."""
+    """An answer with Bedrock's header of billed tokens."""
 
     def play(self, exchange: Exchange) -> None:
         exchange.send(200, exchange.answer(exchange.pairs()), {"x-amzn-bedrock-input-token-count": "17"})
@@ -41,7 +43,7 @@ class Counted(Step):
 
 @pytest.fixture(autouse=True)
 def _aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of this machine's: no files, no role, no region."""
+    """Hide the AWS settings of this machine: files, roles, regions."""
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("CO_API_KEY", raising=False)
@@ -55,13 +57,13 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
-    transport._trusted.cache_clear()
+    transport._ssl_context.cache_clear()
     transport._prepared.clear()
     with SERVERS[request.param]() as running, TLSProxy(running.port) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         yield running
-        assert set(proxy.asked_for) <= {f"{running.host}:443"}
-    transport._trusted.cache_clear()
+        assert set(proxy.targets) <= {f"{running.host}:443"}
+    transport._ssl_context.cache_clear()
     transport._prepared.clear()
 
 
@@ -69,12 +71,12 @@ def spec(server: AWSServer, **options: Any) -> dict[str, Any]:
     return {
         "use": f"cohere:{server.model}",  # type: ignore[attr-defined]
         "retry": 1,
-        "cohere": {"platform": server.service, "region": REGION, **options.pop("cohere", {})},
+        "cohere": {"platform": server.signing_name, "region": REGION, **options.pop("cohere", {})},
         **options,
     }
 
 
-def test_a_platform_and_a_region_are_all_it_takes(server: AWSServer) -> None:
+def test_platform_and_region_are_enough(server: AWSServer) -> None:
     with load_reranker(spec(server)) as reranker:
         answer = reranker.rerank(QUERY, DOCUMENTS)
         again = asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
@@ -86,7 +88,7 @@ def test_a_platform_and_a_region_are_all_it_takes(server: AWSServer) -> None:
     assert server.requests[0].body == {"query": QUERY, "documents": DOCUMENTS, "api_version": 2}
 
 
-def test_what_aws_counts_in_headers_is_the_usage(server: AWSServer) -> None:
+def test_token_count_in_aws_header_is_the_usage(server: AWSServer) -> None:
     server.play(Counted(), Step())
     with load_reranker(spec(server)) as reranker:
         assert reranker.rerank(QUERY, DOCUMENTS).usage.input_tokens == 17
@@ -101,7 +103,7 @@ def test_options_that_are_set_are_sent(server: AWSServer) -> None:
 
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
-def test_the_region_of_the_environment(server: AWSServer, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_region_comes_from_the_environment(server: AWSServer, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, REGION)
     settings = spec(server)
     del settings["cohere"]["region"]
@@ -110,7 +112,7 @@ def test_the_region_of_the_environment(server: AWSServer, variable: str, monkeyp
     assert server.refused == []
 
 
-def test_calls_share_a_connection_and_the_process_keeps_its_region(server: AWSServer) -> None:
+def test_calls_share_a_connection_and_leave_the_environment_unchanged(server: AWSServer) -> None:
     with load_reranker(spec(server)) as reranker:
         for _ in range(4):
             reranker.rerank(QUERY, DOCUMENTS)
@@ -119,7 +121,7 @@ def test_calls_share_a_connection_and_the_process_keeps_its_region(server: AWSSe
     assert "AWS_DEFAULT_REGION" not in os.environ
 
 
-def test_a_call_after_close_makes_the_client_anew(server: AWSServer) -> None:
+def test_call_after_close_creates_a_new_client(server: AWSServer) -> None:
     reranker = load_reranker(spec(server))
     for _ in range(2):
         assert len(reranker.rerank(QUERY, DOCUMENTS)) == 2
@@ -127,7 +129,7 @@ def test_a_call_after_close_makes_the_client_anew(server: AWSServer) -> None:
     assert len(server.requests) == 2
 
 
-def test_a_child_process_makes_its_own_client(server: AWSServer) -> None:
+def test_forked_process_creates_its_own_client(server: AWSServer) -> None:
     with load_reranker(spec(server)) as reranker:
         reranker.rerank(QUERY, DOCUMENTS)
         child = multiprocessing.get_context("fork").Process(target=reranker.rerank, args=(QUERY, DOCUMENTS))
@@ -148,7 +150,7 @@ def test_refusals_are_typed_and_name_the_region(server: AWSServer, status: int, 
     with load_reranker(spec(server)) as reranker, pytest.raises(kind, match="The model may not be used") as raised:
         reranker.rerank(QUERY, DOCUMENTS)
     assert raised.value.status == status  # type: ignore[attr-defined]
-    assert f"{server.service} in {REGION}" in str(raised.value)
+    assert f"{server.signing_name} in {REGION}" in str(raised.value)
     if kind is RateLimited:
         assert raised.value.retry_after == 3.0  # type: ignore[attr-defined]
 
@@ -160,7 +162,7 @@ def test_a_transient_error_is_retried(server: AWSServer) -> None:
 
 
 def test_no_credential_is_shown(server: AWSServer) -> None:
-    """The error for a wrong signature quotes what was signed, the session's token among it."""
+    """AWS's error for a wrong signature quotes the signed headers, which include the session token."""
     words = " ".join(f"{name}: {value}" for name, value in CREDENTIALS.items())
     server.play(Status(403, message=f"The signature does not match. {words}"))
     with load_reranker(spec(server)) as reranker:
@@ -172,13 +174,13 @@ def test_no_credential_is_shown(server: AWSServer) -> None:
         assert value not in shown
 
 
-def test_an_answer_that_is_no_json(server: AWSServer) -> None:
+def test_answer_that_is_not_json_is_a_bad_response(server: AWSServer) -> None:
     server.play(HTML())
     with load_reranker(spec(server)) as reranker, pytest.raises(BadResponse, match=REGION):
         reranker.rerank(QUERY, DOCUMENTS)
 
 
-def test_an_attempt_has_its_time(server: AWSServer) -> None:
+def test_attempt_times_out(server: AWSServer) -> None:
     server.always(Hang())
     with (
         load_reranker(spec(server, timeout=0.5)) as reranker,
@@ -188,13 +190,13 @@ def test_an_attempt_has_its_time(server: AWSServer) -> None:
 
 
 @pytest.mark.parametrize("platform", SERVERS)
-def test_a_missing_region_is_named_when_the_reranker_is_made(platform: str) -> None:
-    with pytest.raises(ConfigError, match=r"needs a region: give cohere\.region.*AWS_REGION or AWS_DEFAULT_REGION"):
+def test_missing_region_is_refused_when_loaded(platform: str) -> None:
+    with pytest.raises(ConfigError, match=r"needs a region: set cohere\.region.*AWS_REGION or AWS_DEFAULT_REGION"):
         load_reranker({"use": "cohere:model", "cohere": {"platform": platform}})
 
 
 @pytest.mark.parametrize("platform", SERVERS)
-def test_a_missing_model_is_named_when_the_reranker_is_made(platform: str) -> None:
+def test_missing_model_is_refused_when_loaded(platform: str) -> None:
     with pytest.raises(ConfigError, match=rf"cohere on {platform} needs the name of a model"):
         load_reranker({"use": "cohere", "cohere": {"platform": platform, "region": REGION}})
 
@@ -203,12 +205,12 @@ def test_a_missing_model_is_named_when_the_reranker_is_made(platform: str) -> No
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({}, "there are none.*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ({}, "boto3 finds none.*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE012345678"}, "missing: AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "nobody"}, "profile.*nobody"),
     ],
 )
-def test_missing_credentials_are_named(
+def test_missing_credentials_name_the_variables(
     platform: str, environment: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -221,20 +223,20 @@ def test_missing_credentials_are_named(
             reranker.rerank(QUERY, DOCUMENTS)
 
 
-def test_a_dead_proxy_may_pass(server: AWSServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_proxy_is_transient(server: AWSServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with load_reranker(spec(server)) as reranker, pytest.raises(TransientError, match=f"HTTPS_PROXY.*{REGION}"):
         reranker.rerank(QUERY, DOCUMENTS)
 
 
-def test_a_proxy_that_cannot_be_used_is_named(server: AWSServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_proxy_is_a_config_error_without_password(server: AWSServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "ftp://user:pa55word@127.0.0.1:9")
     with load_reranker(spec(server)) as reranker, pytest.raises(ConfigError, match="HTTPS_PROXY") as raised:
         reranker.rerank(QUERY, DOCUMENTS)
     assert "pa55word" not in f"{raised.value!r} {raised.value.__cause__!r}"
 
 
-def test_boto3_is_an_extra_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_boto3_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     settings = {"use": "cohere:model", "cohere": {"platform": "bedrock", "region": REGION}}
     with (
@@ -248,14 +250,14 @@ def test_boto3_is_an_extra_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "message"),
     [
         ({"platform": "azure"}, r"cohere\.platform must be one of bedrock or sagemaker"),
-        ({"platform": "bedrock", "api_key": "k"}, r"cohere\.platform cannot be 'bedrock' beside `api_key`"),
-        ({"platform": "bedrock", "base_url": "http://h"}, r"cohere\.platform cannot be 'bedrock' beside `base_url`"),
-        ({"platform": "bedrock", "client": cohere.AsyncClientV2("k")}, r"cannot be 'bedrock' beside `client`"),
+        ({"platform": "bedrock", "api_key": "k"}, r"cohere\.platform cannot be 'bedrock' if `api_key` is set"),
+        ({"platform": "bedrock", "base_url": "http://h"}, r"cohere\.platform cannot be 'bedrock' if `base_url` is set"),
+        ({"platform": "bedrock", "client": cohere.AsyncClientV2("k")}, r"cannot be 'bedrock' if `client` is set"),
         ({"region": REGION}, r"cohere\.region needs `platform`"),
         ({"platform": "bedrock", "region": "eu.evil/"}, r"cohere\.region must be the name of an AWS region"),
     ],
 )
-def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
+def test_incompatible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_reranker({"use": "cohere:model", "cohere": options})
 

@@ -1,4 +1,4 @@
-"""The vendors' own packages: whose client, how many, closed when, and what they would do if left alone."""
+"""The SDKs of vendors: which client is used, how many there are, when they close, and their retries and logs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def spec(name: str, server: Any, **options: Any) -> dict[str, Any]:
     return {"use": name, "base_url": server.url, "api_key": server.key, "retry": 1, **options}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SERVERS)
-def test_two_hundred_event_loops_leave_no_descriptor(name: str) -> None:
+def test_200_event_loops_leak_no_file_descriptor(name: str) -> None:
     with SERVERS[name]() as server:
         reranker = load_reranker(spec(name, server))
         asyncio.run(reranker.arerank(QUERY, DOCUMENTS))
@@ -66,7 +67,7 @@ def test_calls_on_one_loop_share_a_connection(name: str) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("name", SERVERS)
 def test_importing_the_sdk_does_not_stop_the_event_loop(name: str) -> None:
-    """In a new process, since the import happens once: the loop beats on while the SDK is imported."""
+    """The event loop keeps running while the SDK is imported. A new process, because a module is imported once."""
     code = f"""
         import asyncio, sys, time
         from rerank_plugins import load_reranker
@@ -97,7 +98,7 @@ def test_importing_the_sdk_does_not_stop_the_event_loop(name: str) -> None:
         asyncio.run(main())
     """
     measured = []
-    for _ in range(3):  # what else the machine does only makes it longer, so the best of three counts
+    for _ in range(3):  # other load only makes it longer, so the best of three counts
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
         longest, took = map(float, done.stdout.split())
         measured.append(longest / max(0.15, took))
@@ -106,7 +107,7 @@ def test_importing_the_sdk_does_not_stop_the_event_loop(name: str) -> None:
     raise AssertionError(f"the loop stood still for {min(measured):.0%} of the import's time")
 
 
-def test_on_a_loop_that_is_not_ours_two_threads_have_a_client_each() -> None:
+def test_two_threads_with_own_loops_have_their_own_clients() -> None:
     with CohereServer() as server:
         reranker = load_reranker(spec("cohere", server))
         failures: list[BaseException] = []
@@ -150,7 +151,7 @@ def client(request: pytest.FixtureRequest) -> tuple[str, Callable[[Any], Any]]:
     return clients()[request.param]
 
 
-async def test_a_client_of_the_users_is_used_and_no_key_is_asked_for(client: Any) -> None:
+async def test_own_client_is_used_and_needs_no_key(client: Any) -> None:
     name, make = client
     with SERVERS[name]() as server:
         async with load_reranker({"use": name, name: {"client": make(server)}}) as reranker:
@@ -159,7 +160,7 @@ async def test_a_client_of_the_users_is_used_and_no_key_is_asked_for(client: Any
         assert server.refused == []
 
 
-async def test_a_clients_own_retries_stay_off(client: Any) -> None:
+async def test_own_client_does_not_retry(client: Any) -> None:
     name, make = client
     with SERVERS[name]() as server:
         server.always(Status(429))
@@ -169,17 +170,17 @@ async def test_a_clients_own_retries_stay_off(client: Any) -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_users_client_is_not_closed(client: Any) -> None:
+async def test_own_client_is_not_closed(client: Any) -> None:
     name, make = client
     with SERVERS[name]() as server:
-        given = make(server)
+        own = make(server)
         for _ in range(2):
-            async with load_reranker({"use": name, name: {"client": given}}) as reranker:
+            async with load_reranker({"use": name, name: {"client": own}}) as reranker:
                 await reranker.arerank(QUERY, DOCUMENTS)
         assert len(server.requests) == 2
 
 
-async def test_the_key_of_a_users_client_is_not_repeated(client: Any) -> None:
+async def test_key_of_own_client_is_not_shown(client: Any) -> None:
     name, make = client
     with SERVERS[name]() as server:
         server.play(Status(400, message=f"the key {server.key} may not do this"))
@@ -187,10 +188,10 @@ async def test_the_key_of_a_users_client_is_not_repeated(client: Any) -> None:
             with pytest.raises(Exception, match="may not do this") as raised:
                 await reranker.arerank(QUERY, DOCUMENTS)
             assert server.key not in f"{raised.value!r} {raised.value.__cause__!r} {raised.value.__context__!r}"
-            assert server.key not in f"{reranker!r} {reranker.spec!r} {vars(backend_of(reranker))['_key']!r}"
+            assert server.key not in f"{reranker!r} {reranker.spec!r} {vars(backend_of(reranker))['_fixed_key']!r}"
 
 
-async def test_a_blocking_client_does_not_stop_the_event_loop_and_can_be_left(client: Any) -> None:
+async def test_blocking_client_does_not_block_the_event_loop(client: Any) -> None:
     name, make = client
     with SERVERS[name]() as server:
         server.always(Hang())
@@ -224,8 +225,8 @@ def test_many_calls_through_one_client_do_not_mix(name: str, make: Callable[...,
         asyncio.run(calls(server))
 
 
-async def test_what_the_vendor_says_stays_readable_where_the_key_is_hidden() -> None:
-    """Words that could be a key are masked; the model's name and the number of a request are not."""
+async def test_redacted_vendor_message_stays_readable() -> None:
+    """Words that could be a key are masked; the name of the model and the id of a request are not."""
     said = "model rerank-multilingual-v3.0 is not available (request 07734bd2-2473-4f07-94e1-0d9f0e6843cf)"
     with CohereServer() as server:
         server.play(Status(400, message=f"{said} for {server.key}"))
@@ -239,8 +240,8 @@ async def test_what_the_vendor_says_stays_readable_where_the_key_is_hidden() -> 
 # What the SDKs log ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_users_own_calls_are_logged_as_before(caplog: pytest.LogCaptureFixture) -> None:
-    """voyageai logs the whole body at DEBUG; only for our calls is that taken out."""
+async def test_calls_outside_the_package_are_logged_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    """voyageai logs the whole body at DEBUG. That record is suppressed for our calls only."""
     caplog.set_level(logging.DEBUG, logger="voyage")
     with VoyageServer() as server:
         async with load_reranker(spec("voyage", server)) as reranker:
@@ -250,5 +251,5 @@ async def test_the_users_own_calls_are_logged_as_before(caplog: pytest.LogCaptur
         assert QUERY in caplog.text
 
 
-def test_the_environments_proxy_is_not_used_for_this_machine() -> None:
+def test_environment_proxy_is_not_used_for_loopback() -> None:
     assert not [name for name in os.environ if name.upper().endswith("_PROXY") and name.upper() != "NO_PROXY"]

@@ -1,8 +1,9 @@
-"""The promise: one LangChain chain and one LlamaIndex query engine, and a vendor is a line of a TOML file."""
+"""One LangChain chain and one LlamaIndex query engine work with every vendor, which is a line of a TOML file."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,30 @@ from llama_index.core.base.base_retriever import BaseRetriever as LlamaIndexRetr
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import NodeWithScore, TextNode
+from support.token_server import token_server
 
+from rerank_plugins.backends.presets import PRESETS
 from rerank_plugins.langchain import RerankCompressor
 from rerank_plugins.llama_index import RerankPostprocessor
 from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.documented import documented_server
 from rerank_plugins.testing.vendors import VENDORS
 
 QUERY = "how do bees make honey"
 TEXTS = ["The bank raised its rates.", "A honey badger digs.", "Bees make honey from nectar.", "Paris is in France."]
 
-USE = {
+EXCHANGES = {
+    file.stem: json.loads(file.read_text("utf-8")) for file in Path(__file__).with_name("exchanges").glob("*.json")
+}
+SERVERS = VENDORS | {"http": CohereLike} | {name: documented_server(each) for name, each in EXCHANGES.items()}
+USE = {name: each["spec"]["use"] for name, each in EXCHANGES.items()} | {
     "cohere": "cohere:rerank-v4.0-fast",
     "voyage": "voyage:rerank-2.5",
     "jina-api": "jina-api:jina-reranker-v3.5",
     "mixedbread": "mixedbread",
     "zeroentropy": "zeroentropy:zerank-2",
+    "openai": "openai:gpt-6-luna",
+    "typesafe": "typesafe:jev-latest",
     "tei": "tei",
     "vllm": "vllm:BAAI/bge-reranker-base",
     "infinity": "infinity:BAAI/bge-reranker-base",
@@ -39,15 +49,15 @@ USE = {
 }
 
 
-class Found(LangChainRetriever):
-    """A first stage."""
+class FixedRetriever(LangChainRetriever):
+    """A LangChain retriever that returns the same documents for every query."""
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         return [Document(text, id=str(number), metadata={"n": number}) for number, text in enumerate(TEXTS)]
 
 
-class FoundNodes(LlamaIndexRetriever):
-    """The same, for LlamaIndex."""
+class FixedNodeRetriever(LlamaIndexRetriever):
+    """A LlamaIndex retriever that returns the same nodes for every query."""
 
     def _retrieve(self, query_bundle: Any) -> list[NodeWithScore]:
         return [NodeWithScore(node=TextNode(text=text, id_=str(n)), score=0.1) for n, text in enumerate(TEXTS)]
@@ -55,31 +65,36 @@ class FoundNodes(LlamaIndexRetriever):
 
 def langchain_chain(reranker: str) -> Any:
     retriever = ContextualCompressionRetriever(
-        base_compressor=RerankCompressor(reranker=reranker, top_n=2), base_retriever=Found()
+        base_compressor=RerankCompressor(reranker=reranker, top_n=2), base_retriever=FixedRetriever()
     )
-    return {"context": retriever, "question": RunnablePassthrough()} | RunnableLambda(lambda found: found["context"])
+    return {"context": retriever, "question": RunnablePassthrough()} | RunnableLambda(lambda values: values["context"])
 
 
 def query_engine(reranker: str) -> Any:
     return RetrieverQueryEngine.from_args(
-        FoundNodes(), llm=MockLLM(), node_postprocessors=[RerankPostprocessor(reranker=reranker, top_n=2)]
+        FixedNodeRetriever(), llm=MockLLM(), node_postprocessors=[RerankPostprocessor(reranker=reranker, top_n=2)]
     )
 
 
-async def test_the_same_chain_and_engine_under_every_vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.thorough  # one call of each framework for each vendor
+async def test_same_chain_and_engine_work_with_every_vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-access-key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-access-key-0123456789")
     with contextlib.ExitStack() as stack:
-        servers = {
-            name: stack.enter_context({**VENDORS, "http": CohereLike}[name](key=f"key-of-{name}"))
-            for name in USE
-            if name in VENDORS or name == "http"
-        }
+        servers = {name: stack.enter_context(SERVERS[name](key=f"key-of-{name}")) for name in USE if name in SERVERS}
+        tokens = stack.enter_context(token_server("key-of-watsonx"))
+        tokens.any_key = True
+        monkeypatch.setenv("WATSONX_IAM_URL", tokens.url)
         lines = []
         for name, use in USE.items():
             lines += [f"[rerankers.use-{name}]", f'use = "{use}"']
             if name in servers:
                 monkeypatch.setenv(f"KEY_OF_{name}".upper().replace("-", "_"), f"key-of-{name}")
                 lines += [f'base_url = "{servers[name].url}"']
-                lines += [f'api_key = "env:KEY_OF_{name.upper().replace("-", "_")}"']
+                if PRESETS.get(name) is None or PRESETS[name].authentication != "aws":
+                    lines += [f'api_key = "env:KEY_OF_{name.upper().replace("-", "_")}"']
+                for option, value in EXCHANGES.get(name, {"spec": {}})["spec"].get(name, {}).items():
+                    lines += [f'{name}.{option} = "{value}"']
         (tmp_path / "rerank.toml").write_text("\n".join(lines))
         monkeypatch.setenv("RERANK_PLUGINS_CONFIG", str(tmp_path / "rerank.toml"))
 
@@ -96,7 +111,7 @@ async def test_the_same_chain_and_engine_under_every_vendor(tmp_path: Path, monk
                 assert len(response.source_nodes) == 2
                 assert TEXTS[2] in str(response)
             seen.append(name)
-        assert len(seen) >= 9
+        assert len(seen) >= 9 + len(PRESETS)
         for name, server in servers.items():
             assert server.refused == [], name
             assert len(server.requests) == 4, name

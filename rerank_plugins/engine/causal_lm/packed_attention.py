@@ -1,7 +1,7 @@
-"""Attention over texts that lie in one row behind each other, each seeing a common beginning and itself, and no other.
+"""Packed attention: several texts in one row, each attending to itself and to a common prefix, not to the other texts.
 
-The linear layers then run over all tokens at once, without padding; only attention is computed text by text. It is
-registered with transformers under a name of ours and used by the models that ask for it; nobody else's attention changes.
+The linear layers run over all tokens at once, without padding; only attention is computed text by text. It is
+registered with transformers under a name of its own, so it affects only the models that are loaded with that name.
 """
 
 from __future__ import annotations
@@ -16,63 +16,72 @@ __all__ = ["NAME", "Packed", "register"]
 
 NAME = "rerank_plugins_packed"
 _BLOCK = 512
-"""Rows of queries at a time: the mask of a long text stays small, and what no row of the block may see is not computed."""
+"""Queries per block: the mask of a long text stays small, and keys that no query of the block may attend to are
+skipped."""
 
 KeysAndValues = list[tuple["torch.Tensor", "torch.Tensor"]]
-"""Of each layer, (1, key heads, tokens, head size) both, with positions already in the keys."""
+"""Keys and values of each layer, both (1, key heads, tokens, head size). The keys include the rotary positions."""
 
 
 class Packed:
-    """One forward pass: the lengths of its texts, and the keys and values of what stands before every one of them."""
+    """One forward pass: the lengths of its texts, and the keys and values of their common prefix."""
 
-    def __init__(self, lengths: Sequence[int], shared: KeysAndValues | None = None, *, keep: bool = False) -> None:
+    def __init__(self, lengths: Sequence[int], shared: KeysAndValues | None = None, *, store: bool = False) -> None:
         """Describe the pass.
 
         Args:
-            lengths: Tokens of each text, in the order of the row.
-            shared: What every text sees before itself.
-            keep: Remember the keys and values of this pass (of one text) in `kept`.
+            lengths: The tokens of each text, in the order of the row.
+            shared: Keys and values of the common prefix.
+            store: Whether to store the keys and values of this pass, which has one text, in `stored`.
         """
         self.lengths = lengths
         self.shared = shared
-        self.kept: KeysAndValues | None = [] if keep else None
+        self.stored: KeysAndValues | None = [] if store else None
         self._masks: dict[int | None, torch.Tensor] = {}
 
     @property
-    def before(self) -> int:
-        """How many tokens stand before every text."""
+    def prefix(self) -> int:
+        """The number of tokens of the common prefix."""
         return int(self.shared[0][0].shape[2]) if self.shared else 0
 
     def positions(self) -> list[int]:
-        """Return the position of every token of the row in its own text."""
-        return [self.before + place for length in self.lengths for place in range(length)]
+        """Return the position of every token of the row in its text, prefix included."""
+        return [self.prefix + place for length in self.lengths for place in range(length)]
 
     def mask(self, rows: int, columns: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        """Return what the last `rows` of `columns` tokens may see, (rows, columns), to be added; `None` for the plain triangle."""
+        """Return the additive mask (rows, columns) of the last queries of a text; `None` if it is the causal triangle.
+
+        Args:
+            rows: The number of queries.
+            columns: The number of keys.
+            window: The size of the sliding window, or `None`.
+            like: A tensor with the dtype and device of the mask.
+        """
         if rows == columns and (window is None or columns <= window):
             return None
         if window not in self._masks:
-            self._masks[window] = self._widest(window, like)
+            self._masks[window] = self._largest_mask(window, like)
         return self._masks[window][-rows:, -columns:].contiguous()
 
-    def _widest(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """Return the mask of a block at the end of the longest text; every smaller one is its lower right corner.
+    def _largest_mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """Return the mask of the last block of the longest text. Every smaller mask is its lower right corner.
 
-        One for each block would take half the square of a text's length: 34 GB for the 131,072 tokens of one listwise prompt.
+        A mask for each block would take half the square of a text's length: 34 GB for the 131,072 tokens of one
+        listwise prompt.
         """
         import torch
 
         longest = max(self.lengths)
-        rows, columns = min(_BLOCK, longest), self.before + longest
-        # Right-aligned: the last row sees everything.
-        seen = torch.ones(rows, columns, dtype=torch.bool, device=like.device).tril(columns - rows)
+        rows, columns = min(_BLOCK, longest), self.prefix + longest
+        # Right-aligned: the last query attends to everything.
+        visible = torch.ones(rows, columns, dtype=torch.bool, device=like.device).tril(columns - rows)
         if window is not None:
-            seen &= torch.ones_like(seen).triu(columns - rows - window + 1)
-        return torch.zeros(rows, columns, dtype=like.dtype, device=like.device).masked_fill_(~seen, float("-inf"))
+            visible &= torch.ones_like(visible).triu(columns - rows - window + 1)
+        return torch.zeros(rows, columns, dtype=like.dtype, device=like.device).masked_fill_(~visible, float("-inf"))
 
 
 def register() -> None:
-    """Make the attention known to transformers under `NAME`; any number of times."""
+    """Register the attention with transformers under `NAME`. May be called repeatedly."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attend)
@@ -83,18 +92,21 @@ def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any = None,  # noqa: ARG001 (transformers gives it by position; there is none)
+    attention_mask: Any = None,  # noqa: ARG001 (transformers passes it by position, and it is None)
     *,
     packed: Packed,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each text and to what is shared; query (1, heads, tokens, size) → (1, tokens, heads, size)."""
+    """Attend within each text and to the common prefix.
+
+    `query` is (1, heads, tokens, size), the output (1, tokens, heads, size).
+    """
     import torch
 
-    if packed.kept is not None:
-        packed.kept.append((key, value))
+    if packed.stored is not None:
+        packed.stored.append((key, value))
     shared = packed.shared[module.layer_idx] if packed.shared else None
     output = torch.empty_like(query)
     start = 0
@@ -106,12 +118,12 @@ def _attend(
         for first in range(0, length, _BLOCK):
             rows = min(_BLOCK, length - first)
             place = slice(start + first, start + first + rows)
-            seen = packed.before + first + rows
+            columns = packed.prefix + first + rows
             output[:, :, place] = _sdpa(
                 query[:, :, place],
-                keys[:, :, :seen],
-                values[:, :, :seen],
-                packed.mask(rows, seen, sliding_window, query),
+                keys[:, :, :columns],
+                values[:, :, :columns],
+                packed.mask(rows, columns, sliding_window, query),
                 scaling,
             )
         start += length
@@ -125,7 +137,8 @@ def _sdpa(
 
     grouped = query.shape[1] != key.shape[1]
     if grouped and mask is not None and query.device.type != "cpu":
-        # A GPU's fast kernels take no mask with grouped heads (transformers' integrations/sdpa_attention.py says the same).
+        # A GPU's fast kernels do not support a mask with grouped heads (see transformers'
+        # integrations/sdpa_attention.py).
         times = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1), False
     return scaled_dot_product_attention(

@@ -1,8 +1,9 @@
-"""What each family of reranking language models reads and answers, as data: the prompt IS the model's correctness.
+"""The prompt of each family of reranking language models, and its answer tokens, as data.
 
-A part of a prompt is tokenized by itself, as its maker does; one that is a mark is that token of the vocabulary. In a
-part, `{query}`, `{document}` and `{instruction}` stand for the texts, in which no mark is ever seen. The document ends
-its part, so that cutting it leaves the rest whole.
+A wrong prompt makes every score wrong. Each part of a prompt is tokenized by itself, as the model's maker does. A part
+that is a mark (`<|im_end|>`) is that token of the vocabulary. In other parts `{query}`, `{document}` and
+`{instruction}` stand for the texts, in which no mark is recognized. A part that goes on behind the document is one text
+with it for the tokenizer, and the document alone is cut.
 """
 
 from __future__ import annotations
@@ -15,51 +16,69 @@ OTHER_MARKS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
     *("<start_of_turn>", "<end_of_turn>"),
 )
-"""Marks of chats that tokenizers may not call special (Qwen3's tokenizer_config.json; Gemma's): in a text they are text."""
+"""Marks of chats that a tokenizer may not call special (Qwen3's tokenizer_config.json; Gemma's). In a text they are
+plain text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One family's prompt, and the tokens whose logits at its end are the score."""
+    """The prompt of one family, and the tokens whose logits at its end give the score."""
 
     name: str
     architecture: str
-    """The class that a checkpoint of it names in config.json."""
+    """The class that config.json names."""
     parts: tuple[str, ...]
     yes: str
-    """The raw score is the logit of this token …"""
+    """The raw score is the logit of this token."""
+    yes_id: int | None = None
+    """The id that `yes` must have, where the maker's code reads the score by number."""
     no: str | None = None
-    """… minus the logit of this one, where there is one."""
+    """The token whose logit is subtracted, if any."""
     instructed: tuple[str, ...] | None = None
-    """The parts for a call with an instruction, where they differ by more than the text."""
+    """The parts for a call with an instruction, if other parts change too."""
     instruction: str | None = None
-    """The text for a call without one."""
+    """The instruction for a call without one."""
     offset: float = 0.0
     divisor: float = 1.0
-    """Of the `logit` scale."""
+    """Offset and divisor of the `logit` scale."""
     stripped: bool = False
-    """Whether white space around query and document is taken off."""
+    """Whether white space around query and document is removed."""
 
-    def chosen(self, instruction: str | None) -> tuple[str, ...]:
-        """Return the parts for a call."""
+    def parts_for(self, instruction: str | None) -> tuple[str, ...]:
+        """Return the parts for a call with that instruction."""
         return self.instructed if instruction is not None and self.instructed else self.parts
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that config.json may name: the language model's, and that of a conversion.
+
+        A conversion is a classifier of one label for the same prompt. Its head is the row of `yes` in the vocabulary's,
+        minus that of `no` if there is one: examples/pooling/score/convert_model_to_seq_cls.py of
+        https://github.com/vllm-project/vllm; for Qwen3 the card of
+        https://huggingface.co/tomaarsen/Qwen3-Reranker-0.6B-seq-cls, for zerank that of
+        https://huggingface.co/baseten-admin/zerank-2-reranker-seq, for Contextual's that of
+        https://huggingface.co/sigridjineth/ctxl-rerank-v2-1b-seq-cls. All were read on 2026-11-30.
+        """
+        return self.architecture, self.architecture.replace("ForCausalLM", "ForSequenceClassification")
+
+    @property
     def marks(self) -> tuple[str, ...]:
-        """The tokens of the vocabulary that it is built with."""
-        every = (*self.parts, *(self.instructed or ()))
-        return tuple(dict.fromkeys(part for part in every if part.startswith("<") and part.endswith(">")))
+        """The marks in the prompt, which are tokens of the vocabulary."""
+        parts = (*self.parts, *(self.instructed or ()))
+        return tuple(dict.fromkeys(part for part in parts if part.startswith("<") and part.endswith(">")))
 
     def sides(self, query: str, document: str) -> tuple[str, str]:
-        """Return the whole prompt as text, cut before the document: what a server that applies no template has to be sent."""
-        whole = "".join(self.parts)
-        first, _, last = whole.removeprefix("<bos>").partition("{document}")  # every tokenizer sets that one itself
-        return first.format(query=query, instruction=self.instruction), document + last
+        """Return the whole prompt as two texts, split before the document, for a server that applies no template."""
+        prompt = "".join(self.parts)
+        first, _, last = prompt.removeprefix("<bos>").partition("{document}")  # every tokenizer adds <bos> itself
+        known = {"query": query, "instruction": self.instruction}
+        return first.format(**known), document + last.format(**known)
 
 
 _QWEN3 = Template(
-    # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B, the card's format_instruction and process_inputs: prefix and suffix
-    # are tokenized apart from the text between them; softmax over "no" and "yes" is the sigmoid of their difference.
+    # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B, the card's format_instruction and process_inputs: prefix and
+    # suffix are tokenized apart from the text between them; softmax over "no" and "yes" is the sigmoid of their
+    # difference.
     name="qwen3",
     architecture="Qwen3ForCausalLM",
     parts=(
@@ -128,9 +147,9 @@ def _zerank(query: str) -> tuple[str, ...]:
 
 
 _ZERANK = Template(
-    # zeroentropy/zerank-1-small, modeling_zeranker.py (format_pointwise_datapoints) and zerank-2's card of May 2026: the
-    # tokenizer's chat template (Qwen3's) over system = query, user = document, with the generation prompt. An instruction
-    # goes into the query in tags, as zerank-2 was trained
+    # zeroentropy/zerank-1-small, modeling_zeranker.py (format_pointwise_datapoints) and zerank-2's card of May 2026:
+    # the tokenizer's chat template (Qwen3's) over system = query, user = document, with the generation prompt. An
+    # instruction goes into the query in tags, as zerank-2 was trained
     # (https://www.zeroentropy.dev/articles/prompting-best-practices-for-instruction-following-rerankers, 2026-01-22).
     name="zerank",
     architecture="Qwen3ForCausalLM",
@@ -146,8 +165,9 @@ _BGE_TASK = (
     "prediction of either 'Yes' or 'No'."
 )
 _BGE_GEMMA = Template(
-    # FlagEmbedding 1.4.2, inference/reranker/decoder_only/base.py, compute_score_single_gpu (November 2026). Its `prompt`
-    # argument replaces the task; an instruction stands before it here, since the task asks for the word that is scored.
+    # FlagEmbedding 1.4.2, inference/reranker/decoder_only/base.py, compute_score_single_gpu (November 2026). Its
+    # `prompt` argument replaces the task; an instruction stands before it here, since the task asks for the word that
+    # is scored.
     name="bge-gemma",
     architecture="GemmaForCausalLM",
     parts=("<bos>", "A: {query}", "\n", "B: {document}", "\n", _BGE_TASK),
@@ -155,4 +175,17 @@ _BGE_GEMMA = Template(
     yes="Yes",
 )
 
-TEMPLATES: dict[str, Template] = {each.name: each for each in (_QWEN3, _MXBAI, _ZERANK, _BGE_GEMMA)}
+_CTXL_TASK = "Check whether a given document contains information helpful to answer the query.\n"
+_CTXL = Template(
+    # https://huggingface.co/ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b, the card's format_prompts and
+    # infer_w_hf, read in public copies of that code on 2026-11-30. The prompt is one text, and the score is the logit
+    # of token 0 ("!" in the tokenizer that 1b and 2b share). The card shows raw logits and gives no formula for [0, 1].
+    name="ctxl",
+    architecture="Qwen3ForCausalLM",
+    parts=(_CTXL_TASK + "<Document> {document}\n<Query> {query} ??",),
+    instructed=(_CTXL_TASK + "<Document> {document}\n<Query> {query} {instruction} ??",),
+    yes="!",
+    yes_id=0,
+)
+
+TEMPLATES: dict[str, Template] = {template.name: template for template in (_QWEN3, _MXBAI, _ZERANK, _BGE_GEMMA, _CTXL)}

@@ -1,1 +1,1 @@
-"""Token vectors of query and document, made apart and compared with MaxSim, and lexical evidence: the models in the wheel."""
+"""The `embedded` models, whose weights ship in the wheel: late interaction (MaxSim) plus lexical matching."""

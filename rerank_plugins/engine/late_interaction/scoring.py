@@ -1,6 +1,7 @@
-"""What a query and a passage have in common, as one number: late interaction, mean vectors, and words of the same term.
+"""Scores a passage for a query: late interaction (MaxSim), the cosine of mean vectors, and BM25 of shared terms.
 
-Pointwise: how rare a term is comes from a fixed table, not from the other candidates, so a passage's score is its own.
+Pointwise: the inverse document frequency (IDF) of a term comes from a fixed table and not from the other candidates, so
+a score does not depend on them.
 """
 
 from __future__ import annotations
@@ -8,91 +9,121 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..files import json_of
+from .maxsim import best_matches
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Passage", "PreparedQuery", "ScoreWeights", "TermRarity"]
+__all__ = ["Passage", "PreparedQuery", "ScoreWeights", "TermIDF", "combine_cheap_scores"]
 
 _STEPS = 16.0
-_FEW = 2**18
+
+_LEXICAL, _RANK = 0.2, 0.1
+"""Weights of BM25, and of the logarithm of the retriever's rank, against a score in standard deviations: chosen with
+`training/depth.py` on the development split."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreWeights:
-    """How the parts are joined; fitted by `training/fit.py`, and read from a model's `score.json`."""
+def combine_cheap_scores(
+    scores: Sequence[float], lexical: Sequence[float], retrieval_scores: Sequence[float] | None
+) -> list[float]:
+    """Return scores in standard deviations, plus those of BM25, minus the logarithm of the retriever's rank.
+
+    Args:
+        scores: A score of each document.
+        lexical: Its score by BM25 over the candidates.
+        retrieval_scores: The retriever's score of each document; `None` if they are in the retriever's order.
+    """
+    count = len(scores)
+    retrieved = [-float(position) for position in range(count)] if retrieval_scores is None else retrieval_scores
+    ranks = {score: rank for rank, score in enumerate(sorted(set(retrieved), reverse=True), start=1)}
+    return [
+        score + _LEXICAL * word_score - _RANK * math.log(ranks[own])
+        for score, word_score, own in zip(_standardized(scores), _standardized(lexical), retrieved, strict=True)
+    ]
+
+
+def _standardized(scores: Sequence[float]) -> list[float]:
+    mean = sum(scores) / len(scores)
+    spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores)) or 1.0
+    return [(score - mean) / spread for score in scores]
+
+
+class ScoreWeights(NamedTuple):
+    """The weights of the parts of the score, fitted by `training/fit.py` and read from a model's `score.json`."""
 
     power: float
-    """A query token weighs its rarity to this power in late interaction."""
+    """In late interaction the weight of a query token is its IDF to this power."""
     cosine: float
-    """Weight of the cosine of mean token vectors."""
+    """The weight of the cosine of mean token vectors."""
     lexical: float
-    """Weight of the share of the query's words that the passage holds."""
+    """The weight of the share of the query's terms that the passage holds."""
     floor: float
-    """Rarity below which a word is no evidence (in natural logarithms)."""
+    """The IDF below which a term does not count."""
     saturation: float
     """BM25's k1."""
     by_length: float
     """BM25's b."""
     length: float
-    """Tokens of a passage of usual length."""
+    """The tokens of a passage of average length."""
     offset: float
-    """The score at which a candidate of a lexical search is as likely relevant as not."""
+    """The score at which a candidate of a lexical search is relevant with probability 0.5."""
     divisor: float
-    """How much of the score is one logit."""
+    """The difference of scores that equals one logit."""
 
     @classmethod
     def read(cls, folder: Path, name: str) -> ScoreWeights:
         """Return the entry `name` of a folder's `score.json`.
 
         Raises:
-            ConfigError: It cannot be read.
+            ConfigError: The file cannot be read.
         """
         return cls(**json_of(folder / "score.json")[name])
 
 
-@dataclass(frozen=True, slots=True)
-class TermRarity:
-    """For each token of the vocabulary, the term it counts as and how rare that is in general English text."""
+class TermIDF(NamedTuple):
+    """For each token of the vocabulary, its term and the inverse document frequency (IDF) of that term.
+
+    The frequencies come from general English text (`training/background.py`), not from the candidates.
+    """
 
     terms: np.ndarray
-    rarity: np.ndarray
+    """The id of the term; inflections of a word share one."""
+    values: np.ndarray
+    """The IDF of the term, a natural logarithm; 0 for special tokens."""
 
     @classmethod
     @functools.cache
-    def read(cls, folder: Path) -> TermRarity:
-        """Read `background.npy`: uint16 [2, vocabulary], terms and 16 x rarity; special tokens have none."""
+    def read(cls, folder: Path) -> TermIDF:
+        """Read `background.npy`: uint16 [2, vocabulary], terms and 16 x IDF."""
         import numpy as np
 
-        terms, rarity = np.load(folder / "background.npy", allow_pickle=False)
-        return cls(terms, rarity.astype(np.float32) / np.float32(_STEPS))
+        terms, scaled_idf = np.load(folder / "background.npy", allow_pickle=False)
+        return cls(terms, scaled_idf.astype(np.float32) / np.float32(_STEPS))
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A passage as it is compared: float32 vectors of length one [tokens, width], and the terms of its tokens."""
+class Passage(NamedTuple):
+    """A prepared passage: unit vectors of its tokens, float32 [tokens, width], and the terms of its tokens."""
 
     vectors: np.ndarray
     terms: np.ndarray
-    middle: np.ndarray
-    """The mean of the vectors, at length one."""
+    mean: np.ndarray
+    """The mean of the vectors, scaled to length one."""
 
     @classmethod
-    def of(cls, ids: Sequence[int], vectors: np.ndarray, background: TermRarity) -> Passage:
-        """Put together what is known of a text."""
+    def of(cls, ids: Sequence[int], vectors: np.ndarray, term_idf: TermIDF) -> Passage:
+        """Create the passage from token ids and their vectors."""
         import numpy as np
 
-        return cls(vectors, background.terms[np.asarray(ids)], _middle(vectors))
+        return cls(vectors, term_idf.terms[np.asarray(ids)], _unit_mean(vectors))
 
     @property
     def size(self) -> int:
-        """Bytes of its arrays."""
-        return int(self.vectors.nbytes + self.terms.nbytes + self.middle.nbytes)
+        """The size of the arrays in bytes."""
+        return int(self.vectors.nbytes + self.terms.nbytes + self.mean.nbytes)
 
 
 class PreparedQuery:
@@ -100,61 +131,55 @@ class PreparedQuery:
 
     score = late + cosine x c + lexical x l, where
 
-    - late: the mean, over the query's tokens, of the best match among the passage's (MaxSim: ColBERT, Khattab and Zaharia,
-      SIGIR 2020, section 3.3), each token weighted by rarity ** power: special tokens not at all;
+    - late: the weighted mean, over the query's tokens, of the best match among the passage's tokens (MaxSim: ColBERT,
+      Khattab and Zaharia, SIGIR 2020, section 3.3); the weight is IDF ** power, and 0 for special tokens;
     - c: the cosine of the mean token vectors;
-    - l: BM25's saturated count (Robertson and Zaragoza, 2009, section 3.4) of each token's term, weighted by rarity - floor, as
-      a share of what the query could have: in [0, 1).
+    - l: BM25's saturated count (Robertson and Zaragoza, 2009, section 3.4) of each token's term, weighted by IDF -
+      floor, as a share of the maximum for the query: in [0, 1).
     """
 
-    def __init__(self, ids: Sequence[int], vectors: np.ndarray, background: TermRarity, mix: ScoreWeights) -> None:
+    def __init__(self, ids: Sequence[int], vectors: np.ndarray, term_idf: TermIDF, score_weights: ScoreWeights) -> None:
         """Take the query's token ids and vectors."""
         import numpy as np
 
-        self._mix = mix
-        rarity = background.rarity[np.asarray(ids)]
-        weights = np.where(rarity > 0, np.maximum(rarity, 1e-3) ** mix.power, 0.0)
-        if not weights.any():  # nothing but unknown characters
-            weights = np.ones_like(rarity)
+        self._score_weights = score_weights
+        idf = term_idf.values[np.asarray(ids)]
+        weights = np.where(idf > 0, np.maximum(idf, 1e-3) ** score_weights.power, 0.0)
+        if not weights.any():  # only unknown characters
+            weights = np.ones_like(idf)
         counted = weights > 0
         self._vectors = np.ascontiguousarray(vectors[counted], dtype=np.float32)
         self._weights = weights[counted].astype(np.float64) / weights[counted].sum(dtype=np.float64)
-        self._middle = _middle(vectors)
-        # A word that is asked for twice counts twice: long queries repeat what they are about.
-        terms, place = np.unique(background.terms[np.asarray(ids)], return_inverse=True)
-        shares = np.bincount(place, np.maximum(rarity - mix.floor, 0.0), len(terms))
+        self._mean = _unit_mean(vectors)
+        # A term that occurs twice in the query counts twice: long queries repeat their topic.
+        terms, place = np.unique(term_idf.terms[np.asarray(ids)], return_inverse=True)
+        shares = np.bincount(place, np.maximum(idf - score_weights.floor, 0.0), len(terms))
         whole = shares.sum()
         self._terms = terms[shares > 0]
         self._shares = shares[shares > 0] / whole if whole > 0 else shares[:0]
 
     def score(self, passage: Passage) -> float:
-        """Return one passage's score, in products too small for BLAS to take threads of its own.
+        """Return the score of one passage.
 
-        Passages are scored one by one: in a product of many, the rounding of a row depends on the rows beside it, and texts
-        of the same tokens would not tie. A product of many is no faster either.
-
-        Threads of BLAS would wait in a spin on the cores of the other workers: 5 % of a call. With up to 2 ** 18 multiplications a
-        product stays on the calling thread (measured with the OpenBLAS 0.3.31 in numpy's wheels, November 2026).
+        Passages are scored one by one. In a product over many passages the rounding of a row depends on the other rows,
+        so texts with the same tokens would not tie; it is no faster either.
         """
-        import numpy as np
-
-        vectors, step = passage.vectors, max(1, _FEW // self._vectors.size)
-        best = np.full(len(self._vectors), -np.inf, dtype=np.float32)
-        for first in range(0, len(vectors), step):
-            np.maximum(best, (vectors[first : first + step] @ self._vectors.T).max(axis=0), out=best)
+        best = best_matches(self._vectors, passage.vectors)
         counts = (passage.terms[:, None] == self._terms).sum(axis=0)
-        return self._joined(best, passage, counts)
+        return self._combine(best, passage, counts)
 
-    def _joined(self, best: np.ndarray, passage: Passage, counts: np.ndarray) -> float:
-        """Return the score in float64 of best matches [query tokens] and counts [terms]."""
-        mix = self._mix
-        full = mix.saturation * (1.0 - mix.by_length + mix.by_length * len(passage.terms) / mix.length)
-        lexical = float((counts / (counts + full)) @ self._shares)
-        cosine = float(passage.middle @ self._middle)
-        return float(best @ self._weights) + mix.cosine * cosine + mix.lexical * lexical
+    def _combine(self, best: np.ndarray, passage: Passage, counts: np.ndarray) -> float:
+        """Combine the best matches [query tokens] and the term counts [terms] to the score, in float64."""
+        weights = self._score_weights
+        half_count = weights.saturation * (
+            1.0 - weights.by_length + weights.by_length * len(passage.terms) / weights.length
+        )
+        lexical = float((counts / (counts + half_count)) @ self._shares)
+        cosine = float(passage.mean @ self._mean)
+        return float(best @ self._weights) + weights.cosine * cosine + weights.lexical * lexical
 
 
-def _middle(vectors: np.ndarray) -> np.ndarray:
+def _unit_mean(vectors: np.ndarray) -> np.ndarray:
     import numpy as np
 
     mean: np.ndarray = vectors.mean(axis=0, dtype=np.float32)

@@ -1,6 +1,7 @@
-"""jina-reranker-v3: one pass over query and documents, a projector, and cosines; on transformers' Qwen3, no remote code.
+"""The model of jina-reranker-v3: one pass over query and documents, a projector, and cosines.
 
-Source: modeling.py of https://huggingface.co/jinaai/jina-reranker-v3 (JinaForRanking.forward and rerank; November 2026).
+On transformers' Qwen3, without remote code. Source: modeling.py of https://huggingface.co/jinaai/jina-reranker-v3
+(JinaForRanking.forward and rerank; November 2026).
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ConfigError
-from ...core.scorer import failed
-from ..causal_lm.model import Trunk, load_trunk
+from ...core.scorer import unexpected_error
+from ..causal_lm.model import Decoder, load_decoder
 from ..checkpoint import missing_weights
 from ..tokenizer import PairTokenizer
-from ..torch.loading import TorchModel
+from ..torch.base import TorchModel
 from .prompts import Block, ListPrompts
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ ARCHITECTURE = "JinaForRanking"
 _FIRST, _SECOND = "projector.0.weight", "projector.2.weight"
 
 
-class ListwiseNetwork(Trunk):
-    """A Qwen3 trunk and its projector."""
+class ListwiseNetwork(Decoder):
+    """A Qwen3 decoder and its projector."""
 
     def __init__(
         self, module: Any, first: torch.Tensor, second: torch.Tensor, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Keep them; the projector is second(relu(first(state))), in float32, without biases."""
+        """Take a decoder's module and the projector's matrices.
+
+        The projector is second(relu(first(state))), in float32, without biases.
+        """
         super().__init__(module, device, dtype)
         self._first, self._second = first, second
 
@@ -53,47 +57,47 @@ class ListwiseModel(TorchModel[ListwiseNetwork, ListPrompts]):
 
     @property
     def tokenizer(self) -> PairTokenizer:
-        """Its tokenizer."""
-        return self.reader.tokenizer
+        """The model's tokenizer."""
+        return self.preprocessor.tokenizer
 
-    def read(self) -> ListPrompts:
-        """Read the tokenizer, for the prompt."""
+    def load_preprocessor(self) -> ListPrompts:
+        """Read the tokenizer for the prompt."""
         return ListPrompts(self.folder / "tokenizer.json")
 
-    def load(self) -> ListwiseNetwork:
-        """Read the weights: the trunk by transformers, the projector by name."""
+    def load_network(self) -> ListwiseNetwork:
+        """Read the weights: the decoder with transformers, the projector by its names."""
         from transformers import Qwen3Model
 
-        self.reader  # noqa: B018 (another family's tokenizer shows before the wait)
-        first, second = _named(self.folder, _FIRST), _named(self.folder, _SECOND)
-        device, dtype, module = load_trunk(self.folder, self.options, Qwen3Model)
+        self.preprocessor  # noqa: B018 (reports the tokenizer of another family before the long wait)
+        first, second = _tensor(self.folder, _FIRST), _tensor(self.folder, _SECOND)
+        device, dtype, module = load_decoder(self.folder, self.options, Qwen3Model)
         return ListwiseNetwork(module.to(device), first.float().to(device), second.float().to(device), device, dtype)
 
     def embed(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Run one block on the network (on the worker); see there."""
+        """Run one block on the network, on the worker; see `ListwiseNetwork.embed`."""
         try:
             return self.network.embed(block)
         except ConfigError:
             raise
         except Exception as error:
-            raise failed(str(self.folder), error) from error
+            raise unexpected_error(str(self.folder), error) from error
 
 
-def _named(folder: Path, name: str) -> torch.Tensor:
+def _tensor(folder: Path, name: str) -> torch.Tensor:
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
-            if name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            if name in weights.keys():  # noqa: SIM118 (not a mapping)
                 tensor: torch.Tensor = weights.get_tensor(name)
                 return tensor
     raise missing_weights(folder, [name], head=False)
 
 
 def cosines(embedded: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Return the cosine of each passage with the query, blocks in order.
+    """Return the cosine of each passage with the query, in the order of the blocks.
 
-    The query's embedding is averaged over the blocks, each weighted by (1 + its best cosine) / 2.
+    The query's embedding is the average over the blocks, weighted by (1 + best cosine of the block) / 2.
     """
     import numpy as np
 

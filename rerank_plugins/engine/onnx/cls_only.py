@@ -1,4 +1,4 @@
-"""The last layer of a torch encoder for its first token only, where the head reads no other."""
+"""Computes the last layer of a torch encoder only for the first token (CLS), if the head reads no other token."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = ["first_token_only"]
+__all__ = ["skip_unread_tokens"]
 
 _BERT_LIKE = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 
 
-def first_token_only(model: PreTrainedModel) -> bool:
-    """Make the last layer give the first token's row alone; return whether this head allows it.
+def skip_unread_tokens(model: PreTrainedModel) -> bool:
+    """Change `model` so that its last layer computes only the first token. Return whether the model's head allows that.
 
-    Keys and values are still made of all tokens, so the logits stay what they were; one of MiniLM-L6's six layers
-    shrinks to its keys and values. Changes `model` in place. As in transformers 5.23: the pooler of BERT, the heads
-    of RoBERTa, XLM-R, CamemBERT and ELECTRA, DeBERTa-v2's `ContextPooler` and ModernBERT's pooling "cls" read
-    `hidden[:, 0]`. All other models are left as they are.
+    Keys and values are still computed for all tokens, so the logits do not change. Of MiniLM-L6's six layers one
+    shrinks to its keys and values. In transformers 5.23 these heads read only `hidden[:, 0]`: the pooler of BERT, the
+    heads of RoBERTa, XLM-R, CamemBERT and ELECTRA, DeBERTa-v2's `ContextPooler`, and ModernBERT's pooling "cls". All
+    other models are left unchanged.
     """
     kind, config, base = model.config.model_type, model.config, getattr(model, model.base_model_prefix)
     if kind in _BERT_LIKE and not config.is_decoder:
         last = base.encoder.layer[-1]
-        _one_query(last.attention.self)
+        _attend_with_first_token(last.attention.self)
         last.attention.output.register_forward_pre_hook(_first_rows)
         return True
-    # DeBERTa's convolution stands after the first layer and reads all tokens.
+    # DeBERTa's convolution follows the first layer and reads all tokens, so a model of one layer is left unchanged.
     if kind == "deberta-v2" and len(base.encoder.layer) > 1:
         base.encoder.layer[-1].attention.output.register_forward_pre_hook(_first_rows)
         return True
     if kind == "modernbert" and config.classifier_pooling == "cls":
         last = base.layers[-1]
         last.attn.Wo.register_forward_pre_hook(_first_rows)
-        _one_residual(last)
+        _add_first_residual(last)
         return True
     return False
 
 
 def _first_rows(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each[:, :1] for each in arguments)
+    return tuple(states[:, :1] for states in arguments)
 
 
-def _one_query(attention: Any) -> None:
-    """Ask with the first token only: softmax(q k^T / sqrt(d) + mask) v, as transformers' eager attention."""
+def _attend_with_first_token(attention: Any) -> None:
+    """Compute attention for the first token's query only: softmax(q k^T / sqrt(d) + mask) v, as in transformers."""
     heads, size = attention.num_attention_heads, attention.attention_head_size
 
     def split(rows: Tensor, batch: int) -> Tensor:
@@ -62,11 +62,11 @@ def _one_query(attention: Any) -> None:
     attention.forward = forward
 
 
-def _one_residual(layer: Any) -> None:
+def _add_first_residual(layer: Any) -> None:
     def forward(hidden: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        seen, _ = layer.attn(layer.attn_norm(hidden), *arguments, **options)
-        first = hidden[:, :1] + seen
-        made: Tensor = first + layer.mlp(layer.mlp_norm(first))
-        return made
+        attended, _ = layer.attn(layer.attn_norm(hidden), *arguments, **options)
+        first = hidden[:, :1] + attended
+        output: Tensor = first + layer.mlp(layer.mlp_norm(first))
+        return output
 
     layer.forward = forward

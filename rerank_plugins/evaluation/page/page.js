@@ -1,37 +1,48 @@
-// Text of queries and documents reaches the page through textContent only: it is never read as HTML.
+// Text of queries and documents reaches the page through textContent only, so the browser never parses it as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
-const at = (id) => document.getElementById(id);
-const make = (tag, text, name) => {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (name) made.className = name;
-  return made;
+const byId = (id) => document.getElementById(id);
+const createElement = (tag, text, className) => {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
 };
 
+// A shadow shows that a table is wider than its frame, as on a phone. Over the first table a hint says so in words.
+for (const frame of document.querySelectorAll(".wide")) {
+  const updateScrollHint = () => {
+    const hidden = frame.scrollWidth - frame.clientWidth;
+    if (frame.id === "results-frame") byId("scroll-hint").hidden = hidden <= 1;
+    frame.classList.toggle("more-to-the-right", hidden - frame.scrollLeft > 1);
+  };
+  new ResizeObserver(updateScrollHint).observe(frame);
+  frame.addEventListener("scroll", updateScrollHint, { passive: true });
+}
+
 for (const [name, chart] of Object.entries(data.charts)) {
-  vegaEmbed(at(`chart-${name}`), chart, { renderer: "svg", actions: false, tooltip: { theme: "custom" } });
+  vegaEmbed(byId(`chart-${name}`), chart, { renderer: "svg", actions: false, tooltip: { theme: "custom" } });
 }
 
 const STEP = 20;
-let shown = STEP;
+let limit = STEP;
 
-const listed = (title, side, before) => {
-  const box = make("div");
-  box.append(make("h3", title));
-  if (!side.order.length) box.append(make("p", "nothing", "facts"));
-  const list = make("ol");
+const rankedList = (title, side, before) => {
+  const box = createElement("div");
+  box.append(createElement("h3", title));
+  if (!side.order.length) box.append(createElement("p", "nothing", "facts"));
+  const list = createElement("ol");
   for (const number of side.order) {
     const [id, text] = data.documents[number];
-    const item = make("li");
+    const item = createElement("li");
     const grade = before.grades[number];
     if (grade) {
       item.className = "relevant";
-      item.append(make("span", grade > 1 ? `relevant (${grade}) ` : "relevant ", "mark"));
+      item.append(createElement("span", grade > 1 ? `relevant (${grade}) ` : "relevant ", "mark"));
     }
-    item.append(make("span", text || id));
+    item.append(createElement("span", text || id));
     if (side !== before) {
       const was = before.order.indexOf(number) + 1;
-      item.append(make("span", was ? ` (was ${was})` : " (was further down)", "was"));
+      item.append(createElement("span", was ? ` (was ${was})` : " (was further down)", "was"));
     }
     list.append(item);
   }
@@ -39,48 +50,72 @@ const listed = (title, side, before) => {
   return box;
 };
 
-const fill = (details, question, after) => {
-  const place = (side) => side.relevant ?? "none";
-  const label = at("which").selectedOptions[0].textContent;
-  const told = `First relevant document: ${place(question)} before, ${place(after)} after.`;
-  const orders = make("div", undefined, "orders");
-  orders.append(listed("Before: the retriever", question, question), listed(`After: ${label}`, after, question));
-  details.append(make("p", told, "facts"), orders);
+const fillDetails = (details, question, after) => {
+  const position = (side) => side.relevant ?? "none";
+  const label = byId("reranker").selectedOptions[0].textContent;
+  const orders = createElement("div", undefined, "orders");
+  orders.append(rankedList("Before: the retriever", question, question), rankedList(`After: ${label}`, after, question));
+  details.append(
+    createElement("p", `First relevant document: ${position(question)} before, ${position(after)} after.`, "facts"),
+    orders,
+  );
+};
+
+// A closed <details> is filled when it is first opened: a page of 500 questions stays small.
+const queryDetails = ({ question, after, change }) => {
+  const details = createElement("details", undefined, "query");
+  const summary = createElement("summary");
+  const difference = change > 0 ? `+${change.toFixed(3)}` : change.toFixed(3).replace("-", "−");
+  summary.append(
+    createElement("span", difference, `change ${change < 0 ? "loss" : change > 0 ? "gain" : ""}`),
+    createElement("span", ` ${question.text}`),
+  );
+  details.append(summary);
+  details.addEventListener("toggle", () => details.children.length > 1 || fillDetails(details, question, after), { once: true });
+  return details;
+};
+
+const countQueries = (count) => (count === 1 ? "1 query" : `${count} queries`);
+
+const showUnchanged = (unchanged) => {
+  const fold = byId("unchanged");
+  fold.hidden = !unchanged.length;
+  fold.open = false;
+  byId("unchanged-count").textContent = `${countQueries(unchanged.length)} without a change`;
+  byId("unchanged-list").replaceChildren();
+  fold.ontoggle = () => {
+    if (fold.open && !byId("unchanged-list").children.length) byId("unchanged-list").replaceChildren(...unchanged.map(queryDetails));
+  };
 };
 
 const show = () => {
-  const which = at("which").value;
-  const sign = Number(at("sort").value);
+  const selected = byId("reranker").value;
+  const sign = Number(byId("order").value);
   const changes = data.questions
-    .filter((question) => question.after[which])
-    .map((question) => ({ question, after: question.after[which], change: question.after[which].value - question.value }))
-    .sort((one, two) => sign * (one.change - two.change));
-  const losses = changes.filter((each) => each.change < 0).length;
-  const gains = changes.filter((each) => each.change > 0).length;
+    .filter((question) => question.after[selected])
+    .map((question) => {
+      const after = question.after[selected];
+      return { question, after, change: after.value - question.value };
+    });
+  const changed = changes.filter(({ change }) => change !== 0).sort((one, two) => sign * (one.change - two.change));
+  const losses = changed.filter(({ change }) => change < 0).length;
   const part = data.questions.length < data.all ? ` (the ${data.questions.length} of ${data.all} with the largest losses)` : "";
-  at("count").textContent = `${changes.length} queries${part}: ${losses} worse, ${gains} better, ${changes.length - losses - gains} the same by ${data.main}.`;
-  at("list").replaceChildren(
-    ...changes.slice(0, shown).map(({ question, after, change }) => {
-      const details = make("details");
-      const summary = make("summary");
-      const told = change > 0 ? `+${change.toFixed(3)}` : change.toFixed(3).replace("-", "−");
-      summary.append(make("span", told, `change ${change < 0 ? "loss" : change > 0 ? "gain" : ""}`), make("span", ` ${question.text}`));
-      details.append(summary);
-      details.addEventListener("toggle", () => details.children.length > 1 || fill(details, question, after), { once: true });
-      return details;
-    }),
-  );
-  at("more").hidden = shown >= changes.length;
+  byId("change-counts").textContent =
+    `${countQueries(changes.length)}${part}: ${losses} worse, ${changed.length - losses} better, ` +
+    `${changes.length - changed.length} the same by ${data.main}.`;
+  byId("changed-list").replaceChildren(...changed.slice(0, limit).map(queryDetails));
+  byId("more").hidden = limit >= changed.length;
+  showUnchanged(changes.filter(({ change }) => change === 0));
 };
 
-const again = () => {
-  shown = STEP;
+const restart = () => {
+  limit = STEP;
   show();
 };
-at("which").addEventListener("change", again);
-at("sort").addEventListener("change", again);
-at("more").addEventListener("click", () => {
-  shown += STEP;
+byId("reranker").addEventListener("change", restart);
+byId("order").addEventListener("change", restart);
+byId("more").addEventListener("click", () => {
+  limit += STEP;
   show();
 });
-if (at("which").options.length) show();
+if (byId("reranker").options.length) show();

@@ -1,11 +1,13 @@
-"""Local servers that speak each vendor's format, by the name of the backend that talks to it.
+"""Local servers with each vendor's format, by the name of the backend.
 
-They are strict: what the vendor's page does not list is refused. They never import a backend, so that the two can
-disagree.
+They are strict: fields that the vendor's page does not list are refused. They never import a backend, so that tests
+find where the two disagree.
 """
 
 from ..server import VendorServer
+from .chat import ChatServer
 from .cohere import CohereServer
+from .decisions import OpenAIDecisionsServer, TypeSafeServer
 from .infinity import InfinityServer
 from .jina import JinaServer
 from .mixedbread import MixedbreadServer
@@ -16,11 +18,14 @@ from .zeroentropy import ZeroEntropyServer
 
 __all__ = [
     "VENDORS",
+    "ChatServer",
     "CohereServer",
     "InfinityServer",
     "JinaServer",
     "MixedbreadServer",
+    "OpenAIDecisionsServer",
     "TEIServer",
+    "TypeSafeServer",
     "VLLMServer",
     "VoyageServer",
     "ZeroEntropyServer",
@@ -32,6 +37,8 @@ VENDORS: dict[str, type[VendorServer]] = {
     "jina-api": JinaServer,
     "mixedbread": MixedbreadServer,
     "zeroentropy": ZeroEntropyServer,
+    "openai": OpenAIDecisionsServer,
+    "typesafe": TypeSafeServer,
     "tei": TEIServer,
     "vllm": VLLMServer,
     "infinity": InfinityServer,

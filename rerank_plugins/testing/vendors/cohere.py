@@ -1,4 +1,4 @@
-"""Cohere's API v2: https://docs.cohere.com/reference/rerank and https://docs.cohere.com/reference/errors (November 2026)."""
+"""Cohere's API v2: https://docs.cohere.com/reference/rerank and /reference/errors (November 2026)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class CohereServer(VendorServer):
 
     def answer(self, body: Mapping[str, Any], pairs: Pairs) -> Any:
         """Answer with billed units: one search unit for each hundred documents, or tokens from v5 on."""
-        asked = body.get("relevant_spans", {}).get("mode") == "enabled"
+        with_spans = body.get("relevant_spans", {}).get("mode") == "enabled"
         results: list[dict[str, Any]] = []
         for index, score in pairs:
             result = {"index": index, "relevance_score": score}
-            if asked and isinstance(index, int) and 0 <= index < len(body["documents"]):
+            if with_spans and isinstance(index, int) and 0 <= index < len(body["documents"]):
                 text = body["documents"][index]
                 result["relevant_spans"] = [{"start": 0, "end": min(len(text), 9), "score": 0.5}]
             results.append(result)

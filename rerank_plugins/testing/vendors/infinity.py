@@ -21,6 +21,8 @@ class InfinityServer(VendorServer):
     max_documents = 2048
     invalid = 422
     blanks_refused = False
+    lengths_via_tokenize = False
+    """Count tokens in `usage`, as with the switch of that name, rather than characters."""
 
     def validate(self, body: Any, headers: Mapping[str, str]) -> Reply | None:
         """Refuse a text of more characters than the schema takes."""
@@ -38,13 +40,14 @@ class InfinityServer(VendorServer):
 
     def answer(self, body: Mapping[str, Any], pairs: Pairs) -> Any:
         """Answer in the order of the documents where the indexes allow it."""
-        words = sum(len(text.split()) for text in (body["query"], *body["documents"]))
+        texts = (body["query"], *body["documents"])
+        length = sum(len(text.split()) if self.lengths_via_tokenize else len(text) for text in texts)
         ordered = sorted(pairs, key=lambda pair: pair[0] if isinstance(pair[0], int) else -1)
         return {
             "object": "rerank",
             "results": [{"relevance_score": score, "index": index, "document": None} for index, score in ordered],
             "model": body.get("model", "default/not-specified"),
-            "usage": {"prompt_tokens": words, "total_tokens": words},
+            "usage": {"prompt_tokens": length, "total_tokens": length},
             "id": "infinity-0a1b2c3d",
             "created": 1730000000,
         }
