@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import ConfigError
-from ..core.types import Depth, RerankRequest, Scores
+from ..core.types import Depth, RerankRequest
 from ..engine.late_interaction.backend import LateInteraction
 from ..engine.late_interaction.spelling import Spelling
 from ..engine.onnx.cross_encoder import choose_runtime
@@ -109,14 +108,12 @@ class Embedded(LateInteraction):
             return [options]
         return [LoadOptions("cpu", "bfloat16", "openvino")]
 
-    async def ascore(self, request: RerankRequest) -> Scores:
-        """Score every document. The reason names texts that the vocabulary cannot spell."""
+    async def request_warning(self, request: RerankRequest) -> str | None:
+        """Name the texts that the vocabulary cannot spell."""
         model = self.shared_model
-        texts = (request.query, *request.documents)
-        unspelled = await self._spelling.unspelled(texts, lambda: model.tokenizer)
-        scores = await super().ascore(request)
+        unspelled = await self._spelling.unspelled((request.query, *request.documents), lambda: model.tokenizer)
         if not unspelled:
-            return scores
+            return None
         count, documents = len(unspelled - {0}), len(request.documents)
         parts = ["the query"] * (0 in unspelled) + [f"{count} of {documents} documents"] * bool(count)
         reason = (
@@ -126,4 +123,4 @@ class Embedded(LateInteraction):
         if not self._warned:
             self._warned = True
             _log.warning("%s (logged once)", reason)
-        return replace(scores, reason=reason)
+        return reason

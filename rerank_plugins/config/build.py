@@ -34,6 +34,7 @@ from ..policies.deadline import Deadline
 from ..policies.instrumented import Instrumented
 from ..policies.loading import BackgroundLoading
 from ..policies.refusals import RequireScore
+from ..policies.request_warning import RequestWarning
 from ..policies.split import Split
 from ..policies.stack import Stack
 from ..reranker import Reranker
@@ -184,6 +185,11 @@ def _require_score(scorer: Scorer, backend: Backend) -> Scorer:
     return RequireScore(scorer) if backend.capabilities.refuses else scorer
 
 
+def _request_warning(scorer: Scorer, backend: Backend) -> Scorer:
+    has_warning = type(backend).request_warning is not Scorer.request_warning
+    return RequestWarning(scorer, backend) if has_warning else scorer
+
+
 def _adaptive_depth(scorer: Scorer, backend: Backend) -> Scorer:
     return AdaptiveDepth(scorer, backend.depth) if backend.depth is not None else scorer
 
@@ -215,6 +221,7 @@ STACK: tuple[str | Callable[[Scorer, Backend], Scorer], ...] = (
     "long_documents",
     "calibration",
     _require_score,
+    _request_warning,
 )
 """The policies around one backend, from the inside out. A string is the name of an option, whose model wraps the
 scorer."""

@@ -94,6 +94,16 @@ class Scorer(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} must define cheap_scores(request): it has a depth.")
 
+    async def request_warning(self, request: RerankRequest) -> str | None:
+        """Return why the answer to a whole request may be poor, `None` if nothing is known; it becomes the `reason`.
+
+        A backend's `ascore` may be given only a part of the request, or pieces of its documents.
+
+        Args:
+            request: The query and all documents of the call.
+        """
+        return None
+
     def tokens(self, text: str) -> Sequence[tuple[int, int]] | None:
         """Return the (start, end) characters of each token of `text`; `None` if no tokenizer is available."""
         return None

@@ -15,10 +15,10 @@ from ..core.types import Depth, RerankRequest, Scores
 from .composite import with_tail
 from .depth_model import FIRST, next_depth
 
-__all__ = ["AdaptiveDepth", "PartialScores", "score_to_depth"]
+__all__ = ["ITEMS_PER_DOCUMENT", "AdaptiveDepth", "PartialScores", "score_to_depth"]
 
-_ITEMS_PER_DOCUMENT = 50
-"""Cost of planning for one document, in items of `run_text_work`."""
+ITEMS_PER_DOCUMENT = 50
+"""Cost of selecting, ordering or joining one document, in items of `run_text_work`."""
 
 
 class PartialScores(NamedTuple):
@@ -30,8 +30,10 @@ class PartialScores(NamedTuple):
     """Their positions in the request, ascending."""
     unread: list[int]
     """The positions of the other documents, in the cheap order."""
+    counts: str
+    """How many were read, such as `5 of 30 documents`."""
     reason: str
-    """Why those have no score."""
+    """Why the others have no score."""
 
 
 async def score_to_depth(
@@ -56,27 +58,45 @@ async def score_to_depth(
     gains: list[float] = []
     read, target = 0, min(FIRST, len(order))
     degraded: Scores | None = None
+    size = len(order) * ITEMS_PER_DOCUMENT
     while read < target:
         positions = sorted(order[read:target])
-        scores = await ask(request.select(positions) if len(positions) < len(order) else request)
+        part = request
+        if len(positions) < len(order):
+            part = await run_text_work(len(positions) * ITEMS_PER_DOCUMENT, request.select, positions)
+        scores = await ask(part)
         if parts and scores.degraded:
             degraded = scores
             break
         parts.append((positions, scores))
-        relevance = dict(zip(positions, scores.relevances(), strict=True))
-        gains += [relevance[position] or 0.0 for position in order[read:target]]  # a declined document has none
         read = target
         left = depth.rounds - len(parts)
         if scores.degraded or left < 1:
             break
-        target = await run_text_work(len(order) * _ITEMS_PER_DOCUMENT, next_depth, cheap, gains, depth, left)
-    joined, done = _joined(parts)
-    reason = f"not read: {joined.model} read {read} of {len(order)} documents, "
+        newly_read = order[read - len(positions) : read]
+        gains += await run_text_work(len(positions) * ITEMS_PER_DOCUMENT, _gains, scores, positions, newly_read)
+        target = await run_text_work(size, next_depth, cheap, gains, depth, left)
+    joined, done = await run_text_work(size, _joined, parts)
+    counts = f"{_document_count(request, done)} of {_document_count(request, order)} documents"
+    reason = f"not read: {joined.model} read {counts}, "
     reason += "then the fallback answered" if degraded or joined.degraded else f"enough for the first {depth.for_top}"
     if degraded is not None:
         why = degraded.reason or f"{degraded.model} answered in place of {joined.model}"
         joined = replace(joined, degraded=True, reason=why, usage=joined.usage + degraded.usage)
-    return PartialScores(joined, done, list(order[read:]), reason)
+    return PartialScores(joined, done, list(order[read:]), counts, reason)
+
+
+def _document_count(request: RerankRequest, positions: Sequence[int]) -> int:
+    """Return how many of the caller's documents the texts at `positions` belong to: a text may be a piece of one."""
+    if request.positions is None:
+        return len(positions)
+    return len({request.positions[position] for position in positions})
+
+
+def _gains(scores: Scores, positions: Sequence[int], order: Sequence[int]) -> list[float]:
+    """Return the relevance of the documents at `positions`, in another `order`; 0 for a document that was declined."""
+    relevance = dict(zip(positions, scores.relevances(), strict=True))
+    return [relevance[position] or 0.0 for position in order]
 
 
 def _joined(parts: Sequence[tuple[list[int], Scores]]) -> tuple[Scores, list[int]]:
@@ -130,12 +150,12 @@ class AdaptiveDepth(Wrapper):
         if count <= FIRST:
             return await self.inner.ascore(request)
         cheap = await self.inner.cheap_scores(request)
-        order = await run_text_work(count * _ITEMS_PER_DOCUMENT, _descending, cheap)
+        size = count * ITEMS_PER_DOCUMENT
+        order = await run_text_work(size, _descending, cheap)
         part = await score_to_depth(self.inner.ascore, request, order, [cheap[each] for each in order], self.depth)
         if not part.unread:
             return part.scores
-        record_event(self, "kept", f"{len(part.read)} of {count} documents")
-        size = count * _ITEMS_PER_DOCUMENT
+        record_event(self, "kept", part.counts)
         return await run_text_work(size, with_tail, part.scores, part.read, part.unread, part.reason)
 
 

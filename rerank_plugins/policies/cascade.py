@@ -10,12 +10,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, WrapValidator, model_validator
 
+from ..core._runtime.text_work import run_text_work
 from ..core.call import record_event
 from ..core.numeric import MAX_INTEGER
 from ..core.scorer import Scorer
 from ..core.types import Depth, RerankRequest, Scores
 from ..options import Count, Fraction, Options, Spec, refused
-from .adaptive_depth import PartialScores, score_to_depth
+from .adaptive_depth import ITEMS_PER_DOCUMENT, PartialScores, score_to_depth
 from .composite import Composite, joint_capabilities, with_tail
 
 __all__ = ["Cascade", "CascadeOptions"]
@@ -141,6 +142,7 @@ class Cascade(Composite):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score with one stage after the other."""
+        size = len(request.documents) * ITEMS_PER_DOCUMENT
         scores = await self.ask(self.children[0], request)
         # Positions in the request of the documents that `scores` covers.
         positions = list(range(len(request.documents)))
@@ -150,11 +152,12 @@ class Cascade(Composite):
         # For each document, whether the last stage that read it truncated it.
         truncated = list(scores.truncated or (False,) * len(positions))
         for stage, keep in zip(self.children[1:], self.keep, strict=True):
-            best = scores.best_first()
-            if self._opens_gate(scores):
+            if await run_text_work(size, self._opens_gate, scores):
                 record_event(stage, "spared", f"{scores.model} was sure of the first document")
                 break
-            part = await self._partial(stage, request.select(positions) if tail else request, scores, best, keep)
+            best = await run_text_work(size, scores.best_first)
+            covered = await run_text_work(size, request.select, positions) if tail else request
+            part = await self._partial(stage, covered, scores, best, keep)
             stage_scores = part.scores
             if all(value is None for value in stage_scores.values):  # the stage's own fallback kept the order
                 reason = stage_scores.reason or (
@@ -163,7 +166,7 @@ class Cascade(Composite):
                 )
                 scores = replace(scores, degraded=True, reason=reason, usage=scores.usage + stage_scores.usage)
                 break
-            record_event(stage, "kept", f"{len(part.read)} of {len(best)} documents")
+            record_event(stage, "kept", part.counts)
             tail, tail_reason = [positions[each] for each in part.unread] + tail, part.reason
             positions = [positions[each] for each in part.read]
             for position, flag in zip(positions, stage_scores.truncated or (False,) * len(positions), strict=True):
@@ -176,7 +179,7 @@ class Cascade(Composite):
             )
         if not tail:
             return scores
-        scores = with_tail(scores, positions, tail, tail_reason)
+        scores = await run_text_work(size, with_tail, scores, positions, tail, tail_reason)
         return replace(scores, truncated=tuple(truncated) if any(truncated) else None)
 
     async def _partial(
@@ -191,19 +194,28 @@ class Cascade(Composite):
             best: Their positions, best first.
             keep: How many of them the next stage scores.
         """
+        size = len(best) * ITEMS_PER_DOCUMENT
         if isinstance(keep, Depth):
-            raw = [value for value in scores.values if value is not None]
-            lowest = min(raw, default=0.0)
-            values = (lowest if (value := scores.values[each]) is None else value for each in best)
-            return await score_to_depth(partial(self.ask, stage), request, best, list(accumulate(values, min)), keep)
+            cheap = await run_text_work(size, _falling, scores.values, best)
+            return await score_to_depth(partial(self.ask, stage), request, best, cheap, keep)
         passed = sorted(best[:keep])
-        stage_scores = await self.ask(stage, request.select(passed))
+        stage_scores = await self.ask(stage, await run_text_work(size, request.select, passed))
         reason = f"not among the {len(passed)} documents that {stage_scores.model} was asked for"
-        return PartialScores(stage_scores, passed, list(best[keep:]), reason)
+        counts = f"{len(passed)} of {len(best)} documents"
+        return PartialScores(stage_scores, passed, list(best[keep:]), counts, reason)
 
     def _opens_gate(self, scores: Scores) -> bool:
+        if self.gate is None:
+            return False
         relevances = sorted((each for each in scores.relevances() if each is not None), reverse=True)
-        return self.gate is not None and len(relevances) > 1 and relevances[0] - relevances[1] >= self.gate
+        return len(relevances) > 1 and relevances[0] - relevances[1] >= self.gate
+
+
+def _falling(values: Sequence[float | None], order: Sequence[int]) -> list[float]:
+    """Return the values in `order`, each at most the one before; the lowest one for a document without a value."""
+    lowest = min((value for value in values if value is not None), default=0.0)
+    ordered = (lowest if (value := values[each]) is None else value for each in order)
+    return list(accumulate(ordered, min))
 
 
 def _joined(*reasons: str | None) -> str | None:

@@ -84,12 +84,12 @@ class LongDocumentsOptions(PolicyOptions):
 class _Pieces(NamedTuple):
     """The documents of one call in pieces."""
 
-    texts: tuple[str, ...]
-    """The different pieces of all documents."""
+    request: RerankRequest
+    """The request for the different pieces of all documents."""
     borders: Sequence[Sequence[tuple[int, int]]]
     """For each document, the (start, end) characters of its pieces."""
     places: Sequence[Sequence[int]]
-    """For each document, the positions of its pieces in `texts`."""
+    """For each document, the positions of its pieces in `request`."""
 
 
 class Chunk(Wrapper):
@@ -124,14 +124,7 @@ class Chunk(Wrapper):
         pieces = await run_on_text_thread(self._split, request)
         if pieces is None:
             return await self.inner.ascore(request)
-        pieces_request = replace(
-            request,
-            documents=pieces.texts,
-            fields=None,
-            retrieval_scores=_retrieval_scores(request, pieces.places),
-            positions=None,
-        )
-        scores = await self.inner.ascore(pieces_request)
+        scores = await self.inner.ascore(pieces.request)
         return await run_text_work(sum(map(len, pieces.places)), self._combined, scores, request.documents, pieces)
 
     def _split(self, request: RerankRequest) -> _Pieces | None:
@@ -147,7 +140,14 @@ class Chunk(Wrapper):
             [texts.setdefault(text[start:end], len(texts)) for start, end in own]
             for text, own in zip(request.documents, borders, strict=True)
         ]
-        return _Pieces(tuple(texts), borders, places)
+        pieces_request = replace(
+            request,
+            documents=tuple(texts),
+            fields=None,
+            retrieval_scores=_retrieval_scores(request, places),
+            positions=_positions(request, places),
+        )
+        return _Pieces(pieces_request, borders, places)
 
     def _borders(self, request: RerankRequest) -> list[list[tuple[int, int]]] | None:
         size = self._piece_size(request)
@@ -208,6 +208,15 @@ class Chunk(Wrapper):
             reply_order=None,  # the reply ordered pieces, not documents
             reasons=tuple(reasons) if any(reasons) else None,
         )
+
+
+def _positions(request: RerankRequest, places: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return for each piece the index in the caller's list of the first document that has it."""
+    positions: dict[int, int] = {}
+    for index, own in enumerate(places):
+        for place in own:
+            positions.setdefault(place, request.position(index))
+    return tuple(positions[place] for place in range(len(positions)))
 
 
 def _retrieval_scores(request: RerankRequest, places: Sequence[Sequence[int]]) -> tuple[float, ...]:

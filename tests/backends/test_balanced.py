@@ -140,9 +140,26 @@ def test_chunking_reads_pieces_and_a_document_without_a_read_piece_follows_by_it
     unread = [result for result in answer if result.raw_score is None]
     assert unread
     assert unread == list(answer[-len(unread) :])
-    assert all(result.reason.startswith("not read: ") for result in unread)
+    read = len(texts) - len(unread)
+    counts = f"{read} of {len(texts)} documents"
+    assert {result.reason for result in unread} == {f"not read: {answer.model} read {counts}, enough for the first 10"}
+    assert answer.attempts[-1].detail == counts
     with pytest.raises(ConfigError, match="aggregate must be 'max' for embedded:balanced"):
         load_reranker({**balanced(), "long_documents": {"mode": "chunk", "aggregate": "mean_top_k"}})
+
+
+@pytest.mark.parametrize("model", ["embedded", "embedded:balanced"])
+@pytest.mark.parametrize(
+    "policies", [{}, {"cache": True}, {"long_documents": {"mode": "chunk", "tokens": 64}}], ids=str
+)
+def test_the_warning_counts_all_documents_of_the_call(model: str, policies: dict):
+    russian = "Приливы и отливы вызваны притяжением Луны и Солнца. " * 20
+    texts = [*DOCUMENTS, *(f"{number} {russian}" for number in range(6))]
+    with load_reranker({"use": model, **policies}) as reranker:
+        for _ in range(2):  # the second answer may come from the cache
+            reason = reranker.rerank(QUERY, texts).reason
+            assert f"cannot spell 6 of {len(texts)} documents" in reason
+            assert reason.count("cannot spell") == 1
 
 
 def test_a_threshold_leaves_out_what_was_not_read():

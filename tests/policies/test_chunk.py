@@ -12,12 +12,13 @@ import pytest
 from hypothesis import strategies as st
 from support.scripted import Scripted
 
-from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins import BadResponse, ConfigError, load_reranker
 from rerank_plugins.core import Capabilities, RerankRequest
 from rerank_plugins.core.tokens import estimate_tokens
 from rerank_plugins.policies.chunk import Chunk
 from rerank_plugins.policies.text_splitter import split_text
 from rerank_plugins.testing.cohere_like import CohereLike
+from rerank_plugins.testing.script import Gap, NaN
 
 QUERY = "what makes the tides"
 ANSWER = "The pull of the moon makes the tides rise twice a day."
@@ -293,3 +294,18 @@ async def test_a_document_of_blanks_is_one_piece():
     ((span,), no_span) = answer.spans
     assert text[span.start : span.end] == sent.documents[0]
     assert no_span == ()
+
+
+def test_an_error_names_the_document_of_the_caller_not_the_piece():
+    chunked = {"long_documents": {"mode": "chunk", "tokens": 64}, "retry": 1}
+    with (
+        CohereLike() as server,
+        load_reranker({"use": "http", "base_url": server.url, "api_key": server.key, **chunked}) as reranker,
+    ):
+        server.always(NaN())
+        with pytest.raises(BadResponse, match=r"the score of document 0\."):
+            reranker.rerank(QUERY, [prose(400)])
+        assert len(server.requests[0].documents) > 3
+        server.always(Gap())
+        with pytest.raises(BadResponse, match=r"\[0\]|document 0\b"):
+            reranker.rerank(QUERY, [prose(400)])
