@@ -24,6 +24,15 @@ from support.browser import browser  # noqa: E402, F401 (a fixture)
 from support.environments import wheel  # noqa: E402, F401 (a fixture)
 from support.models import cross_encoder_folder  # noqa: E402, F401 (a fixture)
 
+LONGEST = ("test_pythons.py", "test_oldest.py", "test_training.py", "test_examples.py", "test_oldest_sdks.py")
+"""Files with tests of minutes. They run first: as the last ones, they would keep one worker busy and the other idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the longest tests to the front; the others keep their order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 _connect = socket.socket.connect
 _connect_ex = socket.socket.connect_ex
 
