@@ -148,14 +148,11 @@ def test_chunking_reads_pieces_and_a_document_without_a_read_piece_follows_by_it
         load_reranker({**balanced(), "long_documents": {"mode": "chunk", "aggregate": "mean_top_k"}})
 
 
-@pytest.mark.parametrize("model", ["embedded", "embedded:balanced"])
-@pytest.mark.parametrize(
-    "policies", [{}, {"cache": True}, {"long_documents": {"mode": "chunk", "tokens": 64}}], ids=str
-)
-def test_the_warning_counts_all_documents_of_the_call(model: str, policies: dict):
+@pytest.mark.parametrize("policies", [{"cache": True}, {"long_documents": {"mode": "chunk", "tokens": 64}}], ids=str)
+def test_the_warning_counts_all_documents_of_the_call(policies: dict):
     russian = "Приливы и отливы вызваны притяжением Луны и Солнца. " * 20
     texts = [*DOCUMENTS, *(f"{number} {russian}" for number in range(6))]
-    with load_reranker({"use": model, **policies}) as reranker:
+    with load_reranker({"use": "embedded:balanced", **policies}) as reranker:
         for _ in range(2):  # the second answer may come from the cache
             reason = reranker.rerank(QUERY, texts).reason
             assert f"cannot spell 6 of {len(texts)} documents" in reason

@@ -286,6 +286,7 @@ async def test_waiting_calls_are_not_tokenized(cross_encoder_folder):
     assert peak <= MAX_CONCURRENT_CALLS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "spec", ["onnx:{onnx}", "sentence-transformers:{torch}", "embedded", "embedded:balanced", "embedded:fast"]
 )

@@ -49,6 +49,7 @@ def test_fetch_records_the_model_and_then_needs_no_network(run, hub, tmp_path):
     assert hub.requests == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("spec", "fault", "variables", "code", "message"),
     [

@@ -138,6 +138,7 @@ def test_tokens_of_a_very_long_text_equal_those_of_the_whole(make, tmp_path):
         offsets[len(offsets)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [wordpiece, gemma_like, qwen_like])
 @pytest.mark.parametrize("text", ["a" * 300_000, "moon" + " " * 300_000 + "tides", "\n" * 300_000, "潮汐" * 150_000])
 def test_text_without_white_space_is_covered_by_its_slices(make, text, tmp_path):
