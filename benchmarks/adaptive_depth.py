@@ -113,8 +113,8 @@ def print_quality(collections: dict[str, Collection], options: argparse.Namespac
     rows: dict[str, np.ndarray] = {}
     print(f"\nnDCG@10, and the share of documents that were read (sent); auto: keep = 'auto', miss = {MISS}")
     print(
-        f"{'':14}{'queries':>8}{'embedded':>10}{'balanced':>10}{'change [95 %]':>24}{'read':>8}"
-        f"{'auto':>10}{'change [95 %]':>24}{'sent':>8}{'requests':>10}"
+        f"{'':14}{'queries':>8}{'embedded':>10}{'balanced':>10}{'change [95 %]':>26}{'read':>8}"
+        f"{'auto':>10}{'change [95 %]':>26}{'sent':>8}{'requests':>10}"
     )
     known: dict[str, float] = {}
     with CohereLike(score=lambda _, text: known[text]) as server:
@@ -149,8 +149,8 @@ def print_quality_row(name: str, rows: list[np.ndarray]) -> None:
         statistics.mean(float(row[:, at].mean()) for row in rows) for at in range(6)
     )
     print(
-        f"{name:14}{sum(map(len, rows)):8}{full:10.4f}{part:10.4f}{change(rows, 1):>24}{read:8.1%}"
-        f"{auto:10.4f}{change(rows, 2):>24}{sent:8.1%}{requests:10.2f}",
+        f"{name:14}{sum(map(len, rows)):8}{full:10.4f}{part:10.4f}{change(rows, 1):>26}{read:8.1%}"
+        f"{auto:10.4f}{change(rows, 2):>26}{sent:8.1%}{requests:10.2f}",
         flush=True,
     )
 

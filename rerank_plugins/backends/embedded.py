@@ -114,8 +114,10 @@ class Embedded(LateInteraction):
         unspelled = await self._spelling.unspelled((request.query, *request.documents), lambda: model.tokenizer)
         if not unspelled:
             return None
-        count, documents = len(unspelled - {0}), len(request.documents)
-        parts = ["the query"] * (0 in unspelled) + [f"{count} of {documents} documents"] * bool(count)
+        count = len(unspelled - {0})
+        # A part of the caller's documents does not tell how many there are in all.
+        documents = f"{count} of {len(request.documents)} documents" if request.positions is None else "some documents"
+        parts = ["the query"] * (0 in unspelled) + [documents] * bool(count)
         reason = (
             f"{self.spec_name} reads English, and its vocabulary cannot spell {' and '.join(parts)}: "
             f"name a multilingual model, such as {MULTILINGUAL}"

@@ -97,10 +97,10 @@ class Scorer(ABC):
     async def request_warning(self, request: RerankRequest) -> str | None:
         """Return why the answer to a whole request may be poor, `None` if nothing is known; it becomes the `reason`.
 
-        A backend's `ascore` may be given only a part of the request, or pieces of its documents.
+        Only the backend is asked. Its `ascore` may be given a part of the request, or pieces of the documents.
 
         Args:
-            request: The query and all documents of the call.
+            request: The query and the documents, before they are divided.
         """
         return None
 
@@ -175,7 +175,7 @@ class Scorer(ABC):
 
 
 class Wrapper(Scorer):
-    """A scorer around another scorer. It delegates everything; a policy overrides what it changes.
+    """A scorer around another scorer. It delegates all but `request_warning`; a policy overrides what it changes.
 
     >>> from dataclasses import replace
     >>> class Doubled(Wrapper):

@@ -249,7 +249,7 @@ class Span:
     end: int
     """Index after the last character."""
     score: float
-    """Raw score of the passage, on the backend's scale."""
+    """Relevance of the passage, in [0, 1]; its raw score if the backend's scale is `ordinal`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +314,7 @@ class Scores:
     degraded: bool = False
     """Whether a fallback answered."""
     reason: str | None = None
-    """Why the answer is degraded."""
+    """Why the answer is degraded, or why it may be poor."""
 
     def ranks(self) -> tuple[float, ...]:
         """Return the sort key of each document: position in `order` if set, else -value. Unscored documents last."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
+from ..core.errors import RerankError
 from ..core.scorer import Scorer, Wrapper
 from ..core.types import RerankRequest, Scores
 
@@ -11,10 +13,9 @@ __all__ = ["RequestWarning"]
 
 
 class RequestWarning(Wrapper):
-    """Ask the backend for its warning about the request, once for each call.
+    """Ask the backend for its warning about the request, after the scores are known: the model is loaded then.
 
-    It is outside of the policies that divide a request or its documents, so that the warning counts the documents of
-    the caller.
+    It is outside of the policies that divide a request or its documents, so that the warning counts whole documents.
     """
 
     def __init__(self, inner: Scorer, backend: Scorer) -> None:
@@ -24,8 +25,10 @@ class RequestWarning(Wrapper):
 
     async def ascore(self, request: RerankRequest) -> Scores:
         """Score, and add the warning."""
-        warning = await self.backend.request_warning(request)
         scores = await self.inner.ascore(request)
+        warning = None
+        with suppress(RerankError):  # the scores may come from a cache, and the model's files may be gone
+            warning = await self.backend.request_warning(request)
         if warning is None:
             return scores
         return replace(scores, reason=warning if scores.reason is None else f"{scores.reason}; {warning}")
