@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from checkpoints import write_minilm
 from collection import DATA, Collection
-from local import BASE, OPENVINO, Contender
+from local import BASE, OPENVINO, Contender, Ended
 from matrices import describe_machine
 from pages import markdown_table, plain_table, write_measured
 from prose import texts
@@ -67,6 +67,7 @@ class Measured:
         self.milliseconds: dict[tuple[int, str], list[float]] = {}
         self.ndcg: dict[int, list[float]] = {}
         self.too_slow = False
+        self.ended = False
 
     def call(self, query: str, documents: Sequence[str], key: tuple[int, str] | None) -> list[float]:
         """Send one call, and record its time under a key. Return the scores."""
@@ -89,18 +90,33 @@ def measure(
             positions = [at for at, _ in collection.search(query, depth)]
             candidates = [collection.texts[at] for at in positions]
             for contender in active:
-                unseen = [f"{next(numbers)} {text}" for text in candidates]
-                contender.call(query, unseen, (depth, "unseen"))
-                if not contender.process.name.startswith("spec "):  # the other packages remember nothing
+                if contender.ended:
                     continue
-                marked = [f"{next(numbers)} {text}" for text in candidates]
-                contender.call(query, marked[::2], None)
-                contender.call(query, marked, (depth, "half"))
-                contender.call(query, marked, (depth, "seen"))
-                scores = contender.call(query, candidates, None)
-                order = sorted(range(len(candidates)), key=lambda at: -scores[at])
+                try:
+                    scores = take_turn(contender, query, candidates, numbers, depth)
+                except Ended as error:  # the figures so far, and the other contenders, stay
+                    print(f"{error} It is left out from {depth} candidates on.", flush=True)
+                    contender.ended = contender.too_slow = True
+                    continue
+                if scores is None:
+                    continue
+                order = sorted(range(len(candidates)), key=lambda at, scores=scores: -scores[at])
                 ranked = [collection.ids[positions[at]] for at in order]
                 contender.ndcg.setdefault(depth, []).append(collection.ndcg(name, ranked))
+
+
+def take_turn(
+    contender: Measured, query: str, candidates: Sequence[str], numbers: Iterator[int], depth: int
+) -> list[float] | None:
+    """Time one contender on one query. Return the scores of the unchanged candidates, for a reranker of ours."""
+    contender.call(query, [f"{next(numbers)} {text}" for text in candidates], (depth, "unseen"))
+    if not contender.process.name.startswith("spec "):  # the other packages remember nothing
+        return None
+    marked = [f"{next(numbers)} {text}" for text in candidates]
+    contender.call(query, marked[::2], None)
+    contender.call(query, marked, (depth, "half"))
+    contender.call(query, marked, (depth, "seen"))
+    return contender.call(query, candidates, None)
 
 
 def rows(contenders: Sequence[Measured], depths: Sequence[int]) -> Iterator[list[str]]:

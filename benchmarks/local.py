@@ -58,6 +58,10 @@ AVX2 = {
 """Hides newer instructions from OpenVINO and torch. onnxruntime has no such switch."""
 
 
+class Ended(SystemExit):
+    """The process of a contender ended before it answered, for lack of memory perhaps."""
+
+
 class Contender:
     """A contender, loaded in its own process."""
 
@@ -82,9 +86,7 @@ class Contender:
     def _read_reply(self) -> dict:
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(
-                f"{self.name} ended with {self._process.wait()}: run contenders.py by hand to see its error."
-            )
+            raise Ended(f"{self.name} ended with {self._process.wait()}: run contenders.py by hand to see its error.")
         return json.loads(line)
 
     def rank(self, query: str, documents: Sequence[str]) -> tuple[float, list[float]]:
