@@ -76,7 +76,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # its spans
     "llama_index": {"_adapter", "_llama_index_chat", "config", "core", "documents", "reranker"},
     "lancedb": {"_adapter", "core", "documents", "reranker"},
-    "evaluation": {"config", "core", "engine", "reranker", "jsonl", "ray_cluster"},  # engine: the client of the hub
+    # The version, and of engine the client of the hub.
+    "evaluation": {"__init__", "config", "core", "engine", "reranker", "jsonl", "ray_cluster"},
     "serving": {"__init__", "config", "core", "documents", "reranker", "jsonl", "ray_cluster"},  # the version
     "cli": {
         "__init__",

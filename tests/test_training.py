@@ -96,6 +96,21 @@ for out, until in zip((outs[0], outs[1], outs[1]), (2, 1, 2)):
 """
 
 
+def test_passages_of_a_source_are_joined_as_the_package_joins_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passages = [{"pid": 1, "title": "Bees", "text": "make honey."}, {"pid": 2, "title": None, "text": "A bank."}]
+    for kind, rows in (("passages", passages), ("queries", [])):
+        with gzip.open(tmp_path / f"bees.{kind}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.syspath_prepend(ROOT / "training")
+    try:
+        sources = importlib.import_module("sources")
+        assert sources.read_source(tmp_path, "bees").passages == ["Bees make honey.", "A bank."]
+    finally:
+        sys.modules.pop("sources", None)
+
+
 @pytest.mark.slow  # a minute and a half: runs every script once on the CPU
 def test_training_scripts_make_a_model_from_sources(tmp_path: Path) -> None:
     write_sources(tmp_path)

@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rerank_plugins.evaluation.data import join_title
+
 EXCLUDED = {"xquad"}
 """xquad: its paragraphs are the distractors of a test collection."""
 QUESTIONS = {"squad", "squad_du", "selqa", "medquad", "covidqa", "pubmedqa", "scitldr"}
@@ -33,7 +35,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Source:
-    """Passages as the reranker reads them (title, newline, text), and the queries of both splits in a fixed order."""
+    """Passages as the reranker reads them (title, space, text), and the queries of both splits in a fixed order."""
 
     name: str
     passages: list[str]
@@ -70,5 +72,5 @@ def read_source(folder: Path, name: str) -> Source:
             splits[hashlib.sha256(f"{name}/{positives[0]}".encode()).digest()[0] % 10 == 0].append(query)
     for queries in splits.values():
         random.Random(name).shuffle(queries)
-    texts = [f"{row.get('title') or ''}\n{row['text']}".strip() for row in rows]
+    texts = [join_title(row.get("title") or "", row["text"]) for row in rows]
     return Source(name, texts, splits[False], splits[True])

@@ -139,11 +139,13 @@ def _add_baseline_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from ..core.errors import InputError
+    from ..core.file_paths import expand_user
     from ..engine.files import cache_folder
     from ..evaluation import RayPool, compare, compare_to_baseline, read, read_baseline
-    from ..evaluation.baseline import check_baseline
+    from ..evaluation.baseline import check_baseline, earlier_labels
     from ..evaluation.judging import CHECKED_QUERIES
     from ..evaluation.results import metric_names
+    from ..evaluation.runner import run_labels
 
     set_dependent_defaults(arguments, "--judge", {"judge_check": CHECKED_QUERIES, "judge_sample": None})
     set_dependent_defaults(arguments, "--baseline", {"fail_below": 0.01, "fail_unclear": False})
@@ -168,16 +170,18 @@ def _run(arguments: argparse.Namespace) -> int:
         add_relevant=not arguments.as_retrieved,
         unlabelled=arguments.judge is not None,
     )
+    specs = [parse_spec(text) for text in arguments.reranker]
     if baseline is not None:
         check_baseline(baseline, dataset, metric_names(dataset, arguments.k)[0])
+        earlier_labels(baseline, run_labels(specs, arguments.config, reserved_labels=[dataset.first_stage]))
     if arguments.judge is not None:
         say(_judge_work(len(dataset.unlabelled), min(len(dataset.questions), arguments.judge_check)), file=sys.stderr)
-    answers_file = Path(arguments.keep) if arguments.keep else cache_folder() / "comparisons.sqlite3"
+    answers_file = expand_user(arguments.keep, "--keep") if arguments.keep else cache_folder() / "comparisons.sqlite3"
     try:
         with progress_bars() as progress:
             comparison = compare(
                 dataset,
-                [parse_spec(text) for text in arguments.reranker],
+                specs,
                 k=arguments.k,
                 budget_ms=arguments.budget_ms,
                 budget_usd=arguments.budget_usd,

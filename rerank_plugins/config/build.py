@@ -152,6 +152,7 @@ def _stack(options: RerankerOptions | DefaultOptions, backend: Backend | None = 
     spec = options.backend
     assert spec is not None, "a spec without a backend is a cascade"
     backend = backend or _backend(spec)
+    backend.sent_digest = _sent_digest(backend, spec.settings)
     stack = Stack(
         backend, partial(_cache_identity, backend, spec.settings), partial(_score_identity, backend, spec.settings)
     )
@@ -290,10 +291,18 @@ async def _cache_identity(backend: Backend, settings: Mapping[str, Any]) -> str:
 
     options = _model_options(backend, settings)
     own = {key: each for key, each in options.items() if key not in (*HOSTED, "local_files_only")}
-    # The strings that `without_keys` masks may change the scores too. Hashed, they appear in no dump of a cache.
+    identity_parts = [__version__, await backend.afingerprint(), own, backend.sent_digest]
+    return json.dumps(identity_parts, sort_keys=True, default=str)
+
+
+def _sent_digest(backend: Backend, settings: Mapping[str, Any]) -> str:
+    """Return a hash of the values that are sent along with each request; `""` for none.
+
+    The strings among them that `without_keys` masks may change the scores too. Hashed, they appear in no dump of a
+    cache.
+    """
     sent = {key: each for key, each in settings.get(backend.name, {}).items() if key in SENT_ALONG}
-    digest = hashlib.sha256(json.dumps(sent, sort_keys=True, default=_plain).encode()).hexdigest() if sent else ""
-    return json.dumps([__version__, await backend.afingerprint(), own, digest], sort_keys=True, default=str)
+    return hashlib.sha256(json.dumps(sent, sort_keys=True, default=_plain).encode()).hexdigest() if sent else ""
 
 
 def _plain(value: Any) -> str:

@@ -258,6 +258,8 @@ class Backend(Scorer):
     """The model's name. The class attribute is the default."""
     remote: ClassVar[bool] = False
     """Whether requests leave the process."""
+    sent_digest: str = ""
+    """Hash of the values that its spec sends along with each request, such as `body`; `""` for none."""
     learns_limits: ClassVar[bool] = False
     """Whether limits may become known at warm-up. Then the policies that enforce them are there from the start."""
     max_in_flight: int = MAX_IN_FLIGHT

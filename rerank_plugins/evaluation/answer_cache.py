@@ -93,7 +93,9 @@ class AnswerCache:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"The answers cannot be kept in {path} ({clause(error)}): name another file.") from error
+            raise ConfigError(
+                f"The answers cannot be kept in {path} ({clause(error)}): name another file with --keep (answer_cache)."
+            ) from error
 
     @staticmethod
     def key(identity: str, question: Question) -> bytes:
@@ -144,7 +146,8 @@ class AnswerCache:
         except sqlite3.Error as error:  # a full disk, or another process holds the lock
             raise ConfigError(
                 f"The file of kept answers cannot be used ({clause(error)}). It holds the answers before this one: "
-                "free space on its disk, or wait for the process that uses it, and run the command again."
+                "free space on its disk, copy it to another one and name it with --keep (answer_cache), or wait for "
+                "the process that uses it, and run the command again."
             ) from error
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from .data import Dataset, Question
 from .results import EvaluationResult
 from .significance import interval
 
-__all__ = ["Regression", "check_baseline", "compare_to_baseline", "query_hashes", "read_baseline"]
+__all__ = ["Regression", "check_baseline", "compare_to_baseline", "earlier_labels", "query_hashes", "read_baseline"]
 
 Verdict = Literal["passed", "failed", "unclear"]
 
@@ -111,14 +111,22 @@ def read_baseline(file: str | os.PathLike[str]) -> dict[str, Any]:
         and isinstance(figures.get("queries"), list)
         and all(isinstance(query, str) for query in figures["queries"])
         and isinstance(figures.get("hashes", []), list)
-        and all(
-            isinstance(row, dict) and isinstance(row.get("per_query"), dict) and isinstance(row.get("reranker"), str)
-            for row in rows
-        )
+        and all(map(_is_result, rows))
     )
     if not well_formed:
         raise InputError(f"{file} is no baseline: it must be what compare --json wrote.")
     return dict(figures)
+
+
+def _is_result(row: Any) -> bool:
+    """Return whether a value of a file can be the result of one reranker."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("reranker"), str)
+        and isinstance(row.get("per_query"), dict)
+        and all(isinstance(values, list) for values in row["per_query"].values())
+        and all(row.get(name) is None or is_score(row[name]) for name in ("degraded", "failed"))
+    )
 
 
 def compare_to_baseline(
@@ -154,17 +162,29 @@ def compare_to_baseline(
         raise InputError(f"The loss that is allowed must be a number of at least 0, got {margin}.")
     check_baseline(baseline, comparison.dataset, comparison.main)
     earlier = {row["reranker"]: row for row in baseline["rerankers"]}
-    if len(comparison.rows) == len(earlier) == 1:
-        pairs = [(comparison.rows[0], next(iter(earlier)))]
-    else:
-        pairs = [(row, row.label) for row in comparison.rows]
-    if not any(label in earlier for _, label in pairs):
-        raise InputError(
-            f"The baseline has none of these rerankers: it has {', '.join(earlier) or 'none'}. Name one of them, or "
-            "keep a new baseline."
-        )
+    labels = earlier_labels(baseline, [row.label for row in comparison.rows])
+    pairs = zip(comparison.rows, labels, strict=True)
     hashes = query_hashes(comparison.dataset)
     return tuple(_regression(comparison, row, earlier.get(label), baseline, hashes, margin) for row, label in pairs)
+
+
+def earlier_labels(baseline: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """Return for each reranker of the new run the label that it has in the earlier one, which may lack some of them.
+
+    It needs no answer, so it can come before any request.
+
+    Raises:
+        InputError: The two runs have no reranker in common.
+    """
+    earlier = list(dict.fromkeys(row["reranker"] for row in baseline["rerankers"]))
+    if len(labels) == len(earlier) == 1:
+        return earlier
+    if not set(labels) & set(earlier):
+        raise InputError(
+            f"The baseline has none of the rerankers {', '.join(labels)}: it has {', '.join(earlier) or 'none'}. Name "
+            "one of them, or keep a new baseline."
+        )
+    return list(labels)
 
 
 def check_baseline(baseline: Mapping[str, Any], dataset: Dataset, main: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.errors import MissingExtra
+from ..core.errors import InputError, MissingExtra
 
 __all__ = ["BM25"]
 
@@ -15,8 +16,10 @@ class BM25:
 
     Args:
         texts: The documents to index, at least one.
+        source: What holds the documents, such as a file, for the error.
 
     Raises:
+        InputError: No text has a word that is no stop word.
         MissingExtra: bm25s is not installed.
 
     >>> from rerank_plugins.evaluation import BM25
@@ -25,7 +28,7 @@ class BM25:
     [0]
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], source: str | os.PathLike[str] = "The corpus") -> None:
         """Index `texts`. See the class."""
         try:
             import bm25s
@@ -34,7 +37,13 @@ class BM25:
         self._tokenize = bm25s.tokenize
         self._count = len(texts)
         self._index = bm25s.BM25()
-        self._index.index(self._tokens(texts), show_progress=False)
+        tokens = self._tokens(texts)
+        if not any(tokens.ids):
+            raise InputError(
+                f"{source} has no word that BM25 can find among its {len(texts):,} documents: it leaves out stop words "
+                "and words of one letter. Add documents, or name a run with your retriever's candidates."
+            )
+        self._index.index(tokens, show_progress=False)
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         return self._tokenize(list(texts), stopwords="en", show_progress=False)

@@ -59,15 +59,17 @@ class Collection:
         judged: bool = True,
     ) -> None:
         """Read the files. See the class."""
+        self.corpus_file = corpus or find_file(folder, *CORPUS_FILES)
+        self.queries_file = queries or find_file(folder, "queries.jsonl", "queries.tsv", "topics.tsv")
         self.documents: dict[str, str] = {}
         """Document id → title and text, with a space between."""
         self.titles: dict[str, str] = {}
         """Document id → title, of the documents that have one."""
-        for name, title, text in _read_documents(corpus or find_file(folder, *CORPUS_FILES)):
+        for name, title, text in _read_documents(self.corpus_file):
             self.documents[name] = text
             if title.strip():
                 self.titles[name] = title
-        self.queries = read_queries(queries or find_file(folder, "queries.jsonl", "queries.tsv", "topics.tsv"))
+        self.queries = read_queries(self.queries_file)
         without = not judged and qrels is None and not any((folder / name).is_file() for name in QRELS_FILES)
         self.grades: Grades = {} if without else read_qrels(qrels or find_file(folder, *QRELS_FILES))
 

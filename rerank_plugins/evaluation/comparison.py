@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ..core.errors import InputError, MissingExtra
+from ..core.file_paths import expand_user
 from ..reranker import Reranker
 from .agreement import measure_agreement
 from .answer_cache import AnswerCache
@@ -239,7 +240,7 @@ def compare(
     require_statistics()
     budget = Budget(budget_ms, budget_usd)
     runs = prepare_runs(rerankers, config, reserved_labels=[dataset.first_stage])
-    cache = AnswerCache(Path(answer_cache) if answer_cache is not None else None)
+    cache = AnswerCache(None if answer_cache is None else expand_user(answer_cache, "answer_cache"))
     judgements = None
     rows = []
     try:
@@ -249,7 +250,7 @@ def compare(
                 judge,
                 cache,
                 check=judge_check,
-                sample=None if judge_sample is None else Path(judge_sample).expanduser(),
+                sample=None if judge_sample is None else expand_user(judge_sample, "judge_sample"),
                 config=config,
                 at_once=at_once,
                 fresh=fresh,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
 from ..core.errors import InputError
+from ..core.text import is_blank
 
 __all__ = [
     "Candidate",
@@ -18,6 +19,7 @@ __all__ = [
     "Question",
     "join_title",
     "kept_positions",
+    "refuse_blank",
     "sample_evenly",
     "without_judgement",
 ]
@@ -174,13 +176,17 @@ class Dataset:
             first_stage: What ordered the candidates, in words.
 
         Raises:
-            InputError: No question is judged, or two questions have the same id.
+            InputError: No question is judged, two questions have the same id, or a query is blank.
         """
         judged = tuple(question for question in questions if grades.get(question.id))
         if not judged:
             raise without_judgement(len(questions), name)
-        if len({question.id for question in judged}) < len(judged):
-            raise InputError(f"{name} has two queries with the same id: give each query an id of its own.")
+        seen: set[str] = set()
+        for question in judged:
+            if question.id in seen:
+                raise InputError(f"{name} has two queries with the id {question.id!r}: give each an id of its own.")
+            seen.add(question.id)
+            refuse_blank(question.text, f"{name}, query {question.id!r}")
         return cls(name, judged, grades, first_stage, len(questions) - len(judged))
 
     def cut(self, depth: int) -> Dataset:
@@ -218,6 +224,20 @@ def join_title(title: str, text: str) -> str:
     ('Bees make honey.', 'A bank.')
     """
     return f"{title} {text}".strip()
+
+
+def refuse_blank(query: str, where: str) -> None:
+    """Refuse a query without visible text before anything is sent: no reranker takes it.
+
+    Args:
+        query: The text.
+        where: File and line, or data set and id, for the error.
+
+    Raises:
+        InputError: The query is blank.
+    """
+    if is_blank(query):
+        raise InputError(f"{where}: the query is blank, so nothing can be reranked for it. Correct it, or remove it.")
 
 
 def without_judgement(count: int, name: str) -> InputError:

@@ -95,7 +95,7 @@ def judge_unlabelled(
 
     Args:
         dataset: From `read(…, unlabelled=True)`.
-        judge: The spec of the judge, or a reranker. Its scores must be probabilities or have another scale.
+        judge: The spec of the judge, or a reranker. Its scale must not be `ordinal`.
         cache: Its answers are stored there, as those of the rerankers.
         check: Judged queries that it also judges, to measure how far it agrees with people.
         sample: JSONL file of judged documents to check by hand. If it exists, its labels by hand are read; else it is

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.types import is_score
 from ..jsonl import read_row, read_rows
-from .data import Candidate, Dataset, LazyQuestions, Question, sample_evenly, without_judgement
+from .data import Candidate, Dataset, LazyQuestions, Question, refuse_blank, sample_evenly, without_judgement
 
 __all__ = ["read_labelled_lists"]
 
@@ -83,6 +83,7 @@ def _parse(value: Any, where: str, line: int, unlabelled: bool) -> tuple[Questio
         labels = {}
     if not isinstance(query, str) or not isinstance(listed, list) or not isinstance(labels, list | dict):
         raise InputError(f"{where}: {FORM}.")
+    refuse_blank(query, where)
     name = str(value.get("id", line))
     candidates = tuple(
         _parse_candidate(entry, f"{name}.{number}", where) for number, entry in enumerate(listed, start=1)

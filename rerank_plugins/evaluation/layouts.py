@@ -7,100 +7,31 @@
   and, for reranking, `top_ranked` (`query-id`, `corpus-ids`).
   MTEB's collections of several languages have `en-corpus` and so on (mteb 2.26, `retrieval_dataset_loaders.py`).
 - MTEB's older reranking data: rows of `query`, `positive` and `negative`.
-
-The table of subsets is the one in the front matter of README.md, as `datasets.load_dataset` reads it; without one, the
-names of folders and files.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..core.choices import described
-from ..core.errors import InputError, clause
+from ..core.errors import InputError
 from .bm25 import BM25
 from .collection import string_field
-from .data import Candidate, Dataset, Question, join_title, sample_evenly, without_judgement
+from .data import Candidate, Dataset, Question, join_title, refuse_blank, sample_evenly, without_judgement
 from .hub_data import DataFiles
+from .layout_tables import Tables, files_of, find_tables
 from .table_files import table_rows
 
-__all__ = ["NOT_ADDED", "NOT_BY_DEFAULT", "find_tables", "read_layout"]
+__all__ = ["NOT_ADDED", "NOT_BY_DEFAULT", "read_layout"]
 
-Tables = Mapping[str, Mapping[str, Sequence[str]]]
-"""Subset → split → names of files."""
-SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".tsv")
 NOT_BY_DEFAULT = ("arguana", "touche2020")
 """Data sets of NanoBEIR that sentence-transformers' evaluators of rerankers leave out by default: what counts as
 relevant there is a counterargument."""
 NOT_ADDED = (
     "No relevant document is added to the candidates of {name}: leave out --as-retrieved, which is for NanoBEIR."
 )
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
-_FOLDERS_WITHOUT_NAME = ("data", "")
-
-
-def find_tables(files: DataFiles) -> Tables:
-    """Return subset → split → names of files: those of README.md, and those that folders and files name."""
-    names = [name for name in files.names() if name.endswith(SUFFIXES)]
-    tables: dict[str, dict[str, list[str]]] = {}
-    for name in names:
-        *folders, file = name.split("/")
-        split = _PART.sub(
-            "",
-            next(
-                file.removesuffix(suffix) for suffix in sorted(SUFFIXES, key=len, reverse=True) if file.endswith(suffix)
-            ),
-        )
-        folder = "/".join(folders)
-        subset = (
-            folder if folder not in _FOLDERS_WITHOUT_NAME else split if split in ("corpus", "queries") else "default"
-        )
-        tables.setdefault(subset, {}).setdefault(split, []).append(name)
-    if "README.md" in files.names():
-        tables.update(_declared_tables(files.path("README.md"), names))
-    return tables
-
-
-def _declared_tables(readme: Path, names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Return the tables that the front matter of a README.md declares."""
-    from huggingface_hub.repocard import metadata_load
-
-    try:
-        metadata: Any = metadata_load(readme)
-    except Exception as error:  # PyYAML's errors and those of huggingface_hub share no base class
-        raise InputError(f"{readme} has a front matter that does not parse: {clause(error)}. Correct it.") from error
-    tables: dict[str, dict[str, list[str]]] = {}
-    declared = metadata.get("configs") if isinstance(metadata, dict) else None
-    for entry in declared if isinstance(declared, list) else ():
-        if not isinstance(entry, dict):
-            continue
-        splits = tables.setdefault(str(entry.get("config_name", "default")), {})
-        for item in _strings_or_mappings(entry.get("data_files"), readme):
-            split, paths = (item.get("split", "train"), item.get("path")) if isinstance(item, dict) else ("train", item)
-            patterns = [str(pattern) for pattern in _strings_or_mappings(paths, readme)]
-            matching = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-            # Several items of one split belong together, and each file is read once.
-            splits[str(split)] = list(dict.fromkeys([*splits.get(str(split), []), *matching]))
-    declared_tables = {
-        name: {split: files for split, files in splits.items() if files} for name, splits in tables.items()
-    }
-    return {name: splits for name, splits in declared_tables.items() if splits}
-
-
-def _strings_or_mappings(value: Any, readme: Path) -> list[Any]:
-    """Return the items of `data_files` or `path`, which may be one item."""
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    if any(not isinstance(item, (str, dict)) for item in items):
-        raise InputError(
-            f"{readme}: data_files must be a path, a list of paths, or a list of mappings with split and path, got "
-            f"{value!r}. Correct it."
-        )
-    return items
 
 
 def read_layout(
@@ -124,7 +55,7 @@ def read_layout(
             sentence-transformers' evaluators do by default.
 
     Raises:
-        InputError: The files have another layout, or a value is missing.
+        InputError: The files have another layout, or a value is missing, or the files of a split.
         MissingExtra: A file is Parquet and pyarrow is not installed.
     """
     tables = find_tables(files)
@@ -146,7 +77,7 @@ def read_layout(
         return _read_mteb(files, tables, top_k, limit, subsets)
     split = _choose_split(tables.get("default", {}), subsets)
     if split is not None:
-        return _read_positive_negative(files, tables["default"][split], top_k, limit)
+        return _read_positive_negative(files, files_of(files.name, tables, "default", split), top_k, limit)
     raise InputError(
         f"{files.name} is in none of the known layouts: a data set has corpus, queries and qrels (and bm25 or "
         f"top_ranked), or rows of query, positive and negative; it has {', '.join(tables) or 'no data files'}."
@@ -183,7 +114,9 @@ def _read_nanobeir(
             texts = {text_of(document) for document in relevant[query]}
             listed = [each for each in listed if each in relevant[query] or text_of(each) not in texts]
             candidates = tuple(Candidate(document, text_of(document)) for document in (*listed, *added))
-            questions.append(Question(name, _lookup(queries, where)(query), candidates, len(added)))
+            text = _lookup(queries, where)(query)
+            refuse_blank(text, f"{files.name}, query {name!r}")
+            questions.append(Question(name, text, candidates, len(added)))
             grades[name] = relevant[query]
             groups.setdefault(split, []).append(name)
     if not questions:
@@ -238,7 +171,7 @@ def _read_mteb(
     else:
         first_stage = "BM25"
         ids, texts = list(corpus), list(corpus.values())
-        index = BM25(texts)
+        index = BM25(texts, f"The corpus of {files.name}")
         questions = [
             Question(
                 name,
@@ -278,7 +211,9 @@ def _read_positive_negative(files: DataFiles, names: Sequence[str], top_k: int, 
         others = [name for name, _ in labelled if name not in grades[str(number)]]
         left_out = set(others[max(top_k - len(positive), 0) :])
         candidates = tuple(Candidate(name, text) for name, text in labelled if name not in left_out)
-        questions.append(Question(str(number), _text(row, "query", where), candidates))
+        query = _text(row, "query", where)
+        refuse_blank(query, where)
+        questions.append(Question(str(number), query, candidates))
     if not questions:
         raise without_judgement(skipped, files.name)
     sample = set(sample_evenly([question.id for question in questions], limit))
@@ -315,12 +250,12 @@ def _reader(files: DataFiles, tables: Tables, split: str) -> Callable[[str], Ite
 
     def read(subset: str) -> Iterator[tuple[Mapping[str, Any], str]]:
         splits = tables.get(subset, {})
-        names = splits.get(split) or (next(iter(splits.values())) if len(splits) == 1 else None)
-        if names is None:
+        name = split if split in splits else next(iter(splits)) if len(splits) == 1 else None
+        if name is None:
             raise InputError(
                 f"{files.name} has no table {subset!r} for the split {split!r}: it has {', '.join(splits) or 'none'}."
             )
-        return table_rows(files, names)
+        return table_rows(files, files_of(files.name, tables, subset, name))
 
     return read
 

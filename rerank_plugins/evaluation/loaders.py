@@ -9,10 +9,11 @@ from pathlib import Path
 from ..core.errors import InputError
 from .bm25 import BM25
 from .collection import CORPUS_FILES, Collection, read_run
-from .data import Candidate, Dataset, Question, sample_evenly
+from .data import Candidate, Dataset, Question, refuse_blank, sample_evenly
 from .hub_data import LocalFiles, hub_files
 from .labelled_lists import read_labelled_lists
-from .layouts import NOT_ADDED, find_tables, read_layout
+from .layout_tables import find_tables
+from .layouts import NOT_ADDED, read_layout
 
 __all__ = ["TOP_K", "read"]
 
@@ -117,6 +118,8 @@ def read(
     if unlabelled:
         others = sample_evenly(others, limit)
     wanted = [*sample, *(others if unlabelled else ())]
+    for name in wanted:
+        refuse_blank(collection.queries[name], f"{collection.queries_file}, query {name!r}")
     run = run or next((folder / name for name in RUN_FILES if (folder / name).is_file()), None)
     if run is None:
         candidates = _search_bm25(collection, wanted, top_k)
@@ -143,7 +146,7 @@ def _has_layout(folder: Path) -> bool:
 def _search_bm25(collection: Collection, names: list[str], top_k: int) -> dict[str, tuple[Candidate, ...]]:
     """Return query id → candidates that BM25 retrieves."""
     ids, texts = list(collection.documents), list(collection.documents.values())
-    index = BM25(texts)
+    index = BM25(texts, collection.corpus_file)
     return {
         name: tuple(Candidate(ids[at], texts[at], score) for at, score in index.search(collection.queries[name], top_k))
         for name in names

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.errors import InputError
-from .data import Candidate, Dataset, Grades, Question, sample_evenly
+from .data import Candidate, Dataset, Grades, Question, refuse_blank, sample_evenly
 
 __all__ = ["from_retriever"]
 
@@ -37,7 +37,7 @@ def from_retriever(
         The judged queries with their candidates, in the retriever's order.
 
     Raises:
-        InputError: `retriever` has neither method, a document has no id, or no query is judged.
+        InputError: `retriever` has neither method, a document has no id, a query is blank, or no query is judged.
 
     >>> from rerank_plugins.evaluation import from_retriever
     >>> from langchain_core.documents import Document
@@ -55,6 +55,7 @@ def from_retriever(
     get_id = id_of or default_id
     questions = []
     for query in sample_evenly([query for query in queries if qrels.get(query)], limit):
+        refuse_blank(queries[query], f"{name}, query {query!r}")
         candidates = []
         for document in retrieve(queries[query]):
             document_id = get_id(document)

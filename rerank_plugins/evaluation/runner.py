@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..config import backends, load_reranker
 from ..core._runtime.background_loop import run_sync
+from ..core._runtime.gather import gather
 from ..core.errors import AuthenticationFailed, ConfigError, RerankError
 from ..core.remote import Remote
 from ..core.scorer import Backend
@@ -21,7 +23,7 @@ from .data import Dataset, Question
 if TYPE_CHECKING:
     from .ray_pool import RayPool
 
-__all__ = ["Progress", "RerankerRun", "collect_answers", "prepare_runs", "rerank_question"]
+__all__ = ["Progress", "RerankerRun", "collect_answers", "prepare_runs", "rerank_question", "run_labels"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the label of a reranker, the number of its answers so far, and how many there will be."""
@@ -57,8 +59,9 @@ class RerankerRun:
 
     async def identity(self) -> str:
         """Return everything that an answer depends on beside the question. Downloads missing models."""
-        fingerprints = [await backend.afingerprint() for backend in self.backends]
-        return json.dumps([_without_prices(self.reranker.spec), fingerprints], sort_keys=True, default=str)
+        # The spec of a reranker holds a mask for each string that is sent along, such as those of `body`.
+        models = [[await backend.afingerprint(), backend.sent_digest] for backend in self.backends]
+        return json.dumps([__version__, _without_prices(self.reranker.spec), models], sort_keys=True, default=str)
 
     def with_cost(self, answer: Answer) -> Answer:
         """Return the answer with its cost at the prices of this spec; `None` where a price is unknown."""
@@ -113,6 +116,20 @@ def prepare_runs(
             )
         )
     return runs
+
+
+def run_labels(
+    specs: Sequence[str | Mapping[str, Any]], config: str | None = None, *, reserved_labels: Sequence[str] = ()
+) -> list[str]:
+    """Return the labels that the rerankers of a comparison will have. Nothing is sent.
+
+    Raises:
+        ConfigError: See `prepare_runs`.
+    """
+    runs = prepare_runs(specs, config, reserved_labels=reserved_labels)
+    for run in runs:
+        run.reranker.close()
+    return [run.label for run in runs]
 
 
 def _declared_threshold(spec: str | Mapping[str, Any] | Reranker, config: str | None) -> float | None:
@@ -277,9 +294,7 @@ class _AnswerCollector:
                 answer = self.cache.get(key) or await self.rerank(job.question)
                 self.keep(job, key, answer)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.at_once):
-                group.create_task(worker())
+        await gather(worker() for _ in range(self.at_once))
 
     async def ensure_warm(self) -> None:
         """Load the model before the first call: that time is not part of a call's latency."""

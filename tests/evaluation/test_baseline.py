@@ -134,7 +134,7 @@ def test_only_queries_of_both_runs_count(tmp_path):
         ({"dataset": "wasps"}, "another data set, wasps"),
         ({"first_stage": "BM25"}, "another first stage, BM25"),
         ({"hashes": ["0"]}, "queries: 1 of them have another text, other candidates or judgements now"),
-        ({"rerankers": []}, "none of these rerankers"),
+        ({"rerankers": []}, "none of the rerankers lexical: it has none"),
         ({"queries": ["other"]}, "no figures for any of these queries: keep"),
     ],
 )
@@ -254,6 +254,20 @@ def test_command_refuses_other_options_before_it_asks(tmp_path, capsys):
         assert server.requests == []
 
 
+def test_command_refuses_a_baseline_of_other_rerankers_before_it_asks(tmp_path, capsys):
+    data, kept_figures = write_rows(tmp_path / "lists.jsonl", 2), tmp_path / "kept.json"
+    kept_figures.write_text(json.dumps(compare(read(data), ["lexical", "passthrough"]).to_dict()), "utf-8")
+    with CohereLike() as server:
+        spec = json.dumps({"use": "http", "base_url": server.url, "api_key": server.key})
+        line = ["compare", str(data), "--keep", str(tmp_path / "answers.sqlite3"), "-r", spec]
+        line += ["--baseline", str(kept_figures)]
+        assert main(line) == 2
+        assert "none of the rerankers http: it has lexical, passthrough" in capsys.readouterr().err
+        assert server.requests == []
+        assert main([*line, "-r", "lexical"]) == 1  # one of them is measured, and the other one fails
+        assert "http is not in the baseline" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -262,6 +276,9 @@ def test_command_refuses_other_options_before_it_asks(tmp_path, capsys):
         '{"rerankers": 7}',
         '{"rerankers": [{}], "main": "MAP", "queries": []}',
         '{"rerankers": [{"per_query": {}}], "main": "MAP", "queries": []}',
+        '{"rerankers": [{"reranker": "a", "per_query": {"MAP": null}}], "main": "MAP", "queries": []}',
+        '{"rerankers": [{"reranker": "a", "per_query": {}, "degraded": "x"}], "main": "MAP", "queries": []}',
+        '{"rerankers": [{"reranker": "a", "per_query": {}, "failed": [1]}], "main": "MAP", "queries": []}',
     ],
 )
 def test_file_that_is_no_baseline_is_an_error(text, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from rerank_plugins import AuthenticationFailed, ConfigError, InputError, Usage, load_reranker
 from rerank_plugins.backends.lexical import Lexical
 from rerank_plugins.cli import main
-from rerank_plugins.evaluation import Dataset, Question, compare, interval, p_value, read
+from rerank_plugins.evaluation import Dataset, Question, compare, interval, p_value, read, runner
 from rerank_plugins.evaluation.answer_cache import Answer, AnswerCache
 from rerank_plugins.evaluation.data import Candidate
 from rerank_plugins.evaluation.recommendation import Advice, Budget, advise
@@ -47,6 +47,12 @@ def make_dataset(count: int = 60, *, gain: bool = True, candidates: int = 6) -> 
 
 def spec(server: CohereLike, **more: object) -> dict[str, object]:
     return {"use": "http:acme", "base_url": server.url, "api_key": server.key, "retry": 1, **more}
+
+
+class ServerWithModes(CohereLike):
+    """A server with a field `mode` of its own."""
+
+    optional = {**CohereLike.optional, "mode": str}  # noqa: RUF012
 
 
 def count_queries(server: CohereLike) -> Counter[str]:
@@ -386,6 +392,30 @@ def test_answer_cache_holds_no_text_and_no_key(tmp_path):
         assert b"a-secret-key" not in file.read_bytes()
 
 
+def test_strings_of_a_body_or_header_tell_kept_answers_apart(tmp_path):
+    """The spec of a reranker holds a mask for them, so it is the same for both."""
+    cache_file = tmp_path / "answers.sqlite3"
+    with ServerWithModes() as server:
+        for table in ({"body": {"mode": "a-secret"}}, {"body": {"mode": "down"}}, {"headers": {"X-Mode": "a-secret"}}):
+            for _ in range(2):  # the second time from the cache
+                compare(make_dataset(3), [spec(server, http=table)], answer_cache=cache_file)
+        assert [request.body.get("mode") for request in server.requests] == ["a-secret"] * 3 + ["down"] * 3 + [None] * 3
+        stages = [["lexical", spec(server, http={"body": {"mode": mode}})] for mode in "xy"]
+        cascades = [{"cascade": {"stages": each, "keep": [6]}} for each in stages]
+        compare(make_dataset(3), cascades, answer_cache=cache_file)
+        assert {request.body["mode"] for request in server.requests[9:]} == {"x", "y"}
+    for file in tmp_path.iterdir():
+        assert b"a-secret" not in file.read_bytes()
+
+
+def test_answers_of_another_version_are_not_used(tmp_path, monkeypatch):
+    with CohereLike() as server:
+        compare(make_dataset(3), [spec(server)], answer_cache=tmp_path / "answers.sqlite3")
+        monkeypatch.setattr(runner, "__version__", "another")
+        compare(make_dataset(3), [spec(server)], answer_cache=tmp_path / "answers.sqlite3")
+        assert len(server.requests) == 6
+
+
 def test_vendor_limits_hold_during_a_comparison(tmp_path):
     with CohereLike(max_documents=4) as server:
         compare(make_dataset(3, candidates=10), [spec(server, http={"max_documents": 4}, max_in_flight=1)])
@@ -535,7 +565,48 @@ def test_full_file_of_kept_answers_is_an_error_and_keeps_what_was_stored(tmp_pat
     cache._connection.execute("PRAGMA max_page_count = 6")
     cache.put(b"first", Answer((0,), (1.0,), 1.0, "m"))
     long = Answer(tuple(range(9_000)), (1.0,) * 9_000, 1.0, "m")
-    with pytest.raises(ConfigError, match=r"cannot be used \(database or disk is full\).*free space on its disk"):
+    with pytest.raises(ConfigError, match=r"cannot be used \(database or disk is full\).*free space.*--keep"):
         cache.put(b"second", long)
     assert cache.get(b"first") is not None
     cache.close()
+
+
+def test_full_file_of_kept_answers_is_one_message_of_the_command(tmp_path, monkeypatch, capsys):
+    """The file cannot grow past the pages that it has when it is opened. A traceback of a group came before."""
+
+    def open_full(cache: AnswerCache, path: Path | None = None) -> None:
+        open_file(cache, path)
+        (pages,) = cache._connection.execute("PRAGMA page_count").fetchone()
+        cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    open_file = AnswerCache.__init__
+    monkeypatch.setattr(AnswerCache, "__init__", open_full)
+    rows = [
+        {"query": f"bees {at}", "candidates": [f"{at} {place}" for place in range(99)], "labels": [1] * 99}
+        for at in range(20)
+    ]
+    (tmp_path / "lists.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    line = ["compare", str(tmp_path / "lists.jsonl"), "-r", "lexical", "--keep", str(tmp_path / "answers.sqlite3")]
+    assert main(line) == 2
+    assert "database or disk is full" in (err := capsys.readouterr().err)
+    assert "--keep" in err
+
+
+def test_home_folder_in_the_path_of_kept_answers(tmp_path, monkeypatch):
+    """A shell does not replace `~` in `--keep=~/…`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    row = {"query": "honey", "candidates": ["wax", "honey"], "labels": [0, 1]}
+    (tmp_path / "lists.jsonl").write_text(json.dumps(row), "utf-8")
+    assert main(["compare", "lists.jsonl", "-r", "lexical", "--keep=~/one/answers.sqlite3"]) == 0
+    compare(make_dataset(3), ["lexical"], answer_cache="~/two/answers.sqlite3")
+    assert {path.parent.name for path in (tmp_path / "home").glob("*/answers.sqlite3")} == {"one", "two"}
+    assert not (tmp_path / "~").exists()
+
+
+def test_repeated_id_and_blank_query_of_a_data_set_are_named():
+    question = make_dataset(1).questions[0]
+    with pytest.raises(InputError, match="made has two queries with the id '0'"):
+        Dataset.of("made", [question, question], {"0": {"0-2": 1}})
+    with pytest.raises(InputError, match="made, query '0': the query is blank"):
+        Dataset.of("made", [replace(question, text=" ")], {"0": {"0-2": 1}})

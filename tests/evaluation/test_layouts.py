@@ -125,6 +125,51 @@ def test_parquet_with_a_readme_is_read_as_jsonl_is(tmp_path):
     assert {name: list(positions) for name, positions in named.groups.items()} == {"NanoArguAna": [0], "NanoNQ": [1, 2]}
 
 
+def test_part_of_a_copy_is_not_measured_as_the_whole(tmp_path):
+    """README.md declares data sets whose files are not here: they are left out by name, or by default, only."""
+    folder = nanobeir_folder(tmp_path, {"NanoNQ": 2, "NanoMSMARCO": 1, "NanoArguAna": 1}, depth=4)
+    for file in folder.glob("*/NanoArguAna.jsonl"):
+        file.unlink()
+    assert set(read(folder).groups) == {"NanoNQ", "NanoMSMARCO"}
+    (folder / "corpus" / "NanoMSMARCO.jsonl").unlink()
+    (folder / "corpus" / "NanoArguAna.jsonl").write_text("", "utf-8")
+    with pytest.raises(InputError, match="'NanoMSMARCO' of 'corpus', which its README"):
+        read(folder)
+    for file in folder.glob("*/NanoMSMARCO.jsonl"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"'NanoMSMARCO' of 'corpus'.*with --subset. Here are the files of: NanoNQ"):
+        read(folder)
+    with pytest.raises(InputError, match="'NanoMSMARCO' of 'corpus'"):
+        read(folder, subsets=["msmarco"])
+    assert len(read(folder, subsets=["nq"]).questions) == 2
+
+
+def test_declared_candidates_without_files_are_not_replaced_by_bm25(tmp_path):
+    folder = mteb_folder(tmp_path)
+    (folder / "top_ranked" / "test.jsonl").unlink()
+    entries = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test.parquet\n"
+        for name in ("corpus", "top_ranked")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{entries}---\n", "utf-8")
+    # The files of `corpus` have another suffix than README.md says, and are found by their names.
+    with pytest.raises(InputError, match="of the split 'test' of 'top_ranked'"):
+        read(folder)
+    write_jsonl(folder / "top_ranked" / "test.jsonl", [{"query-id": "q1", "corpus-ids": ["d1"]}])
+    assert read(folder).first_stage == "the order of top_ranked"
+
+
+def test_corpus_without_a_word_and_blank_query_are_errors(tmp_path):
+    folder = mteb_folder(tmp_path / "mteb")
+    (folder / "top_ranked" / "test.jsonl").unlink()
+    write_jsonl(folder / "corpus" / "test.jsonl", [{"_id": "d1", "text": "the"}])
+    with pytest.raises(InputError, match="The corpus of mteb has no word that BM25 can find"):
+        read(folder)
+    write_jsonl(tmp_path / "rows" / "test.jsonl", [{"query": " ", "positive": ["a"], "negative": ["b"]}])
+    with pytest.raises(InputError, match=r"test.jsonl, line 1: the query is blank"):
+        read(tmp_path / "rows")
+
+
 def test_missing_relevant_document_is_added_and_marked(tmp_path):
     folder = nano_tables(tmp_path, [("q1", "d1"), ("q1", "d2")], ["d1"])
     (question,) = read(folder).questions
@@ -161,6 +206,7 @@ def test_copy_of_a_relevant_document_is_no_second_candidate(tmp_path):
         ("bm25/NanoBees.jsonl", '{"query-id": "q1", "corpus-ids": "d1"}\n', "of document ids, got a string"),
         ("bm25/NanoBees.jsonl", '{"query-id": "q1", "corpus-ids": [null]}\n', "must be a list of document ids"),
         ("README.md", "---\nconfigs: [\n---\n", "front matter"),
+        ("queries/NanoBees.jsonl", '{"_id": "q1", "text": " "}\n', "query 'NanoBees/q1': the query is blank"),
     ],
 )
 def test_broken_layout_error_names_the_fault(tmp_path, file, text, message):
@@ -326,6 +372,9 @@ def test_nanobeir_is_downloaded_once_and_works_offline(tmp_path):
         offline = run_with(hub, tmp_path, "-c", CODE, "nanobeir", "msmarco", HF_HUB_OFFLINE="1")
         assert offline.stdout == done.stdout
         assert len(hub.requests) == seen
+        whole = run_with(hub, tmp_path, "-c", CODE, "nanobeir", HF_HUB_OFFLINE="1")
+        assert whole.stdout.startswith("InputError NanoBEIR-en@0123456 has no file"), whole.stderr
+        assert "'NanoNQ'" in whole.stdout
         missing = run_with(hub, tmp_path, "-c", CODE, "hub:acme/none")
         assert missing.stdout.startswith("ConfigError The hub has no acme/none")
         away = run_with(hub, tmp_path, "-c", CODE, "hub:acme/none", HF_HUB_OFFLINE="1")

@@ -212,6 +212,9 @@ def write_broken_folder(folder: Path, file: str, text: str) -> Path:
         ("queries.jsonl", '{"_id": "1", "text": null}\n', "line 1 has none of the fields text"),
         ("queries.jsonl", '\n{"_id": "1", "text": true}\n', "line 2: the field 'text' must be a string, got True"),
         ("run.txt", "1 Q0 d1 1 nan x\n", "query Q0 document rank score tag"),
+        ("corpus.jsonl", "", r"corpus.jsonl has no word that BM25 can find among its 0 documents"),
+        ("corpus.jsonl", '{"_id": "d1", "text": "the of a"}\n', r"corpus.jsonl has no word that BM25 can find"),
+        ("queries.jsonl", '{"_id": "1", "text": " \\u200b"}\n', "queries.jsonl, query '1': the query is blank"),
     ],
 )
 def test_broken_file_error_names_the_fault(tmp_path, file, text, message):
@@ -223,6 +226,7 @@ def test_broken_file_error_names_the_fault(tmp_path, file, text, message):
     "row",
     [
         {"query": "q", "candidates": ["a"], "labels": [1, 0]},
+        {"query": " ", "candidates": ["a"], "labels": [1]},
         {"query": "q", "candidates": ["a"]},
         {"query": "q", "candidates": [7], "labels": [1]},
         {"query": "q", "candidates": ["a"], "labels": ["yes"]},
@@ -246,6 +250,8 @@ def test_missing_data_and_wrong_retriever_are_errors(tmp_path):
         read(tmp_path)
     with pytest.raises(InputError, match="top_k"):
         read(tmp_path, top_k=0)
+    with pytest.raises(InputError, match="mine, query '1': the query is blank"):
+        from_retriever(FixedRetriever(), {"1": " "}, QRELS, name="mine")
     with pytest.raises(InputError, match="must be a LangChain retriever"):
         from_retriever(object(), QUERIES, QRELS)
 

@@ -98,7 +98,7 @@ def test_stopped_comparison_gives_the_figures_of_one_that_ran_through(tmp_path):
         if done == 150:
             raise Stopped
 
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(Stopped):
         compare(dataset, ["lexical"], depths=(5,), answer_cache=tmp_path / "answers.sqlite3", progress=stop)
     assert len(seen) == 150
     resumed = compare(dataset, ["lexical"], depths=(5,), answer_cache=tmp_path / "answers.sqlite3")
