@@ -154,7 +154,7 @@ def _objects(columns: Format, request: RerankRequest) -> list[dict[str | None, s
 def _position(value: Any) -> int:
     """Return the position in the id that we sent: a string of digits. Anything else raises a ValueError."""
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
-        raise ValueError(f"the id {value!r} is none of those that were sent")
+        raise ValueError("an id is none of those that were sent")  # its text is left out: it may be a document
     return int(value)
 
 

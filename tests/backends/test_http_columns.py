@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rerank_plugins import BadResponse, ConfigError, load_reranker
+from rerank_plugins.testing.cohere_like import CohereLike
 from rerank_plugins.testing.documented import documented_server
+from rerank_plugins.testing.script import JSON
 
 BEARER = {"authorization": "Bearer KEY"}
 ERROR = {"status": 401, "body": {"message": "invalid key"}, "message": "invalid key"}
@@ -113,8 +117,6 @@ def test_column_that_cannot_work_is_refused(options: dict[str, Any], message: st
     "body", [{"scores": [0.5]}, {"scores": {"0": 0.5, "1": 0.1}}, {"scores": "0.5"}, {"scores": [1, 2, 3]}]
 )
 def test_bare_scores_of_another_number_are_a_bad_response(body: Any) -> None:
-    from rerank_plugins.testing.script import JSON
-
     with documented_server(BARE)() as server:
         server.play(JSON(body))
         options = {
@@ -128,3 +130,20 @@ def test_bare_scores_of_another_number_are_a_bad_response(body: Any) -> None:
         spec = {"use": "http:m", "base_url": server.url, "api_key": server.key, "retry": 1, "http": options}
         with load_reranker(spec) as reranker, pytest.raises(BadResponse):
             reranker.rerank("red apple", ["a car", "a red apple"])
+
+
+def test_error_quotes_no_document_in_place_of_an_index() -> None:
+    """A wrong `index_field` reads the documents that the server sends back."""
+    texts = ["a car of a patient", "a red apple"]
+    with documented_server(NESTED)() as server, CohereLike() as plain:
+        server.always(JSON({"output": {"rankings": [{"text": text, "logit": 0.5} for text in texts]}}))
+        plain.always(JSON({"results": [{"document": text, "relevance_score": 0.5} for text in texts]}))
+        ids = tomllib.loads(NESTED_TOML.format(url=server.url, key=server.key))["rerankers"]["mine"]
+        ids["http"]["index_field"] = "text"
+        own = {"index_field": "document"}
+        indexes = {"use": "http:m", "base_url": plain.url, "api_key": plain.key, "http": own}
+        for spec in (ids, indexes):
+            with load_reranker({**spec, "retry": 1}) as reranker, pytest.raises(BadResponse) as raised:
+                reranker.rerank("red apple", texts)
+            assert "patient" not in "".join(traceback.format_exception(raised.value))
+    assert "its index is a string, and 2 were sent" in str(raised.value)
