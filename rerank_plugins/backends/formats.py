@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator
 
-from ..core.reply import reported_usage
+from ..core.address import SECRET_NAME, looks_secret
+from ..core.errors import ConfigError
+from ..core.reply import reported_usage, token_count, unit_count
 from ..core.secret import Secret
 from ..core.types import RerankRequest, Usage
-from ..core.wire import integer_or_none
 from ..options import Count, HostedOptions, Sealed, SecretText, refused
 from .presets.row import Format
 from .server_info import InformedBackend
@@ -128,10 +129,8 @@ class FormattedBackend(InformedBackend):
         columns = self.format
         if not columns.usage_field and not columns.units_field:
             return reported_usage(body)
-        tokens = integer_or_none(_find(body, columns.usage_field))
-        units = _find(body, columns.units_field)
-        countable = isinstance(units, int | float) and not isinstance(units, bool) and units >= 0
-        return Usage(input_tokens=tokens or None, search_units=units if countable else None)
+        tokens = token_count(_find(body, columns.usage_field))
+        return Usage(input_tokens=tokens or None, search_units=unit_count(_find(body, columns.units_field)))
 
 
 def resolved(value: Any) -> Any:
