@@ -86,15 +86,13 @@ class AWSBackend(PresetBackend):
 
     def _frozen_credentials(self) -> Any:
         """Return the credentials of now. Blocks, if they have to be fetched."""
-        from botocore.exceptions import BotoCoreError
-
         try:
             if self._credentials is None:
                 self._credentials = _credentials()
             frozen = self._credentials and self._credentials.get_frozen_credentials()
             reason = "botocore finds none"
-        except BotoCoreError as error:
-            frozen, reason = None, clause(error)
+        except Exception as error:  # BotoCoreError; ClientError of a role; RuntimeError if they have expired
+            frozen, reason = None, self._redacted(clause(error))
         if not frozen:
             raise AuthenticationFailed(
                 f"{self.label} needs AWS credentials ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name "
