@@ -56,20 +56,22 @@ class AWSBackend(PresetBackend):
         arn = self.model
         if not arn.startswith("arn:"):
             arn = f"arn:aws:bedrock:{self._region}::foundation-model/{self.model}"
-        return self.format.path, {
-            "queries": [{"type": "TEXT", "textQuery": {"text": request.query}}],
-            "sources": [
-                {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
-                for text in request.documents
-            ],
-            "rerankingConfiguration": {
-                "type": "BEDROCK_RERANKING_MODEL",
-                "bedrockRerankingConfiguration": {
-                    "numberOfResults": len(request.documents),
-                    "modelConfiguration": {"modelArn": arn},
+        return self._path, self._with_own_fields(
+            {
+                "queries": [{"type": "TEXT", "textQuery": {"text": request.query}}],
+                "sources": [
+                    {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
+                    for text in request.documents
+                ],
+                "rerankingConfiguration": {
+                    "type": "BEDROCK_RERANKING_MODEL",
+                    "bedrockRerankingConfiguration": {
+                        "numberOfResults": len(request.documents),
+                        "modelConfiguration": {"modelArn": arn},
+                    },
                 },
-            },
-        }
+            }
+        )
 
     async def _post(self, url: str, payload: Mapping[str, Any], limit: int) -> HTTPResponse:
         assert self.transport is not None, "load_reranker sets it"

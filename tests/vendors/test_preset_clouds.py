@@ -255,6 +255,20 @@ def test_proxy_that_cannot_be_used_for_tokens_is_named(
     assert "a-password" not in "".join(traceback.format_exception(raised.value))
 
 
+def test_refused_setting_names_its_variable_and_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"use": "watsonx", "api_key": API_KEY, "watsonx": {"project_id": "my project"}}
+    with pytest.raises(ConfigError, match=r"watsonx\.project_id may have .* since it is a part of the request"):
+        load_reranker(spec)
+    monkeypatch.setenv("WATSONX_DEPLOYMENT_SPACE_ID", "my space")
+    monkeypatch.delenv("WATSONX_SPACE_ID", raising=False)
+    variable = r"watsonx\.space_id \(from the environment variable WATSONX_DEPLOYMENT_SPACE_ID\) may have"
+    with pytest.raises(ConfigError, match=variable):
+        load_reranker({"use": "watsonx", "api_key": API_KEY})
+    monkeypatch.setenv("WATSONX_REGION", "EU")
+    with pytest.raises(ConfigError, match=r"\(from the environment variable WATSONX_REGION\).* part of the address"):
+        load_reranker({"use": "watsonx", "api_key": API_KEY})
+
+
 def test_watsonx_needs_a_project_or_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("WATSONX_PROJECT_ID", "WATSONX_SPACE_ID"):
         monkeypatch.delenv(variable, raising=False)
@@ -427,6 +441,18 @@ def test_credentials_of_a_role_that_aws_refuses_are_an_authentication_error(
     spec = {"use": "bedrock-agent", "bedrock-agent": {"region": "us-west-2"}, "retry": 1}
     with load_reranker(spec) as reranker, pytest.raises(AuthenticationFailed, match=r"AssumeRole.*AWS_PROFILE"):
         reranker.rerank(QUERY, TEXTS)
+
+
+def test_bedrock_agent_sends_the_body_and_the_path_of_the_spec(aws: None) -> None:
+    exchange = json.loads((FOLDER / "bedrock-agent.json").read_text("utf-8"))
+    exchange["request"]["path"] = "/rank/amazon.rerank-v1%3A0"
+    exchange["request"]["body"]["nextToken"] = "a-token"
+    with documented_server(exchange)() as server:
+        own = {"region": "us-west-2", "path": "/rank/{model}", "body": {"nextToken": "a-token"}}
+        spec = {"use": "bedrock-agent", "base_url": server.url, "bedrock-agent": own}
+        with load_reranker(spec) as reranker:
+            assert reranker.rerank(QUERY, TEXTS)[0].index == 1
+        assert server.refused == []
 
 
 async def test_callers_without_aws_credentials_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
