@@ -14,10 +14,10 @@ from .core.errors import BackendError, ConfigError, Rejected, RerankError, Trans
 from .core.grading import DECLINED, grade_messages, grade_schema, random_ids, read_grades
 from .core.price import Price
 from .core.redaction import one_line, redact_key_like
-from .core.reply import too_many_tokens
+from .core.reply import token_count, too_many_tokens
 from .core.scorer import Backend
 from .core.types import Blocks, RerankRequest, Scores, Unscored, Usage
-from .core.wire import error_for_status, integer_or_none
+from .core.wire import error_for_status
 from .reranker import Reranker
 
 __all__ = ["ChatModel", "ChatReply", "chat_model_reranker", "token_usage"]
@@ -151,7 +151,7 @@ def chat_model_reranker(name: str, model: str, complete: Complete, options: Mapp
 def token_usage(read: Any, written: Any, cached: Any = None) -> Usage:
     """Return usage from counts of a framework; what is no integer is unknown."""
     return Usage(
-        input_tokens=integer_or_none(read),
-        output_tokens=integer_or_none(written),
-        cached_tokens=integer_or_none(cached),
+        input_tokens=token_count(read),
+        output_tokens=token_count(written),
+        cached_tokens=token_count(cached),
     )

@@ -10,7 +10,7 @@ import os
 import urllib.request
 import zlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from .core._runtime.background_loop import PerLoop, Workers
@@ -36,6 +36,8 @@ __all__ = [
     "proxy_error",
     "reply_too_large",
 ]
+
+C = TypeVar("C", bound="httpx.AsyncClient | httpx.Client")
 
 MAX_REPLY_BYTES = 64 * 2**20
 """Largest reply after decompression, if the caller sets no limit."""
@@ -189,10 +191,10 @@ async def _send_and_read(client: httpx.AsyncClient, request: httpx.Request, limi
     return HTTPResponse(response.status_code, body, {name.lower(): value for name, value in response.headers.items()})
 
 
-def _create_client(url: str, client_class: type[httpx.AsyncClient] | None = None, **options: Any) -> httpx.AsyncClient:
+def _create_client(url: str, client_class: type[C], **options: Any) -> C:
+    """Return a client for requests to `url`. Raises a ConfigError for a proxy that cannot be used."""
     import httpx
 
-    client_class = client_class or httpx.AsyncClient
     options = {
         # No timeout: the backend limits the whole attempt. The read timeout of httpx starts again with each byte.
         "timeout": None,
@@ -223,12 +225,11 @@ def post_form(address: Address, fields: Mapping[str, str], timeout: float = TOKE
     import httpx
 
     _import_httpx(tls=address.url.startswith("https"))
-    verify = _ssl_context() if address.url.startswith("https") else _empty_ssl_context()
     headers = {"accept": "application/json"}
     if (authorization := address.authorization()) is not None:
         headers["authorization"] = authorization
     try:
-        with httpx.Client(timeout=timeout, verify=verify) as client:
+        with _create_client(address.url, httpx.Client, timeout=timeout) as client:
             request = client.build_request("POST", str(address.url), data=dict(fields), headers=headers)
             request.url = _url_class()(address.full(address.url))
             reply = client.send(request)
@@ -329,7 +330,12 @@ class HTTPXTransport:
     def __init__(self) -> None:
         """Create the transport. The first request opens the client."""
         self._url = ""  # each transport serves one backend, which has one address
-        self._clients: PerLoop[httpx.AsyncClient] = PerLoop(lambda: _create_client(self._url), self._close)
+        self._clients: PerLoop[httpx.AsyncClient] = PerLoop(self._open, self._close)
+
+    def _open(self) -> httpx.AsyncClient:
+        import httpx
+
+        return _create_client(self._url, httpx.AsyncClient)
 
     @staticmethod
     async def _close(client: httpx.AsyncClient) -> None:

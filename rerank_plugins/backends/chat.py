@@ -85,7 +85,7 @@ class Chat(HTTPBackend):
             raise ConfigError(
                 f"{self.name or 'chat'} needs a model: write it after the colon, such as 'chat:gpt-5.4-mini'."
             )
-        self._own_server = options.base_url is not None
+        self._own_server = bool(options.base_url)
         super().__init__(model, **options.shared())
         self._graded = options.mode == "graded"
         self._reasoning = options.reasoning_effort

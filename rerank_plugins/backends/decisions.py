@@ -69,8 +69,8 @@ class DecisionServerOptions(DecisionOptions):
     """The format of requests: `typesafe` (`/v1/systemone`: most gateways and self-hosted servers) or `openai`
     (`/v1/decisions`)."""
     path: str | None = None
-    """The path of the route, such as `/alpha/decisions`; added to `base_url` unless that ends in it. By default
-    `/v1/systemone` or `/v1/decisions`, by the format."""
+    """The path of the route, such as `/alpha/decisions`; added to `base_url` unless that ends in it, so `""`
+    adds nothing. By default `/v1/systemone` or `/v1/decisions`, by the format."""
     max_tokens: Tokens = SYSTEM_ONE_TOKENS
     """The largest number of tokens of query and documents in one request. A longer document is cut before it is sent,
     and marked `truncated`."""
@@ -244,7 +244,10 @@ class Decisions(_DecisionModel):
             )
         super().__init__(model, options)
         self._format = _OPENAI_TEXT if options.format == "openai" else _GATEWAY
-        self._path = options.path or self._format.path
+        if options.path is None:
+            self._path = self._format.path
+        else:
+            self._path, self.path_option = options.path, f"{self.name}.path"
         self.capabilities = _capabilities(
             options.max_documents or SYSTEM_ONE_QUESTIONS, options.max_tokens, refuses=True
         )

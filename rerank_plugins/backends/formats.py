@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator
 
-from ..core.reply import reported_usage
+from ..core.address import SECRET_NAME, looks_secret
+from ..core.errors import ConfigError
+from ..core.reply import reported_usage, token_count, unit_count
 from ..core.secret import Secret
 from ..core.types import RerankRequest, Usage
-from ..core.wire import integer_or_none
 from ..options import Count, HostedOptions, Sealed, SecretText, refused
 from .presets.row import Format
 from .server_info import InformedBackend
 
 __all__ = ["FormattedBackend", "FormattedOptions", "header_name", "resolved"]
 
+_SCHEME = re.compile(r"(basic|bearer|digest|token|key|api-?key)\s", re.IGNORECASE)
+"""The beginning of a header that holds a key."""
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_OF_MODEL = ("{model}", "{model_id}", "{model_path}")
+_WRITTEN = ("model_field", "query_field", "documents_field", "instruction_field", "top_n_field")
+"""The columns that name fields of the body."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
@@ -68,6 +76,46 @@ class FormattedBackend(InformedBackend):
             return key
         return {**key, **self.format.headers, **_revealed(self._headers)}
 
+    def _set_format(self, columns: Format, settings: Iterable[str] = ()) -> None:
+        """Set the format, after checking that its path and its fields fit together.
+
+        Args:
+            columns: The format, whose path has the values of the settings already.
+            settings: Their names, for the error.
+
+        Raises:
+            ConfigError: The path has an unknown placeholder, or the model's name cannot stand in it; or a field of the
+                body would replace another.
+        """
+        path = columns.path
+        for placeholder in _PLACEHOLDER.findall(path):
+            if placeholder not in _OF_MODEL:
+                known = ", ".join((*_OF_MODEL, *(f"{{{name}}}" for name in settings)))
+                raise ConfigError(f"{self.name}.path has {placeholder}, which stands for nothing: it may have {known}.")
+        if "{model" in path:
+            self._check_model(path)
+        for column, other in itertools.permutations(_WRITTEN, 2):
+            outer, inner = getattr(columns, column), getattr(columns, other)
+            unused = "model_field" in (column, other) and not self.model
+            if outer and inner and not unused and f"{inner}.".startswith(f"{outer}."):
+                raise ConfigError(
+                    f"{self.name}.{column} is {outer!r} and {self.name}.{other} is {inner!r}, so one would replace the "
+                    "other: give each a field of its own."
+                )
+        self.format = columns
+
+    def _check_model(self, path: str) -> None:
+        if not self.model:
+            raise ConfigError(
+                f"{self.name}.path is {path!r}, and the spec names no model: write use = '{self.name}:MODEL'."
+            )
+        # HTTP clients and servers resolve such segments, some after decoding: then the request has another path.
+        if not {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(self.model))):
+            raise ConfigError(
+                f"The model of {self.name} is a part of the path, so it may not have '.' or '..' between slashes: "
+                f"write the model's name after '{self.name}:' as the vendor spells it."
+            )
+
     @cached_property
     def _path(self) -> str:
         """The path of the format with the model's name in it."""
@@ -79,9 +127,14 @@ class FormattedBackend(InformedBackend):
         """Return the key and every string in the headers and the body of the spec, which errors must not show."""
         if not self._headers and not self._body:
             return super().credentials()
-        strings = [*_secret_strings(self._headers), *_secret_strings(self._body)]
-        # A header may be `Bearer KEY`: hide the key alone, too.
-        return (*super().credentials(), *strings, *(string.rpartition(" ")[2] for string in strings))
+        secrets = [*_secret_strings(self._headers), *_secret_strings(self._body)]
+        # `Bearer KEY`: hide the key alone, too. The last word of any other text, such as a title, hides nothing.
+        words = (
+            value.rpartition(" ")[2]
+            for name, value in secrets
+            if SECRET_NAME.search(name) or _SCHEME.match(value) or looks_secret(value.rpartition(" ")[2])
+        )
+        return (*super().credentials(), *(value for _, value in secrets), *words)
 
     def encode(self, request: RerankRequest) -> tuple[str, Mapping[str, Any]]:
         """Return the path and the body that the format describes."""
@@ -102,7 +155,11 @@ class FormattedBackend(InformedBackend):
                 _put(payload, name, value)
             elif name:
                 payload[name] = value
-        return self._path, _merged(payload, _revealed(self._body)) if self._body else payload
+        return self._path, self._with_own_fields(payload)
+
+    def _with_own_fields(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return `payload` with the body fields of the spec."""
+        return _merged(payload, _revealed(self._body)) if self._body else payload
 
     def decode(self, body: Any) -> Iterable[tuple[int, float]]:
         """Return (index, score) of each result."""
@@ -128,10 +185,8 @@ class FormattedBackend(InformedBackend):
         columns = self.format
         if not columns.usage_field and not columns.units_field:
             return reported_usage(body)
-        tokens = integer_or_none(_find(body, columns.usage_field))
-        units = _find(body, columns.units_field)
-        countable = isinstance(units, int | float) and not isinstance(units, bool) and units >= 0
-        return Usage(input_tokens=tokens or None, search_units=units if countable else None)
+        tokens = token_count(_find(body, columns.usage_field))
+        return Usage(input_tokens=tokens or None, search_units=unit_count(_find(body, columns.units_field)))
 
 
 def resolved(value: Any) -> Any:
@@ -154,7 +209,7 @@ def _objects(columns: Format, request: RerankRequest) -> list[dict[str | None, s
 def _position(value: Any) -> int:
     """Return the position in the id that we sent: a string of digits. Anything else raises a ValueError."""
     if not isinstance(value, str) or not value.isascii() or not value.isdecimal():
-        raise ValueError(f"the id {value!r} is none of those that were sent")
+        raise ValueError("an id is none of those that were sent")  # its text is left out: it may be a document
     return int(value)
 
 
@@ -207,10 +262,13 @@ def _revealed(value: Any) -> Any:
     return value.reveal() if isinstance(value, Secret) else value
 
 
-def _secret_strings(value: Any) -> Iterator[str]:
-    """Yield every secret in `value` as a plain string."""
+def _secret_strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every secret in `value` as a plain string, behind the names of the fields or of the header it is in."""
     if isinstance(value, Secret):
-        yield value.reveal()
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _secret_strings(item)
+        yield name, value.reveal()
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secret_strings(item, f"{name}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secret_strings(item, name)

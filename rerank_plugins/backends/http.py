@@ -15,7 +15,7 @@ from pydantic import field_validator
 
 from ..core.errors import ConfigError
 from ..core.types import Capabilities, Scale
-from ..options import Count
+from ..options import Count, refused
 from .formats import FormattedBackend, FormattedOptions, header_name, resolved
 from .presets.row import Columns, Format
 
@@ -38,6 +38,13 @@ class HTTPOptions(FormattedOptions, Columns):  # type: ignore[misc]  # both are 
     listwise: bool = False
     """Whether a document's score depends on the other documents; such requests are never split."""
 
+    @field_validator("query_field", "documents_field")
+    @classmethod
+    def _is_a_field(cls, name: str) -> str:
+        if not name:
+            raise refused("must name a field of the body, since the server cannot score what is not sent")
+        return name
+
     @field_validator("key_header")
     @classmethod
     def _is_a_header(cls, name: str | None) -> str | None:
@@ -54,13 +61,12 @@ class HTTP(FormattedBackend):
     def __init__(self, model: str | None = None, options: HTTPOptions | None = None) -> None:
         """Read the options. Without `model`, the body has no field for one."""
         options = options or HTTPOptions()
-        if model is None and "{model" in options.path:
-            raise ConfigError(f"http.path is {options.path!r}, and the spec names no model: write use = 'http:MODEL'.")
         if options.document_id_field and not options.document_text_field:
             raise ConfigError("http.document_id_field needs http.document_text_field: an id stands in an object.")
         super().__init__(model, **options.shared())
+        self.path_option = f"{self.name}.path" if "path" in options.model_fields_set else ""
         self._headers, self._body = resolved(options.headers or {}), resolved(options.body or {})
-        self.format = Format(**{column.name: getattr(options, column.name) for column in fields(Columns)})
+        self._set_format(Format(**{column.name: getattr(options, column.name) for column in fields(Columns)}))
         self.capabilities = Capabilities(
             scale=options.scale,
             scale_option='scale = "logit"',

@@ -47,18 +47,22 @@ class PresetBackend(FormattedBackend):
         options = options or getattr(preset_options, preset.options)()
         self._setting_values = settings = self._settings(options)
         self.base_url = _filled(preset.base_url, settings)
+        if options.path is not None:  # it replaces the path of the address too
+            self.base_url = "/".join(self.base_url.split("/", 3)[:3])
+            self.path_option = f"{self.name}.path"
         super().__init__(model, **options.shared())
         if preset.model_required and not self.model:
             raise ConfigError(
                 f"{self.name} needs the name of a model: write use = '{self.name}:MODEL', with its name at {self.name}."
             )
         self._headers, self._body = resolved(options.headers or {}), resolved(options.body or {})
-        self.format = replace(
+        columns = replace(
             preset.format,
-            path=_filled(options.path or preset.format.path, settings),
+            path=_filled(preset.format.path if options.path is None else options.path, settings),
             headers={name: _filled(value, settings) for name, value in preset.format.headers.items()},
             body=_filled_body({**preset.format.body, **self._body_of_model()}, settings),
         )
+        self._set_format(columns, settings)
         self._set_by_user = frozenset(options.model_fields_set)
         self.capabilities = replace(
             self.capabilities,
@@ -71,7 +75,9 @@ class PresetBackend(FormattedBackend):
         preset, settings = self.preset, dict[str, str | None]()
         self._has_own_address = own_address = bool(self._known_address(options.base_url) != self.base_url)
         for name, setting in preset.settings.items():
-            value = getattr(options, name) or _first_of(setting.variables) or setting.default
+            option = getattr(options, name)
+            variable = "" if option else _first_set(setting.variables)
+            value = option or (os.environ[variable].strip() if variable else setting.default)
             needed = setting.needed_by == "request" or (setting.needed_by == "address" and not own_address)
             if value is None and needed:
                 raise ConfigError(f"{self.name} needs {self._how_to_set(name)}.")
@@ -80,7 +86,12 @@ class PresetBackend(FormattedBackend):
                 allowed = (
                     "small letters, digits and hyphens" if in_host else "letters, digits, dots, colons and hyphens"
                 )
-                raise ConfigError(f"{self.name}.{name} may have {allowed} only, since it is a part of the address.")
+                source = f" (from the environment variable {variable})" if variable else ""
+                in_address = f"{{{name}}}" in preset.base_url + preset.format.path
+                whole = "address" if in_address else "request"
+                raise ConfigError(
+                    f"{self.name}.{name}{source} may have {allowed} only, since it is a part of the {whole}."
+                )
             settings[name] = value
         if preset.one_of and not any(settings[name] for name in preset.one_of):
             raise ConfigError(f"{self.name} needs {self._how_to_set(*preset.one_of)}.")
@@ -126,8 +137,9 @@ class PresetBackend(FormattedBackend):
         return type(error)(f"{named} {advice}", backend=self.label)
 
 
-def _first_of(variables: tuple[str, ...]) -> str | None:
-    return next((value for variable in variables if (value := os.environ.get(variable, "").strip())), None)
+def _first_set(variables: tuple[str, ...]) -> str:
+    """Return the first variable with a value; "" if there is none."""
+    return next((variable for variable in variables if os.environ.get(variable, "").strip()), "")
 
 
 def _filled(text: str, settings: Mapping[str, str | None]) -> str:

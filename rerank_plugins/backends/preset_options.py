@@ -15,7 +15,8 @@ class PresetOptions(FormattedOptions):
     """Options of a vendor or server whose format is a preset; see the page about presets."""
 
     path: str | None = None
-    """The path of the route, in place of the preset's. `{model}` in it is the model's name."""
+    """The whole path of the route after the host, such as `/v1/rerank`, in place of the preset's; added to `base_url`
+    unless that ends in it. `{model}` in it is the model's name, as in `http`."""
     scale: Scale | None = None
     """The scale of the scores, if the model's differs from the preset's: `unit`, `logit`, `cosine` or `ordinal`."""
 

@@ -56,20 +56,22 @@ class AWSBackend(PresetBackend):
         arn = self.model
         if not arn.startswith("arn:"):
             arn = f"arn:aws:bedrock:{self._region}::foundation-model/{self.model}"
-        return self.format.path, {
-            "queries": [{"type": "TEXT", "textQuery": {"text": request.query}}],
-            "sources": [
-                {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
-                for text in request.documents
-            ],
-            "rerankingConfiguration": {
-                "type": "BEDROCK_RERANKING_MODEL",
-                "bedrockRerankingConfiguration": {
-                    "numberOfResults": len(request.documents),
-                    "modelConfiguration": {"modelArn": arn},
+        return self._path, self._with_own_fields(
+            {
+                "queries": [{"type": "TEXT", "textQuery": {"text": request.query}}],
+                "sources": [
+                    {"type": "INLINE", "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}}}
+                    for text in request.documents
+                ],
+                "rerankingConfiguration": {
+                    "type": "BEDROCK_RERANKING_MODEL",
+                    "bedrockRerankingConfiguration": {
+                        "numberOfResults": len(request.documents),
+                        "modelConfiguration": {"modelArn": arn},
+                    },
                 },
-            },
-        }
+            }
+        )
 
     async def _post(self, url: str, payload: Mapping[str, Any], limit: int) -> HTTPResponse:
         assert self.transport is not None, "load_reranker sets it"
@@ -86,15 +88,13 @@ class AWSBackend(PresetBackend):
 
     def _frozen_credentials(self) -> Any:
         """Return the credentials of now. Blocks, if they have to be fetched."""
-        from botocore.exceptions import BotoCoreError
-
         try:
             if self._credentials is None:
                 self._credentials = _credentials()
             frozen = self._credentials and self._credentials.get_frozen_credentials()
             reason = "botocore finds none"
-        except BotoCoreError as error:
-            frozen, reason = None, clause(error)
+        except Exception as error:  # BotoCoreError; ClientError of a role; RuntimeError if they have expired
+            frozen, reason = None, self._redacted(clause(error))
         if not frozen:
             raise AuthenticationFailed(
                 f"{self.label} needs AWS credentials ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name "

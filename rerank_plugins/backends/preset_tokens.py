@@ -141,10 +141,12 @@ class GoogleBackend(TokenBackend):
     def _access_tokens(self) -> AccessTokens:
         return _google_tokens(self.label) if self._key is None else _fixed_token(self._key)
 
-    def settings_advice(self) -> str:
-        """Name the settings, and where credentials come from."""
+    def key_advice(self) -> str:
+        """Return where the credentials come from that were refused."""
+        if self._key is not None:
+            return "Check the access token (`api_key`): it expires, and is not renewed here."
         return (
-            f"{super().settings_advice()} The credentials are those of GOOGLE_APPLICATION_CREDENTIALS, of `gcloud auth "
+            "Check the credentials of Google Cloud: those of GOOGLE_APPLICATION_CREDENTIALS, of `gcloud auth "
             "application-default login`, or of the machine."
         )
 

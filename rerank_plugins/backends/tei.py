@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..core.reply import token_count
 from ..core.types import Capabilities, RerankRequest, Usage
-from ..core.wire import integer_or_none
 from ..options import Count, HostedOptions
 from .server_info import InformedBackend
 
@@ -69,4 +69,4 @@ class TEI(InformedBackend):
 
     def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
         """Return the number of tokens in the header."""
-        return Usage(input_tokens=integer_or_none(headers.get("x-compute-tokens")))
+        return Usage(input_tokens=token_count(headers.get("x-compute-tokens")))

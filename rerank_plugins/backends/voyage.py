@@ -30,12 +30,12 @@ from ..core.call import ResponseMetadata, record_response, response_metadata
 from ..core.credentials import FunctionKey, KeySource
 from ..core.errors import BadResponse, ConfigError, TransientError
 from ..core.key_file import file_key
-from ..core.reply import explanation
+from ..core.reply import explanation, token_count
 from ..core.sdk import SDKBackend
 from ..core.secret import Secret
 from ..core.tokens import beginning
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
-from ..core.wire import connection_advice, error_for_status, integer_or_none, join_url
+from ..core.wire import connection_advice, error_for_status, join_url
 from ..options import HostedOptions
 from ..transport import proxy_error, reply_too_large
 from .prices import PRICES
@@ -173,7 +173,7 @@ class Voyage(SDKBackend):
             reply_order=reply_order,
             model=self.label,
             capabilities=self.capabilities,
-            usage=Usage(input_tokens=integer_or_none(getattr(answer, "total_tokens", None))),
+            usage=Usage(input_tokens=token_count(getattr(answer, "total_tokens", None))),
         )
 
     @staticmethod

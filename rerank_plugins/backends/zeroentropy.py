@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from ..core.errors import RateLimited, Rejected, TransientError
 from ..core.hosted import HostedBackend
+from ..core.reply import token_count
 from ..core.types import Capabilities, RerankRequest, Scores, Usage
-from ..core.wire import integer_or_none
 from ..options import HostedOptions
 from .prices import PRICES
 
@@ -97,4 +97,4 @@ class ZeroEntropy(HostedBackend):
 
     def usage(self, body: Any, headers: Mapping[str, str]) -> Usage:
         """Return the number of tokens, which ZeroEntropy bills."""
-        return Usage(input_tokens=integer_or_none(body.get("total_tokens")))
+        return Usage(input_tokens=token_count(body.get("total_tokens")))

@@ -31,7 +31,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         help="ask questions with one obvious answer, to find a prompt template that is missing or applied twice, and "
-        "yes and no that are swapped. FAMILY is qwen3, mxbai, zerank or bge, if the model's name does not contain it",
+        "yes and no that are swapped. FAMILY is qwen3, mxbai, zerank, ctxl or bge, if the model's name does not "
+        "contain it",
     )
 
 

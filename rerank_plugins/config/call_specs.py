@@ -73,7 +73,7 @@ def _place_named_without_key(spec: Mapping[str, Any]) -> str | None:
     if not (issubclass(kind, Remote) and (kind.key_variables or kind.finds_credentials)):
         return None
     for option in ("base_url", "token_url", "path"):
-        if values.get(option):
+        if values.get(option) is not None:  # "" is a path too
             return f"a {option}"
     headers = values.get("headers")
     if isinstance(headers, Mapping) and any(str(key).strip().lower() == "host" for key in headers):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from .choices import described
 from .errors import BadResponse
 from .types import RerankRequest, Unscored
 
@@ -59,7 +60,7 @@ def aligned(pairs: Iterable[tuple[Any, Any]], request: RerankRequest, backend: s
     reasons: dict[int, str] = {}
     for index, value in pairs:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
-            raise BadResponse(f"{backend} scored a document {index!r} that it was not sent.", backend=backend)
+            raise _not_sent(index, count, backend)
         if index in scores:
             raise BadResponse(f"{backend} scored document {request.position(index)} twice.", backend=backend)
         if isinstance(value, Unscored):
@@ -78,6 +79,13 @@ def aligned(pairs: Iterable[tuple[Any, Any]], request: RerankRequest, backend: s
         tuple(scores[index] for index in range(count)),
         tuple(scores),
         tuple(reasons.get(index) for index in range(count)) if reasons else None,
+    )
+
+
+def _not_sent(index: Any, count: int, backend: str) -> BadResponse:
+    return BadResponse(  # without a text of the reply: in place of an index it may hold a document
+        f"{backend} scored a document that it was not sent: its index is {described(index)}, and {count} were sent.",
+        backend=backend,
     )
 
 

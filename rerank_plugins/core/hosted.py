@@ -30,6 +30,9 @@ class HTTPBackend(Remote):
     transient_statuses: ClassVar[frozenset[int]] = frozenset()
     """More statuses below 500 that this vendor sends for failures that may pass."""
 
+    path_option: str = ""
+    """The option of the spec that sets the path, if any: an error for an address that does not exist names it."""
+
     def _find_address(self, base_url: str | None) -> str:
         if address := super()._find_address(base_url):
             return address
@@ -107,6 +110,9 @@ class HTTPBackend(Remote):
         except BadResponse:
             body = None
         message = self._message_of(body)
+        settings = self.settings_advice()
+        if self.path_option and reply.status in (404, 405):
+            settings = f"Check also `{self.path_option}`. {settings}".rstrip()
         error = error_for(
             reply,
             backend=self.label,
@@ -114,7 +120,7 @@ class HTTPBackend(Remote):
             transient=self.transient_statuses,
             url=url,
             key_advice=self.key_advice(),
-            settings=self.settings_advice(),
+            settings=settings,
         )
         if isinstance(error, Rejected):
             error.too_large = self.too_large(reply.status, body)

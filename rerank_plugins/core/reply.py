@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +17,9 @@ __all__ = [
     "reply_limit",
     "reported_error",
     "reported_usage",
+    "token_count",
     "too_many_tokens",
+    "unit_count",
     "unknown_shape",
 ]
 
@@ -66,19 +67,41 @@ def reported_usage(body: Any) -> Usage:
                 break
         if path is _SEARCH_UNITS:
             units = value
-        elif value is not None:
-            number = value if type(value) is int else integer_or_none(value)
-            if number is not None and number >= 0:
-                counts[path] = number
+        elif value is not None and (count := token_count(value)) is not None:
+            counts[path] = count
     output = next((counts[path] for path in _OUTPUT_COUNTS if path in counts), None)
     read = (*_INPUT_COUNTS, *_TOKEN_COUNTS) if output else _TOKEN_COUNTS
-    countable = isinstance(units, int | float) and not isinstance(units, bool) and 0 <= units < math.inf
     return Usage(
         input_tokens=next((count for path in read if (count := counts.get(path))), None),
         output_tokens=output,
         cached_tokens=next((counts[path] for path in _CACHED_COUNTS if path in counts), None),
-        search_units=units if countable else None,
+        search_units=unit_count(units),
     )
+
+
+def token_count(value: Any) -> int | None:
+    """Return a number of tokens in a reply; `None` if it can be none. A wrong number must not fail a call.
+
+    >>> token_count(7), token_count("7"), token_count(-1), token_count(10**400)
+    (7, 7, None, None)
+    """
+    number = value if type(value) is int else integer_or_none(value)
+    return number if number is not None and 0 <= number <= _LARGEST_COUNT else None
+
+
+def unit_count(value: Any) -> float | None:
+    """Return a number of search units in a reply, which may have a fraction; `None` if it can be none.
+
+    >>> unit_count(0.5), unit_count(-1), unit_count(float("inf"))
+    (0.5, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if 0 <= value <= _LARGEST_COUNT else None
+
+
+_LARGEST_COUNT = 2**63
+"""The largest count that is believed. Its product with a price is a number."""
 
 
 _INPUT_COUNTS = (("usage", "prompt_tokens"), ("usage", "input_tokens"))

@@ -304,7 +304,10 @@ def _integer(text: str) -> int:
 
 def integer_or_none(value: Any) -> int | None:
     """Return a count in a reply as an `int`, or `None` if it is not an integer: a wrong count must not fail a call."""
-    if (isinstance(value, str) and value.isdecimal()) or (isinstance(value, float) and value.is_integer()):
+    # Python refuses to parse thousands of digits, and no count has more than a few.
+    if (isinstance(value, str) and value.isdecimal() and len(value) < 20) or (
+        isinstance(value, float) and value.is_integer()
+    ):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -110,6 +110,12 @@ def test_golden_finds_each_fault_on_each_kind_of_server(kind, name, capsys):
     assert ("cannot distinguish these" in out) == (kind is not CountingVLLM)
 
 
+def test_help_names_every_family_with_a_template(capsys):
+    assert main(["check", "--help"]) == 0
+    listed = " ".join(capsys.readouterr().out.split()).partition("FAMILY is ")[2].partition(", if")[0]
+    assert [family for family in TEMPLATES if family.removesuffix("-gemma") not in listed] == []
+
+
 def test_golden_finds_doubled_template_although_order_is_right(capsys):
     def sure(prompt):
         return 0.9 if any(f"{query}\n<Document>: {answer}" in prompt for query, answer in ANSWERS.items()) else 0.1

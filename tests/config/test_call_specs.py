@@ -39,6 +39,7 @@ def test_reference_to_a_variable_is_refused_in_every_disguise(options: dict[str,
     [
         ({"base_url": ADDRESS}, "a base_url"),
         ({"path": "/key/generate"}, "a path"),
+        ({"path": ""}, "a path"),
         ({"headers": {"Host": "another.example"}}, "a header host"),
     ],
 )

@@ -11,7 +11,7 @@ from support.hostile import HOSTILE, obedient
 
 from rerank_plugins import load_reranker
 from rerank_plugins.core import BadResponse, ConfigError, Rejected
-from rerank_plugins.testing.laws import raw_scores
+from rerank_plugins.testing.laws import backend_of, raw_scores
 from rerank_plugins.testing.script import JSON, Gap, Status, Step
 from rerank_plugins.testing.vendors.chat import ChatServer, grade_of_words
 
@@ -313,6 +313,23 @@ def test_logprobs_score_each_document_alone() -> None:
     assert raw_scores(answer) == pytest.approx([grade_of_words(QUERY, text) for text in DOCUMENTS])
     assert answer.usage.output_tokens == 3
     assert answer.usage.cached_tokens
+
+
+def test_empty_base_url_is_openais_address_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-openai-0123456789")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with load_reranker({"use": "chat:m", "base_url": ""}) as reranker:
+        backend = backend_of(reranker)
+        assert backend._address == "https://api.openai.com"
+        assert dict(backend.headers()) == {"authorization": "Bearer a-key-of-openai-0123456789"}
+
+
+def test_id_that_the_model_invents_is_not_quoted() -> None:
+    with ChatServer() as server:
+        server.play(Message(grades(**{DOCUMENTS[0]: 5})))
+        with pytest.raises(BadResponse, match="its index is a string") as raised:
+            rerank(server)
+    assert DOCUMENTS[0] not in str(raised.value)
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------

@@ -90,6 +90,22 @@ def test_any_server_answers_in_either_format_without_a_key(spec: dict[str, Any],
     )
 
 
+def test_path_is_named_where_nothing_answers_and_may_be_empty() -> None:
+    class Open(TypeSafeServer):
+        key_required = False
+
+    with Open() as server:
+        spec = {"use": "decisions:m", "base_url": f"{server.url}/v1/systemone", "retry": 1}
+        with load_reranker({**spec, "decisions": {"path": ""}}) as reranker:
+            reranker.rerank(QUERY, DOCUMENTS)
+        assert [request.path for request in server.requests] == ["/v1/systemone"]
+        with (
+            load_reranker({**spec, "decisions": {"path": "/elsewhere"}}) as reranker,
+            pytest.raises(Rejected, match=r"Check also `decisions\.path`\. The request went to .*/elsewhere\."),
+        ):
+            reranker.rerank(QUERY, DOCUMENTS)
+
+
 def test_decisions_needs_a_model_and_an_address() -> None:
     with pytest.raises(ConfigError, match="decisions needs a model"):
         load_reranker({"use": "decisions", "base_url": "http://127.0.0.1:1"})

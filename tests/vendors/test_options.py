@@ -375,20 +375,21 @@ def test_a_wrong_price_is_refused(price: Any) -> None:
         load_reranker({"use": "voyage", "api_key": "k", "price": price})
 
 
+@pytest.mark.parametrize("count", [None, -1])
 @pytest.mark.parametrize("name", [name for name in PATHS if name not in ("openai", "typesafe")])
-def test_invalid_usage_leaves_the_answer_valid(name: str) -> None:
+def test_invalid_usage_leaves_the_answer_valid(name: str, count: int | None) -> None:
     with VENDORS[name]() as server:
         pairs = [(0, 0.5), (1, 0.25)]
         body = {"model": "m", "query": QUERY, server.documents_field: DOCUMENTS}
         response = server.answer(body, pairs)
         if isinstance(response, dict):
-            response |= {"total_tokens": "many"} if name == "zeroentropy" else {}
-            response |= {"usage": {"total_tokens": None}} if "usage" in response else {}
-            response |= {"meta": {"billed_units": {"search_units": None}}} if name == "cohere" else {}
+            response |= {"total_tokens": "many" if count is None else count} if name == "zeroentropy" else {}
+            response |= {"usage": {"total_tokens": count}} if "usage" in response else {}
+            response |= {"meta": {"billed_units": {"search_units": count}}} if name == "cohere" else {}
         server.play(JSON(response))
         answer = ask(server, name)
     assert [result.raw_score for result in answer] == [0.5, 0.25]
-    assert answer.usage.input_tokens is None
+    assert (answer.usage.input_tokens, answer.usage.search_units) == (None, None)
 
 
 # Errors of vendors ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import json
 import logging
 import pickle
@@ -19,6 +20,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 from support.token_server import API_KEY, TokenServer, token_server
 
 from rerank_plugins import (
@@ -238,6 +240,35 @@ def test_key_that_the_token_server_repeats_is_masked_before_the_text_is_cut(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://me:a-password@127.0.0.1:9", "foo://me:a-password@x:1"])
+def test_proxy_that_cannot_be_used_for_tokens_is_named(
+    proxy: str, watsonx: DocumentedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if proxy.startswith("socks") and importlib.util.find_spec("socksio"):
+        pytest.skip("SOCKS proxies work here")
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with token_server(watsonx.key) as tokens:
+        own = {"project_id": "p", "token_url": "http://tokens.invalid/token"}
+        spec = watsonx_spec(watsonx, tokens, watsonx=own, api_key=f"a-key-for-{proxy[:3]}-0123456789")
+        with load_reranker(spec) as reranker, pytest.raises(ConfigError, match="The proxy in HTTP_PROXY") as raised:
+            reranker.rerank(QUERY, TEXTS)
+    assert "a-password" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_refused_setting_names_its_variable_and_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"use": "watsonx", "api_key": API_KEY, "watsonx": {"project_id": "my project"}}
+    with pytest.raises(ConfigError, match=r"watsonx\.project_id may have .* since it is a part of the request"):
+        load_reranker(spec)
+    monkeypatch.setenv("WATSONX_DEPLOYMENT_SPACE_ID", "my space")
+    monkeypatch.delenv("WATSONX_SPACE_ID", raising=False)
+    variable = r"watsonx\.space_id \(from the environment variable WATSONX_DEPLOYMENT_SPACE_ID\) may have"
+    with pytest.raises(ConfigError, match=variable):
+        load_reranker({"use": "watsonx", "api_key": API_KEY})
+    monkeypatch.setenv("WATSONX_REGION", "EU")
+    with pytest.raises(ConfigError, match=r"\(from the environment variable WATSONX_REGION\).* part of the address"):
+        load_reranker({"use": "watsonx", "api_key": API_KEY})
+
+
 def test_watsonx_needs_a_project_or_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("WATSONX_PROJECT_ID", "WATSONX_SPACE_ID"):
         monkeypatch.delenv(variable, raising=False)
@@ -266,19 +297,51 @@ def test_google_without_credentials_says_where_they_come_from(tmp_path: Path, mo
         reranker.rerank(QUERY, TEXTS)
 
 
+def test_refused_credentials_of_google_are_named_as_they_were_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token in `api_key` is not that of the application, and without one there is no `api_key` to check."""
+    with server_of("google") as server, token_server(server.key) as tokens:
+        tokens.any_key = True
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", credentials_of_google(tmp_path, tokens))
+        monkeypatch.setattr("google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT", tokens.url)
+        server.always(Status(401))
+        spec = {
+            "use": "google:semantic-ranker-default-003",
+            "base_url": server.url,
+            "google": {"project": "my-project"},
+            "retry": 1,
+        }
+        errors = []
+        for key in ({"api_key": "an-access-token-0123456789"}, {}):
+            with load_reranker(spec | key) as reranker, pytest.raises(AuthenticationFailed) as raised:
+                reranker.rerank(QUERY, TEXTS)
+            errors.append(str(raised.value))
+    with_key, without_key = errors
+    assert "`api_key`" in with_key
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in with_key
+    assert "api_key" not in without_key
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in without_key
+
+
+def credentials_of_google(folder: Path, tokens: TokenServer) -> str:
+    """Write a refresh token as `gcloud auth application-default login` does, and return the path of the file."""
+    account = {
+        "type": "authorized_user",
+        "client_id": "an-id",
+        "client_secret": "a-secret",
+        "refresh_token": "a-refresh-token",
+        "token_uri": tokens.url,
+    }
+    (folder / "account.json").write_text(json.dumps(account), "utf-8")
+    return str(folder / "account.json")
+
+
 def test_google_credentials_of_a_file_are_exchanged_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh token, as `gcloud auth application-default login` writes it, becomes an access token once."""
     with server_of("google") as server, token_server(server.key) as tokens:
         tokens.any_key = True
-        account = {
-            "type": "authorized_user",
-            "client_id": "an-id",
-            "client_secret": "a-secret",
-            "refresh_token": "a-refresh-token",
-            "token_uri": tokens.url,
-        }
-        (tmp_path / "account.json").write_text(json.dumps(account), "utf-8")
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", credentials_of_google(tmp_path, tokens))
         monkeypatch.setattr("google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT", tokens.url)
         spec = {"use": "google:semantic-ranker-fast-004", "base_url": server.url, "google": {"project": "my-project"}}
         with load_reranker(spec) as reranker:
@@ -355,6 +418,41 @@ def test_missing_credentials_of_aws_name_the_variables(monkeypatch: pytest.Monke
     spec = {"use": "bedrock-agent", "bedrock-agent": {"region": "us-west-2"}, "retry": 1}
     with load_reranker(spec) as reranker, pytest.raises(AuthenticationFailed, match=r"AWS_ACCESS_KEY_ID.*AWS_PROFILE"):
         reranker.rerank(QUERY, TEXTS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "AccessDenied", "Message": "not authorized: AssumeRole"}}, "AssumeRole"),
+        RuntimeError("the refreshed credentials are still expired: AssumeRole"),
+    ],
+    ids=["refused", "expired"],
+)
+def test_credentials_of_a_role_that_aws_refuses_are_an_authentication_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore's `ClientError` is no `BotoCoreError`."""
+
+    class Role(Credentials):
+        def get_frozen_credentials(self) -> Any:
+            raise error
+
+    monkeypatch.setattr(preset_signed, "_credentials", lambda: Role("an-access-key-id", SECRET))
+    spec = {"use": "bedrock-agent", "bedrock-agent": {"region": "us-west-2"}, "retry": 1}
+    with load_reranker(spec) as reranker, pytest.raises(AuthenticationFailed, match=r"AssumeRole.*AWS_PROFILE"):
+        reranker.rerank(QUERY, TEXTS)
+
+
+def test_bedrock_agent_sends_the_body_and_the_path_of_the_spec(aws: None) -> None:
+    exchange = json.loads((FOLDER / "bedrock-agent.json").read_text("utf-8"))
+    exchange["request"]["path"] = "/rank/amazon.rerank-v1%3A0"
+    exchange["request"]["body"]["nextToken"] = "a-token"
+    with documented_server(exchange)() as server:
+        own = {"region": "us-west-2", "path": "/rank/{model}", "body": {"nextToken": "a-token"}}
+        spec = {"use": "bedrock-agent", "base_url": server.url, "bedrock-agent": own}
+        with load_reranker(spec) as reranker:
+            assert reranker.rerank(QUERY, TEXTS)[0].index == 1
+        assert server.refused == []
 
 
 async def test_callers_without_aws_credentials_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from support.token_server import API_KEY, token_server
@@ -208,6 +209,48 @@ def test_wrong_path_names_the_address(name: str, server: DocumentedServer) -> No
     for setting in PRESETS[name].settings:
         assert f"`{name}.{setting}`" in str(raised.value)
     server.refused.clear()
+
+
+@each_preset
+def test_path_of_the_spec_replaces_the_whole_path_of_the_preset(name: str, server: DocumentedServer) -> None:
+    """The documented path, written out, is the one that is sent; with another one, a 404 names the option."""
+    own = EXCHANGES[name]["spec"].get(name, {})
+    documented = EXCHANGES[name]["request"]["path"]
+    with load_reranker(spec_of(name, server, **{name: {**own, "path": documented}})) as reranker:
+        reranker.rerank(QUERY, TEXTS)
+    assert server.requests[0].path == documented
+    with (
+        load_reranker(spec_of(name, server, **{name: {**own, "path": "/v9/other"}})) as reranker,
+        pytest.raises(Rejected, match=rf"Check also `{name}\.path`.* went to {server.url}/v9/other\."),
+    ):
+        reranker.rerank(QUERY, TEXTS)
+    server.refused.clear()
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if urlsplit(PRESETS[name].base_url).path])
+def test_path_of_the_spec_replaces_the_path_of_the_vendors_address(name: str) -> None:
+    own = {**EXCHANGES[name]["spec"].get(name, {}), "path": "/v9/other"}
+    with load_reranker({"use": name, "api_key": API_KEY, name: own}) as reranker:
+        backend = backend_of(reranker)
+        assert urlsplit(backend._address).path.strip("/") == ""
+        assert backend._address.startswith(PRESETS[name].base_url.rpartition("://")[0])
+        assert backend._path == "/v9/other"
+
+
+IN_PATH = [name for name, preset in PRESETS.items() if "{model" in preset.format.path]
+
+
+@pytest.mark.parametrize("name", IN_PATH)
+@pytest.mark.parametrize("model", ["..", ".", "../../v9/other", "a/../../other", "%2e%2e/other", "a/%2E.", "a\\..\\b"])
+def test_model_cannot_select_another_route(name: str, model: str) -> None:
+    with pytest.raises(ConfigError, match=rf"The model of {name} is a part of the path.*write the model's name after"):
+        load_reranker({**EXCHANGES[name]["spec"], "use": f"{name}:{model}", "api_key": API_KEY})
+
+
+def test_placeholder_that_is_no_setting_of_the_preset_is_refused() -> None:
+    spec = {"use": "bedrock", "api_key": API_KEY, "bedrock": {"region": "eu-west-1", "path": "/{regoin}/{model}"}}
+    with pytest.raises(ConfigError, match=r"bedrock\.path has \{regoin\}.*\{model_path\}, \{region\}"):
+        load_reranker(spec)
 
 
 @each_preset

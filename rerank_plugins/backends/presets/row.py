@@ -31,8 +31,8 @@ class Columns:
     """
 
     path: str = "/rerank"
-    """The path of the route; added to `base_url` unless that ends in it. `{model}` in it is the model's name with its
-    slashes; in `{model_id}` they are quoted, and in `{model_path}` dots are underscores."""
+    """The path of the route; added to `base_url` unless that ends in it, so `""` adds nothing. `{model}` in it is
+    the model's name with its slashes; in `{model_id}` they are quoted, and in `{model_path}` dots are underscores."""
     key_header: str | None = None
     """The header that holds the key, such as `Api-Key`; without it, `Authorization: Bearer KEY` is sent."""
     model_field: str | None = "model"
