@@ -26,7 +26,7 @@ from ..shared_model import LoadOptions, SharedModel, length_batches, padded_batc
 from ..tokenizer import Encoded, Limits, PairTokenizer
 from ..weights_digest import digest
 from . import openvino
-from .external_weights import missing_external_weights
+from .external_weights import external_weights, missing_external_weights
 from .graph_cache import GraphCache, graph_cache
 from .onnxruntime_session import OnnxruntimeSession
 from .warmup import load_model
@@ -169,7 +169,7 @@ def open_session(runtime: str, dtype: str, file: Path, threads: int, cache: Grap
         try:
             session = load(file)
         except Exception:
-            links = [path for path in file.parent.glob(f"{file.name}[._]data*") if path.is_symlink()]
+            links = [path for path in external_weights(file) if path.is_symlink()]
             if not links:
                 raise
             with openvino.without_links(file, links) as real:
@@ -275,7 +275,7 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
     @property
     def weight_files(self) -> list[Path]:
         """The ONNX file, and external weights beside it."""
-        return [self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*"))]
+        return [self.file, *external_weights(self.file)]
 
     async def run_rows(
         self, rows: Sequence[Encoded], batch_tokens: int, store: Callable[[list[int], np.ndarray], None]
