@@ -73,8 +73,6 @@ class LoadOptions:
 class SharedModel(ABC, Generic[N, P]):
     """One model in memory: the network (`N`), and the preprocessor that turns texts into its input (`P`)."""
 
-    warns_of_lengths: ClassVar[bool] = True
-    """Whether to warn if the model's files disagree on the longest input."""
     _table: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], SharedModel[Any, Any]]] = (
         weakref.WeakValueDictionary()
     )

@@ -333,6 +333,15 @@ def test_a_folder_with_broken_or_foreign_settings_is_refused(folders, tmp_path, 
         load_reranker(f"colbert:{folder}", device="cpu").warmup()
 
 
+def test_a_projection_of_another_output_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders("sentence-transformers"), tmp_path / "broken")
+    for name in (["token_embeddings"], "sentence_embedding"):
+        config = json.loads((folder / "1_Dense" / "config.json").read_text())
+        write(folder / "1_Dense" / "config.json", config | {"module_input_name": name})
+        with pytest.raises(ConfigError, match="and not token_embeddings: name a model that was trained as ColBERT"):
+            load_reranker(f"colbert:{folder}", device="cpu").warmup()
+
+
 def test_a_module_outside_of_sentence_transformers_is_refused(folders, tmp_path):
     folder = shutil.copytree(folders("pylate"), tmp_path / "foreign")
     modules = json.loads((folder / "modules.json").read_text())

@@ -232,7 +232,7 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
         """Create the model without loading anything."""
         super().__init__(folder, options, threads=usable_cores())
         self.file = options.file or onnx_file(folder)
-        self.limits = Limits.read(folder, warn=self.warns_of_lengths)
+        self.limits = Limits.read(folder)
         self._one_row_per_batch = False
         """Set where the output of a row depends on the other rows of its batch."""
 
