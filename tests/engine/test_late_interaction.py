@@ -202,6 +202,25 @@ def test_an_onnx_file_without_the_projection_and_its_weights_says_to_use_torch(e
         load_reranker(f"colbert:{folder}").rerank(QUERY, DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("operator", "axes"),
+    [("ReduceMean", [1]), ("ReduceMean", [0]), ("Squeeze", [])],  # one token, one row, and another rank for one row
+)
+def test_an_onnx_output_without_a_vector_per_token_is_refused(exported, tmp_path, operator, axes):
+    import onnx
+
+    folder = shutil.copytree(exported("stanford", projected=True), tmp_path / "model")
+    model = onnx.load(folder / "model.onnx")
+    before = model.graph.output.pop().name
+    model.graph.node.append(onnx.helper.make_node(operator, [before, "axes"] if axes else [before], ["odd"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, dtype=np.int64), "axes"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("odd", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, folder / "model.onnx")
+    message = r"model\.onnx has the shape \([0-9, ]*\) for \d+ rows of \d+ tokens: export it again"
+    with load_reranker(f"colbert:{folder}") as reranker, pytest.raises(ConfigError, match=message):
+        reranker.rerank(QUERY, ["the moon"] + ["the sea tides", "the sun moon"] * 4)
+
+
 def rewrite(weights, change):
     """Replace entries of the header of a safetensors file, and leave its data."""
     data = weights.read_bytes()

@@ -33,6 +33,8 @@ def _late(tokenizer: object) -> LateTokenizer:
 class OnnxTokenModel(OnnxModel):
     """An ONNX file whose output is one vector per token: before the projection or after it."""
 
+    per_token = True
+
     def __init__(self, folder: Path, options: LoadOptions) -> None:
         """Create the model without loading anything."""
         super().__init__(folder, options)
