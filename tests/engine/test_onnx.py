@@ -324,6 +324,21 @@ def test_external_weights_in_a_hub_cache_are_found(runtime: str, cross_encoder_f
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_linked_external_weights_need_no_home_folder(
+    runtime: str, cross_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = hub_cache_of(cross_encoder_folder, tmp_path, "one")
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with load_reranker(f"onnx:{snapshot}", runtime=runtime) as reranker:
+        assert len(reranker.rerank(QUERY, SENTENCES)) == len(SENTENCES)
+
+
 def test_revisions_that_share_an_onnx_file_are_separate_models(cross_encoder_folder: Path, tmp_path: Path) -> None:
     """Two revisions differ only in the tokenizer, so both link to one ONNX file in the cache."""
     first, second = (hub_cache_of(cross_encoder_folder, tmp_path, commit) for commit in ("one", "two"))
