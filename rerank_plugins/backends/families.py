@@ -134,7 +134,7 @@ class Family(LazyBackend):
         def make(folder: Path) -> Backend:
             longest = options.max_tokens
             if recipe and longest is None and kind != LISTWISE:  # the lower limit of the recipe and of the files
-                limit = text_tokens(folder) if kind == CAUSAL else Limits.read(folder).max_tokens
+                limit = text_tokens(folder) if kind == CAUSAL else Limits.read(folder).longest(None)
                 longest = min(length or limit, limit)
             file = {"file": source.onnx_file()} if kind == ONNX and not isinstance(source, Path) else {}
             backend: Backend = engine(folder, **options.engine() | {"max_tokens": longest}, **{**file, **own})

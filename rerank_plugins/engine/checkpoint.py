@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 from ..core.errors import ConfigError
-from .files import MAX_SETTINGS_BYTES, json_of, read_text, refuse_special_files
+from .files import MAX_SETTINGS_BYTES, json_of, read_text, refuse_special_files, setting
 
 __all__ = [
     "POSITION_TABLE",
@@ -182,7 +182,7 @@ def refuse_chat_template(folder: Path) -> None:
         ConfigError: The tokenizer has a chat template, which sentence-transformers would fill with query and document.
     """
     settings, transformer = cross_encoder_settings(folder)
-    if settings and "message" not in (transformer.get("modality_config") or ()):
+    if settings and "message" not in (setting(folder, transformer, "modality_config", dict, "object") or ()):
         return  # it was saved as a CrossEncoder that reads pairs, so its chat template is not used
     if (folder / "chat_template.jinja").is_file() or json_of(folder / "tokenizer_config.json").get("chat_template"):
         raise ConfigError(

@@ -9,8 +9,9 @@ import contextlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.errors import ConfigError, clause
 
@@ -23,9 +24,12 @@ __all__ = [
     "onnx_file",
     "read_text",
     "refuse_special_files",
+    "setting",
     "stat_regular",
     "stat_signature",
 ]
+
+S = TypeVar("S")
 
 MAX_SETTINGS_BYTES = 2**24
 """The largest settings file that is read. The largest in use (100,000 labels) have 4 MB."""
@@ -119,6 +123,25 @@ def json_of(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({clause(error)}): fetch the model again.") from error
     return parsed if isinstance(parsed, dict) else {}
+
+
+def setting(folder: Path, settings: Mapping[str, Any], name: str, kind: type[S], wording: str) -> S | None:
+    """Return a setting of a model's folder, or `None` if there is none of that name.
+
+    Args:
+        folder: The model's folder, for the error.
+        settings: The object of a JSON file.
+        name: The key.
+        kind: The type that the value must have.
+        wording: The type in words, for the error.
+
+    Raises:
+        ConfigError: The value has another type.
+    """
+    value = settings.get(name)
+    if value is None or isinstance(value, kind):
+        return value
+    raise ConfigError(f"{folder} has settings with {name} {value!r:.80}, which is no {wording}: fetch the model again.")
 
 
 def has_onnx_file(folder: Path) -> bool:

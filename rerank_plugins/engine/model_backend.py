@@ -358,6 +358,8 @@ def logits(output: np.ndarray, folder: Path) -> list[float]:
     Raises:
         ConfigError: The output has another shape.
     """
+    if output.dtype.itemsize < 4:
+        output = output.astype("float32")  # a difference of float16 numbers loses digits, or overflows
     if output.ndim == 1:
         return [float(value) for value in output]
     if output.ndim == 2 and output.shape[1] == 1:

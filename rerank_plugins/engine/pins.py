@@ -100,7 +100,8 @@ def update_stat_signatures(signatures: Mapping[Path, list[int]]) -> None:
         # Size and mtime must be equal: a link only changes the ctime.
         return {str(file): after for file, after in current.items() if after[:2] == recorded[file][:2]}
 
-    with contextlib.suppress(OSError, ConfigError):  # without an update, the files are hashed again at the next start
+    # Without an update, the files are hashed again at the next start. Without a home folder there is a RuntimeError.
+    with contextlib.suppress(OSError, ConfigError, RuntimeError):
         for file in (cache_folder() / "models").glob("*.json"):
             if (record := Record.read(file)) and updated(record):
                 with locked(file):

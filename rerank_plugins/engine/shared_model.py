@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from ..core._runtime.admission import FairSemaphore
 from ..core._runtime.background_loop import Workers
 from ..core._runtime.gather import gather
+from ..core.errors import ConfigError
 from .load_log import LoadLog
 from .weights_digest import fingerprint
 
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_PADDING",
     "LoadOptions",
     "SharedModel",
+    "check_output",
     "length_batches",
     "packed_batches",
     "padded_batch",
@@ -73,8 +75,6 @@ class LoadOptions:
 class SharedModel(ABC, Generic[N, P]):
     """One model in memory: the network (`N`), and the preprocessor that turns texts into its input (`P`)."""
 
-    warns_of_lengths: ClassVar[bool] = True
-    """Whether to warn if the model's files disagree on the longest input."""
     _table: ClassVar[weakref.WeakValueDictionary[tuple[Any, ...], SharedModel[Any, Any]]] = (
         weakref.WeakValueDictionary()
     )
@@ -217,6 +217,28 @@ def padded_batch(
         mask[index, :size] = 1 if row.attention is None else row.attention
         types[index, :size] = row.types
     return ids, mask, types
+
+
+def check_output(output: Any, file: Path, rows: Sequence[Encoded], *, per_token: bool) -> None:
+    """Check that a model's output has an entry for each row. An exported `squeeze()` drops the rows' axis, for example.
+
+    Args:
+        output: What the model returned: an array (rows, …), if the file is in order.
+        file: The model's file, for the error.
+        rows: The rows of the batch.
+        per_token: Whether the output must be one vector per token (rows, tokens, width). There may be more tokens than
+            the longest row has, because of padding.
+
+    Raises:
+        ConfigError: The output has another shape.
+    """
+    shape: tuple[int, ...] = getattr(output, "shape", ())  # a runtime may return a list, for a sequence
+    tokens = max(len(row.ids) for row in rows)
+    fits = shape[:1] == (len(rows),) and (not per_token or (len(shape) == 3 and shape[1] >= tokens))
+    if not fits:
+        raise ConfigError(
+            f"The output of {file} has the shape {shape} for {len(rows)} rows of {tokens} tokens: export it again."
+        )
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from ..core._runtime.text_work import SLICE_CHARACTERS, check_cancelled, slice_bounds
 from ..core.errors import ConfigError, clause
 from .checkpoint import POSITION_TABLE, ROBERTA, cross_encoder_settings
-from .files import MAX_TOKENIZER_BYTES, json_of, read_text
+from .files import MAX_TOKENIZER_BYTES, json_of, read_text, setting
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,45 +47,42 @@ class Limits:
     """The number of positions, if they are a table: no option can exceed it."""
     prompt: str = ""
     """The text that the model's maker puts before every query."""
+    differ: str = ""
+    """How the folder's files disagree on the longest input."""
 
     @classmethod
-    def read(cls, folder: Path, *, warn: bool = True) -> Limits:
+    def read(cls, folder: Path) -> Limits:
         """Read `config.json`, `tokenizer_config.json` and sentence-transformers' settings.
 
-        Warns if they disagree on the longest input, unless `warn` is false.
+        Raises:
+            ConfigError: A file cannot be read, or a setting in it cannot be used.
         """
         config, tokenizer = json_of(folder / "config.json"), json_of(folder / "tokenizer_config.json")
         settings, transformer = cross_encoder_settings(folder)
         pad = config.get("pad_token_id")
+        model_type = setting(folder, config, "model_type", str, "string")
         positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in ROBERTA:
+        if isinstance(positions, int) and model_type in ROBERTA:
             positions -= (pad if isinstance(pad, int) else 1) + 1  # their positions start after the padding token's id
+        if isinstance(positions, int) and positions < 1:
+            raise ConfigError(f"config.json in {folder} has no usable max_position_embeddings: fetch the model again.")
         length = transformer.get("max_seq_length") or tokenizer.get("model_max_length")
         length = int(length) if isinstance(length, int | float) and 0 < length < 10**6 else None
         sizes = [size for size in (positions, length) if isinstance(size, int)]
-        if warn and len(set(sizes)) > 1:
-            _log.warning(
-                "%s: its tokenizer declares at most %s tokens and its model %s; %s are used. Set max_tokens to choose.",
-                folder,
-                length,
-                positions,
-                min(sizes),
-            )
-        table = (
-            config.get("model_type") in POSITION_TABLE
-            and config.get("position_embedding_type", "absolute") == "absolute"
-        )
-        prompts = settings.get("prompts")
-        prompt = prompts.get(settings.get("default_prompt_name")) if isinstance(prompts, dict) else None
+        differ = f"{folder}: its tokenizer declares at most {length} tokens and its model {positions}"
+        table = model_type in POSITION_TABLE and config.get("position_embedding_type", "absolute") == "absolute"
+        prompts, name = settings.get("prompts"), setting(folder, settings, "default_prompt_name", str, "string")
+        prompt = prompts.get(name) if isinstance(prompts, dict) else None
         return cls(
             min(sizes, default=512),
             pad if isinstance(pad, int) and pad >= 0 else 0,
             positions if isinstance(positions, int) and table else None,
             prompt if isinstance(prompt, str) else "",
+            differ if len(set(sizes)) > 1 else "",
         )
 
     def longest(self, max_tokens: int | None) -> int:
-        """Return the longest input in tokens: the option, else the folder's limit.
+        """Return the longest input in tokens: the option, else the folder's limit. Warns if its files disagree.
 
         Raises:
             ConfigError: The option exceeds the model's positions.
@@ -94,6 +91,8 @@ class Limits:
             raise ConfigError(
                 f"max_tokens must be at most {self.positions}, the positions of the model, got {max_tokens}: lower it."
             )
+        if max_tokens is None and self.differ:
+            _log.warning("%s; %s are used. Set max_tokens to choose.", self.differ, self.max_tokens)
         return max_tokens or self.max_tokens
 
 

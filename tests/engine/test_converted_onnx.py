@@ -6,26 +6,31 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.bounds import OTHER_CODE, near
+from support.bounds import OTHER_CODE, SAME_INPUT, near
 from support.checkpoints import checkpoint
 from support.models import SENTENCES
 
 from rerank_plugins import ConfigError, load_reranker
 from rerank_plugins.engine.hub_files import onnx_files
+from rerank_plugins.engine.onnx.cross_encoder import OnnxModel
 from rerank_plugins.engine.onnx.export import export
-from rerank_plugins.engine.onnx.external_weights import missing_external_weights
+from rerank_plugins.engine.onnx.external_weights import external_weights, missing_external_weights
 
 QUERY = "how do the tides work"
 COMMIT = "c" * 40
 FILE = "onnx/model.onnx"
 
 
-def with_external_weights(model: Path, file: Path) -> None:
+def with_external_weights(model: Path, file: Path, location: str | None = None) -> None:
     import onnx
 
     file.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(
-        onnx.load(str(model)), str(file), save_as_external_data=True, location=f"{file.name}_data", size_threshold=0
+        onnx.load(str(model)),
+        str(file),
+        save_as_external_data=True,
+        location=location or f"{file.name}_data",
+        size_threshold=0,
     )
 
 
@@ -98,6 +103,57 @@ def test_missing_weights_are_found_in_files_of_any_size_of_name(tmp_path):
     assert missing_external_weights(tmp_path / "model.onnx") == ["a.bin", long.decode()]
     (tmp_path / "a.bin").touch()
     assert missing_external_weights(tmp_path / "model.onnx") == [long.decode()]
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "model.onnx_data"])
+def test_other_weights_of_any_name_are_another_model(location, cross_encoder_folder, tmp_path):
+    """Two fine-tunes with equal graphs: one's vectors and scores must not be served for the other."""
+    prints = []
+    for name in ("one", "other"):
+        folder = shutil.copytree(cross_encoder_folder, tmp_path / name)
+        (folder / "model.onnx").unlink()
+        with_external_weights(cross_encoder_folder / "model.onnx", folder / "model.onnx", location)
+        if name == "other":
+            weights = folder / location
+            weights.write_bytes(bytes(reversed(weights.read_bytes())))
+        model = OnnxModel.shared(folder)
+        assert model.weight_files == [folder / "model.onnx", folder / location]
+        prints.append(model.fingerprint)
+    assert (tmp_path / "one/model.onnx").read_bytes() == (tmp_path / "other/model.onnx").read_bytes()
+    assert prints[0] != prints[1]
+
+
+def test_names_of_weights_across_the_parts_of_a_read_are_read_whole(tmp_path):
+    file, entry = tmp_path / "model.onnx", b"\n\x08location\x12\xac\x02"
+    names = [letter * 300 for letter in "abc"]
+    text = b"".join(entry + name.encode() for name in names)
+    for before in range(2**20 - len(text), 2**20 + 1, 37):
+        file.write_bytes(bytes(before) + text + bytes(2**20))
+        assert missing_external_weights(file) == names
+
+
+@pytest.mark.parametrize("name", ["../weights.bin", "/weights.bin", "w" * 300, "no\x00file"])
+def test_names_of_weights_that_are_no_file_of_the_folder_are_left_out(name, tmp_path):
+    (tmp_path / "weights.bin").touch()
+    file = tmp_path / "model" / "model.onnx"
+    file.parent.mkdir()
+    size = len(name)
+    length = bytes([size]) if size < 128 else bytes([size & 0x7F | 0x80, size >> 7])
+    file.write_bytes(b"\n\x08location\x12" + length + name.encode())
+    assert external_weights(file) == []
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_linked_weights_of_any_name_are_loaded(runtime, cross_encoder_folder, tmp_path):
+    """As in a hub's cache, where all files of a revision are links to blobs."""
+    folder, blobs = shutil.copytree(cross_encoder_folder, tmp_path / "links"), tmp_path / "blobs"
+    blobs.mkdir()
+    with_external_weights(cross_encoder_folder / "model.onnx", folder / "model.onnx", "weights.bin")
+    for name in ("model.onnx", "weights.bin"):
+        (folder / name).rename(blobs / f"blob of {name}").resolve()
+        (folder / name).symlink_to(blobs / f"blob of {name}")
+    expected, _ = scores(f"onnx:{cross_encoder_folder}", runtime=runtime)
+    assert scores(f"onnx:{folder}", runtime=runtime)[0] == near(expected, SAME_INPUT)
 
 
 def test_known_parts_must_all_be_in_the_repository():

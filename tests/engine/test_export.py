@@ -162,6 +162,9 @@ def test_sharded_weights_are_exported_to_one_external_file(bert, tmp_path):
         ({"architectures": ["BertModel"]}, "without a classification head"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "3 labels"),
         ({"num_hidden_layers": 4}, "its weights lack "),
+        ({"architectures": [5]}, "is a 5 without a classification head"),
+        ({"architectures": 5}, "without a classification head"),
+        ({"id2label": 5}, "id2label 5, which is no object: fetch the model again"),
     ],
 )
 def test_export_refuses_unsupported_checkpoints(bert, tmp_path, change, says):
@@ -170,6 +173,39 @@ def test_export_refuses_unsupported_checkpoints(bert, tmp_path, change, says):
     with pytest.raises(ConfigError, match=says):
         export(bert, tmp_path / "to")
     assert not (tmp_path / "to" / "model.onnx").exists()
+
+
+def test_export_refuses_a_config_that_is_no_object(bert, tmp_path):
+    (bert / "config.json").write_text("[]")
+    with pytest.raises(
+        ConfigError, match=r"no readable config\.json \(it holds no object\): name a checkpoint's folder"
+    ):
+        export(bert, tmp_path / "to")
+
+
+def test_export_refuses_a_damaged_vocabulary(bert, tmp_path):
+    (bert / "tokenizer.json").unlink()
+    (bert / "vocab.txt").write_bytes(b"\xff\xfe\x00")
+    settings = bert / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(ConfigError, match=r"The tokenizer in .* cannot be read \(.*\): fetch it again"):
+        export(bert, tmp_path / "to")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_full_disk_is_no_fault_of_the_model(bert, tmp_path, monkeypatch):
+    import torch
+
+    def fill(*_, **__):
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"model")
+
+    monkeypatch.setattr(torch.onnx, "export", fill)
+    with pytest.raises(ConfigError, match=r"to cannot be written \(.*No space left on device.*free space of the disk"):
+        export(bert, tmp_path / "to")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/to cannot be written \("):
+        export(bert, tmp_path / "file" / "to")
 
 
 def test_missing_packages_are_named_with_their_extras(tmp_path, monkeypatch):

@@ -224,6 +224,29 @@ def test_second_writer_leaves_the_entry_to_the_first(cache, scores):
     assert not is_used(cache)
 
 
+def test_child_of_a_fork_does_not_keep_the_lock(cache):
+    code = (
+        "import os, signal, sys, time; from pathlib import Path\n"
+        "from rerank_plugins.engine.onnx.graph_cache import _exclusive\n"
+        "with _exclusive(Path(sys.argv[1])):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        time.sleep(60)\n"
+        "        os._exit(0)\n"
+        "try:\n"
+        "    with _exclusive(Path(sys.argv[1])):\n"
+        "        print('free')\n"
+        "finally:\n"
+        "    os.kill(child, signal.SIGKILL)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    cache.root.mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(cache.root / ".lock")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "free\n", done.stderr
+
+
 def cache_locked(cache: GraphCache):
     cache.root.mkdir(mode=0o700, parents=True)
     return module._exclusive(cache.root / ".lock")

@@ -143,6 +143,29 @@ def test_modules_outside_the_table_or_the_folder_are_refused(entry, error, folde
         load_reranker(f"sentence-transformers:{folder}")
 
 
+@pytest.mark.parametrize(
+    ("file", "entries", "error"),
+    [
+        ("sentence_bert_config.json", {"modality_config": 5}, "modality_config 5, which is no object"),
+        ("config.json", {"model_type": []}, r"model_type \[\], which is no string"),
+        ("config_sentence_transformers.json", {"default_prompt_name": []}, r"default_prompt_name \[\], which is no"),
+        ("config.json", {"max_position_embeddings": 0}, "no usable max_position_embeddings"),
+        ("config.json", {"max_position_embeddings": -1}, "no usable max_position_embeddings"),
+        (
+            "config.json",
+            {"max_position_embeddings": 64, "model_type": "roberta", "pad_token_id": 99},
+            "no usable max_position_embeddings",
+        ),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused_with_advice(file, entries, error, folders, tmp_path):
+    folder = shutil.copytree(folders["onnx"], tmp_path / "damaged")
+    edited(folder / "config_sentence_transformers.json", model_type="CrossEncoder", prompts={"query": "q: "})
+    edited(folder / file, **entries)
+    with pytest.raises(ConfigError, match=rf"{error}.*: fetch the model again"):
+        load_reranker(f"onnx:{folder}")
+
+
 def test_remote_code_that_exits_does_not_end_the_process(folders, tmp_path):
     folder = shutil.copytree(folders["bert"], tmp_path / "exits")
     edited(

@@ -202,6 +202,25 @@ def test_an_onnx_file_without_the_projection_and_its_weights_says_to_use_torch(e
         load_reranker(f"colbert:{folder}").rerank(QUERY, DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("operator", "axes"),
+    [("ReduceMean", [1]), ("ReduceMean", [0]), ("Squeeze", [])],  # one token, one row, and another rank for one row
+)
+def test_an_onnx_output_without_a_vector_per_token_is_refused(exported, tmp_path, operator, axes):
+    import onnx
+
+    folder = shutil.copytree(exported("stanford", projected=True), tmp_path / "model")
+    model = onnx.load(folder / "model.onnx")
+    before = model.graph.output.pop().name
+    model.graph.node.append(onnx.helper.make_node(operator, [before, "axes"] if axes else [before], ["odd"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, dtype=np.int64), "axes"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("odd", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, folder / "model.onnx")
+    message = r"model\.onnx has the shape \([0-9, ]*\) for \d+ rows of \d+ tokens: export it again"
+    with load_reranker(f"colbert:{folder}") as reranker, pytest.raises(ConfigError, match=message):
+        reranker.rerank(QUERY, ["the moon"] + ["the sea tides", "the sun moon"] * 4)
+
+
 def rewrite(weights, change):
     """Replace entries of the header of a safetensors file, and leave its data."""
     data = weights.read_bytes()
@@ -331,6 +350,15 @@ def test_a_folder_with_broken_or_foreign_settings_is_refused(folders, tmp_path, 
     write(folder / file, json.loads((folder / file).read_text()) | change)
     with pytest.raises(ConfigError, match=message):
         load_reranker(f"colbert:{folder}", device="cpu").warmup()
+
+
+def test_a_projection_of_another_output_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders("sentence-transformers"), tmp_path / "broken")
+    for name in (["token_embeddings"], "sentence_embedding"):
+        config = json.loads((folder / "1_Dense" / "config.json").read_text())
+        write(folder / "1_Dense" / "config.json", config | {"module_input_name": name})
+        with pytest.raises(ConfigError, match="and not token_embeddings: name a model that was trained as ColBERT"):
+            load_reranker(f"colbert:{folder}", device="cpu").warmup()
 
 
 def test_a_module_outside_of_sentence_transformers_is_refused(folders, tmp_path):

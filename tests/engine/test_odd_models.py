@@ -12,11 +12,14 @@ from support.bounds import OTHER_CODE, near
 from support.models import SENTENCES, cross_encoder, wordpiece
 
 from rerank_plugins import ConfigError, load_reranker
+from rerank_plugins.engine.model_backend import logits
 from rerank_plugins.engine.onnx.cross_encoder import scoring_output
 from rerank_plugins.engine.tokenizer import PairTokenizer
 
 QUERY = "how do the tides work"
 DOCUMENTS = [*SENTENCES, "Tides.", "The moon and the sun. " * 8]
+EQUAL = ["the moon and the sun", "the sea and the moon"]
+"""Documents of the same length, which share a batch."""
 
 
 def scores(spec, documents, **more):
@@ -192,6 +195,48 @@ def test_onnx_model_without_the_inputs_of_a_pair_is_refused(change, error, folde
 
     with pytest.raises(ConfigError, match=error):
         scores(f"onnx:{changed(folder, tmp_path / 'odd', renamed)}", DOCUMENTS)
+
+
+def computed(operator, axes=None, **attributes):
+    """Return a change that replaces the output by an operator on it."""
+
+    def change(graph) -> None:
+        import onnx
+
+        inputs = [graph.output.pop().name]
+        if axes is not None:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes), "new axes"))
+            inputs.append("new axes")
+        graph.node.append(onnx.helper.make_node(operator, inputs, ["new"], **attributes))
+        graph.output.append(onnx.helper.make_tensor_value_info("new", onnx.TensorProto.FLOAT, None))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "documents", "shape", "runtime"),
+    [
+        (computed("Squeeze"), DOCUMENTS[:1], r"\(\)", "onnxruntime"),  # OpenVINO does not load it
+        (computed("ReduceMean", [0], keepdims=1), EQUAL, r"\(1, 1\)", "onnxruntime"),
+        (computed("ReduceMean", [0], keepdims=1), EQUAL, r"\(1, 1\)", "openvino"),
+        (computed("ReduceMean", [0, 1], keepdims=0), EQUAL, r"\(\)", "onnxruntime"),
+        (computed("ReduceMean", [0, 1], keepdims=0), EQUAL, r"\(\)", "openvino"),
+    ],
+)
+def test_onnx_output_that_lacks_rows_is_refused_with_its_shape(change, documents, shape, runtime, folder, tmp_path):
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    odd = changed(folder, tmp_path / "odd", change)
+    message = rf"model\.onnx has the shape {shape} for \d+ rows of \d+ tokens: export it again"
+    with pytest.raises(ConfigError, match=message):
+        scores(f"onnx:{odd}", documents, runtime=runtime)
+
+
+def test_logits_of_two_labels_are_subtracted_in_float32():
+    rows = np.array([[-8.0, 8.0], [-8.0, 8.01], [-40000, 40000]], dtype=np.float16)
+    values = logits(rows, Path("model"))
+    assert values == [float(second) - float(first) for first, second in rows]
+    assert values[0] != values[1]
 
 
 @pytest.mark.parametrize(

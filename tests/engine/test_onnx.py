@@ -105,9 +105,32 @@ def test_different_limits_use_the_shorter_one_with_a_warning(folder: Path, caplo
         assert "tokenizer declares at most 96 tokens and its model 128; 96 are used. Set max_tokens" in caplog.text
         assert reranker.scorer.capabilities.max_tokens == 96
         assert reranker.rerank(QUERY, [LONG])[0].truncated
+    assert caplog.text.count("declares at most") == 1
     caplog.clear()
-    assert Limits.read(folder).max_tokens == 96
-    assert caplog.text
+    with load_reranker(f"onnx:{folder}", max_tokens=100) as reranker:
+        assert reranker.scorer.capabilities.max_tokens == 100
+    assert caplog.text == "", "the advice was followed"
+
+
+@pytest.mark.parametrize(("options", "warnings", "longest"), [({}, 1, 96), ({"max_tokens": 100}, 0, 100)])
+def test_family_warns_once_of_different_limits(
+    options: dict[str, Any],
+    warnings: int,
+    longest: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changed(folder / "tokenizer_config.json", model_max_length=96)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (folder / "onnx").mkdir()
+    (folder / "model.onnx").rename(folder / "onnx/model.onnx")
+    cached_repository(folder, "ms-marco", "cross-encoder/ms-marco-MiniLM-L6-v2", monkeypatch)
+    with load_reranker("ms-marco", **options) as reranker:
+        assert reranker.rerank(QUERY, [LONG])[0].truncated
+        assert reranker.scorer.capabilities.max_tokens == longest
+    assert caplog.text.count("declares at most") == warnings
 
 
 @pytest.mark.parametrize(
@@ -132,7 +155,7 @@ def test_agreeing_or_missing_limits_log_no_warning(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer), "utf-8")
-    assert Limits.read(tmp_path).max_tokens == longest
+    assert Limits.read(tmp_path).longest(None) == longest
     assert caplog.text == ""
 
 
@@ -179,6 +202,16 @@ def test_only_onnx_file_of_a_folder_is_used_under_any_name(folder: Path) -> None
     assert onnx_file(folder).name == "quite_another.onnx"
 
 
+def cached_repository(folder: Path, use: str, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder the hub's cache of a repository, and record its files."""
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    monkeypatch.setattr(Repository, "_cached", lambda self, revision: folder)
+    record = Repository(repository, use, onnx_files).record
+    record.parent.mkdir(parents=True, exist_ok=True)
+    seen = {str(folder / name): stat_signature(folder / name) for name in names}
+    Record("a" * 40, names, {}, seen).write(record)
+
+
 @pytest.mark.parametrize(
     ("use", "repository", "listed", "stray"),
     [
@@ -197,13 +230,8 @@ def test_file_that_the_repository_lists_is_run_whatever_else_lies_in_its_folder(
         expected = [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)]
     (folder / listed).parent.mkdir(exist_ok=True)
     (folder / "model.onnx").rename(folder / listed)
-    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    cached_repository(folder, use, repository, monkeypatch)
     (folder / stray).write_bytes(b"of another program")
-    monkeypatch.setattr(Repository, "_cached", lambda self, revision: folder)
-    record = Repository(repository, use, onnx_files).record
-    record.parent.mkdir(parents=True, exist_ok=True)
-    seen = {str(folder / name): stat_signature(folder / name) for name in names}
-    Record("a" * 40, names, {}, seen).write(record)
     with load_reranker(use) as reranker:
         assert [result.raw_score for result in reranker.rerank(QUERY, SENTENCES)] == expected
 
@@ -294,6 +322,21 @@ def test_external_weights_in_a_hub_cache_are_found(runtime: str, cross_encoder_f
     with load_reranker(f"onnx:{snapshot}", runtime=runtime) as reranker:
         assert [each.raw_score for each in reranker.rerank(QUERY, SENTENCES)] == expected
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_linked_external_weights_need_no_home_folder(
+    runtime: str, cross_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = hub_cache_of(cross_encoder_folder, tmp_path, "one")
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with load_reranker(f"onnx:{snapshot}", runtime=runtime) as reranker:
+        assert len(reranker.rerank(QUERY, SENTENCES)) == len(SENTENCES)
 
 
 def test_revisions_that_share_an_onnx_file_are_separate_models(cross_encoder_folder: Path, tmp_path: Path) -> None:

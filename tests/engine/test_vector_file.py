@@ -135,6 +135,25 @@ def test_of_a_batch_above_the_bound_as_many_entries_are_stored_as_fit(tmp_path):
     assert (tmp_path / "vectors").stat().st_size < 2_000_000
 
 
+def test_entries_that_no_thread_can_write_are_lost_and_do_not_count(tmp_path, monkeypatch):
+    async def write():
+        file = VectorFile(tmp_path / "vectors", 1_000_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _no_thread)
+            file.put(ENTRIES)
+        assert file._queued == 0
+        file.put(ENTRIES)
+        stored = await file.get(list(ENTRIES))
+        await file.aclose()
+        return dict(stored)
+
+    assert asyncio.run(write()) == ENTRIES
+
+
+def _no_thread(_):
+    raise RuntimeError("can't start new thread")
+
+
 def test_what_a_slow_file_gives_in_time_is_used(tmp_path, monkeypatch, caplog):
     path = tmp_path / "vectors"
     filled(path)

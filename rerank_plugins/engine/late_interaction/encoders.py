@@ -33,7 +33,7 @@ def _late(tokenizer: object) -> LateTokenizer:
 class OnnxTokenModel(OnnxModel):
     """An ONNX file whose output is one vector per token: before the projection or after it."""
 
-    warns_of_lengths = False
+    per_token = True
 
     def __init__(self, folder: Path, options: LoadOptions) -> None:
         """Create the model without loading anything."""
@@ -171,7 +171,6 @@ def check_weights(folder: Path) -> None:
 class TorchTokenModel(CrossEncoderModel):
     """An encoder in safetensors, with its projection."""
 
-    warns_of_lengths = False
     fixed_length: ClassVar[int | None] = None
 
     def __init__(self, folder: Path, options: LoadOptions) -> None:

@@ -222,7 +222,7 @@ def _layout(
     if transformer.get("query_expansion") is not None:
         expansion_setting = "query_expansion.length in sentence_bert_config.json"
     settings = {**settings, **{name: value for name, value in transformer.items() if value is not None}}
-    limits = Limits.read(folder, warn=False)
+    limits = Limits.read(folder)
     longest = _count(folder, settings, "max_seq_length") or limits.max_tokens
     longest_expansion = limits.positions or _MAX_EXPANSION_TOKENS
     expansion = _expansion(folder, settings.get("query_expansion"), longest_expansion, expansion_setting)
@@ -268,7 +268,7 @@ def _dense_layers(folder: Path, parts: list[Part], *, legacy: bool) -> tuple[str
     for part in projections:
         config = json_of(folder / part.path / "config.json")
         source = config.get("module_input_name", "token_embeddings")
-        if {source, config.get("module_output_name") or source} != {"token_embeddings"} and not legacy:
+        if [source, config.get("module_output_name") or source] != ["token_embeddings"] * 2 and not legacy:
             raise ConfigError(
                 f"{folder / part.path} projects {source!r} and not token_embeddings: name a model that was trained as "
                 "ColBERT."

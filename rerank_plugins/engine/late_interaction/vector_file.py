@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from ...core._runtime.fork_hooks import Lock, reset_after_fork
 from ...core._runtime.text_work import check_cancelled
+from ...core.errors import TransientError
 from ...core.sqlite_file import NAMES_PER_QUERY, SQLiteFile
 
 __all__ = ["VectorFile", "vectors_key"]
@@ -104,7 +105,11 @@ class VectorFile(SQLiteFile):
                     size += len(data) + _ENTRY_BYTES
             self._queued += size
         if selected:
-            self._workers.submit(self._store, selected, size)
+            try:
+                self._workers.submit(self._store, selected, size)
+            except TransientError:  # no thread can be started: the entries are lost, and the call goes on
+                with self._queue_lock:
+                    self._queued -= size
 
     @staticmethod
     def _size(entries: Mapping[bytes, bytes]) -> int:

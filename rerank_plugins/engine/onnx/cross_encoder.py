@@ -22,11 +22,11 @@ from ...core.types import Capabilities, RerankRequest
 from ..checkpoint import refuse_chat_template
 from ..files import onnx_file, refuse_special_files
 from ..model_backend import UNKNOWN_LENGTH, ModelBackend, check_choice, score_pairs
-from ..shared_model import LoadOptions, SharedModel, length_batches, padded_batch, run_batches
+from ..shared_model import LoadOptions, SharedModel, check_output, length_batches, padded_batch, run_batches
 from ..tokenizer import Encoded, Limits, PairTokenizer
 from ..weights_digest import digest
 from . import openvino
-from .external_weights import missing_external_weights
+from .external_weights import external_weights, missing_external_weights
 from .graph_cache import GraphCache, graph_cache
 from .onnxruntime_session import OnnxruntimeSession
 from .warmup import load_model
@@ -120,8 +120,7 @@ class Session:
         if unknown:
             raise ConfigError(
                 f"{file} needs the inputs {', '.join(unknown[:3])}, and a cross-encoder has {', '.join(INPUTS)}: "
-                f"export it "
-                "for sequence classification, without a cache of keys and values."
+                "export it for sequence classification, without a cache of keys and values."
             )
         shapes = [shape for _, shape in runtime.inputs if shape is not None and len(shape) == 2]
         self.rows = next((shape[0] for shape in shapes if shape[0] is not None), None)
@@ -169,7 +168,7 @@ def open_session(runtime: str, dtype: str, file: Path, threads: int, cache: Grap
         try:
             session = load(file)
         except Exception:
-            links = [path for path in file.parent.glob(f"{file.name}[._]data*") if path.is_symlink()]
+            links = [path for path in external_weights(file) if path.is_symlink()]
             if not links:
                 raise
             with openvino.without_links(file, links) as real:
@@ -228,11 +227,14 @@ def usable_cores() -> int:
 class OnnxModel(SharedModel[Session, PairTokenizer]):
     """One ONNX model in memory, run by one single-threaded worker per core."""
 
+    per_token: ClassVar[bool] = False
+    """Whether the output has one vector per token."""
+
     def __init__(self, folder: Path, options: LoadOptions) -> None:
         """Create the model without loading anything."""
         super().__init__(folder, options, threads=usable_cores())
         self.file = options.file or onnx_file(folder)
-        self.limits = Limits.read(folder, warn=self.warns_of_lengths)
+        self.limits = Limits.read(folder)
         self._one_row_per_batch = False
         """Set where the output of a row depends on the other rows of its batch."""
 
@@ -275,7 +277,7 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
     @property
     def weight_files(self) -> list[Path]:
         """The ONNX file, and external weights beside it."""
-        return [self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*"))]
+        return [self.file, *external_weights(self.file)]
 
     async def run_rows(
         self, rows: Sequence[Encoded], batch_tokens: int, store: Callable[[list[int], np.ndarray], None]
@@ -297,11 +299,12 @@ class OnnxModel(SharedModel[Session, PairTokenizer]):
             size = session.rows or len(positions)
             for first in range(0, len(positions), size):
                 part = positions[first : first + size]
-                fill = part + part[:1] * (size - len(part) if session.rows else 0)
+                batch = [rows[position] for position in part + part[:1] * (size - len(part) if session.rows else 0)]
                 try:
-                    output = session.run(self._feed([rows[position] for position in fill], session))
+                    output = session.run(self._feed(batch, session))
                 except Exception as error:  # the runtimes' errors share no base class
                     raise unexpected_error(str(self.file), error) from error
+                check_output(output, self.file, batch, per_token=self.per_token)
                 store(part, output[: len(part)])
 
         runner = partial(self.workers.run, run)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...core._runtime.background_loop import run_sync
 from ...core.errors import ConfigError, MissingExtra, clause
-from ..checkpoint import has_modules, refuse_chat_template, refuse_code, require_weights
-from ..files import MAX_SETTINGS_BYTES, read_text, refuse_special_files
+from ..checkpoint import architecture, has_modules, refuse_chat_template, refuse_code, require_weights
+from ..files import MAX_SETTINGS_BYTES, read_text, refuse_special_files, setting
 from ..hub_files import CONFIG_FILES
 from ..tokenizer import Encoded, PairTokenizer
 from ..torch.base import modules, pretrained, quiet
@@ -75,8 +75,8 @@ def export(checkpoint: Path, folder: Path) -> ScoreAgreement:
             overwritten.
 
     Raises:
-        ConfigError: The checkpoint needs code of its own, has no classification head or lacks a file, or the exported
-            model's scores differ from torch's.
+        ConfigError: The checkpoint needs code of its own, has no classification head or lacks a file; or the folder
+            cannot be written; or the exported model's scores differ from torch's.
         MissingExtra: torch, transformers or onnx is not installed.
     """
     config = _read_config(checkpoint)
@@ -87,7 +87,7 @@ def export(checkpoint: Path, folder: Path) -> ScoreAgreement:
     try:
         import onnx  # noqa: F401 (torch's exporter needs it)
         import torch  # noqa: F401
-        from transformers import AutoTokenizer, PreTrainedModel
+        import transformers  # noqa: F401
 
         with quiet():
             source = _load_modules(checkpoint) if has_modules(checkpoint) else _load_classifier(checkpoint)
@@ -96,6 +96,17 @@ def export(checkpoint: Path, folder: Path) -> ScoreAgreement:
         extra = "export,sentence-transformers" if error.name == "sentence_transformers" else "export"
         raise MissingExtra("rerank-plugins export", extra=extra, package=str(error.name)) from error
 
+    try:
+        return _write(checkpoint, folder, config["model_type"], source)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({clause(error)}): check its permissions and the free space of the disk."
+        ) from error
+
+
+def _write(checkpoint: Path, folder: Path, model_type: str, source: _Source) -> ScoreAgreement:
+    from transformers import AutoTokenizer, PreTrainedModel
+
     folder.mkdir(parents=True, exist_ok=True)
     if not (checkpoint / "tokenizer.json").is_file():
         # Without a vocabulary transformers silently creates a tokenizer that knows only the special tokens.
@@ -103,16 +114,20 @@ def export(checkpoint: Path, folder: Path) -> ScoreAgreement:
             raise ConfigError(
                 f"{checkpoint} holds neither a tokenizer.json nor a vocabulary to make one from: fetch it again."
             )
-        AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False).save_pretrained(
-            folder
-        )
+        try:
+            slow = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers raises anything for a broken folder
+            raise ConfigError(
+                f"The tokenizer in {checkpoint} cannot be read ({clause(error)}): fetch it again."
+            ) from error
+        slow.save_pretrained(folder)
     for name in CONFIG_FILES:
         if (checkpoint / name).is_file() and folder.resolve() != checkpoint.resolve():
             shutil.copyfile(checkpoint / name, folder / name)
 
     inputs = ["input_ids", "attention_mask"]
     # RoBERTa and its descendants have only one token type and fail on any type but 0, so they get no types.
-    if config["model_type"] != "modernbert" and (source.config.to_dict().get("type_vocab_size") or 0) > 1:
+    if model_type != "modernbert" and (source.config.to_dict().get("type_vocab_size") or 0) > 1:
         inputs.append("token_type_ids")
     tokenizer = PairTokenizer(folder / "tokenizer.json")
     if not tokenizer.joins_pairs:
@@ -143,11 +158,13 @@ def export(checkpoint: Path, folder: Path) -> ScoreAgreement:
 def _read_config(checkpoint: Path) -> dict[str, Any]:
     """Return `config.json`. Refuse a checkpoint that cannot be exported, before its weights are loaded."""
     try:
-        config: dict[str, Any] = json.loads(read_text(checkpoint / "config.json", MAX_SETTINGS_BYTES))
+        config: Any = json.loads(read_text(checkpoint / "config.json", MAX_SETTINGS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{checkpoint} has no readable config.json ({clause(error)}): name a checkpoint's folder."
         ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{checkpoint} has no readable config.json (it holds no object): name a checkpoint's folder.")
     if config.get("auto_map") or not config.get("model_type"):
         raise ConfigError(f"{checkpoint} needs code of its own (auto_map), which is never run: export another model.")
     refuse_special_files(checkpoint)
@@ -156,13 +173,13 @@ def _read_config(checkpoint: Path) -> dict[str, Any]:
     refuse_chat_template(checkpoint)
     if has_modules(checkpoint):
         return config
-    architectures = config.get("architectures") or ["nothing"]
-    if not architectures[0].endswith("ForSequenceClassification"):
+    named = architecture(checkpoint)
+    if not named.endswith("ForSequenceClassification"):
         raise ConfigError(
-            f"{checkpoint} is a {architectures[0]} without a classification head: export a cross-encoder "
+            f"{checkpoint} is a {named or 'nothing'} without a classification head: export a cross-encoder "
             "(…ForSequenceClassification)."
         )
-    labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    labels = len(setting(checkpoint, config, "id2label", dict, "object") or {}) or config.get("num_labels", 2)
     if labels not in (1, 2):
         raise ConfigError(f"{checkpoint} has {labels} labels, and a reranker has one (or two): export another model.")
     return config
@@ -265,6 +282,8 @@ def _export_onnx(source: _Source, inputs: list[str], file: Path) -> None:
                 opset_version=17,
                 dynamo=False,
             )
+        except OSError:  # such as a full disk
+            raise
         except Exception as error:  # the model's code and the exporter may raise anything
             raise ConfigError(
                 f"torch {torch.__version__} with transformers {transformers.__version__} cannot trace this model "

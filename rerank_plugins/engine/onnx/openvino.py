@@ -136,7 +136,7 @@ def without_links(file: Path, weights: list[Path]) -> Iterator[Path]:
 
     Args:
         file: The ONNX file.
-        weights: The links beside it.
+        weights: The links beside it, or in folders below.
     """
     import tempfile
 
@@ -148,7 +148,9 @@ def without_links(file: Path, weights: list[Path]) -> Iterator[Path]:
             target = file.resolve().parent
             folder = cleanup.enter_context(tempfile.TemporaryDirectory(dir=target, ignore_cleanup_errors=True))
             for path in signatures:
-                os.link(path.resolve(), Path(folder) / path.name)
+                link = Path(folder) / path.relative_to(file.parent)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path.resolve(), link)
             file = Path(folder) / file.name
         yield file
     update_stat_signatures(signatures)

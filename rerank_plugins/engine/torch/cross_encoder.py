@@ -117,7 +117,7 @@ class CrossEncoderModel(TorchModel[Network, PairTokenizer]):
     def __init__(self, folder: Path, options: LoadOptions) -> None:
         """Create the model without loading anything."""
         super().__init__(folder, options)
-        self.limits = Limits.read(folder, warn=self.warns_of_lengths)
+        self.limits = Limits.read(folder)
         self.queues: dict[RowQueue, None] = {}
         """The calls that are in the model, in order of arrival. Threads add and remove them without a lock: each is one
         atomic step."""
