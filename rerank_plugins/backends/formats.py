@@ -155,7 +155,7 @@ class FormattedBackend(InformedBackend):
                 _put(payload, name, value)
             elif name:
                 payload[name] = value
-        return self._path, self._with_own_fields(payload)
+        return self._path, self._with_own_fields(payload) if self._body else payload
 
     def _with_own_fields(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return `payload` with the body fields of the spec."""

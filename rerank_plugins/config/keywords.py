@@ -719,8 +719,8 @@ class DecisionServerKeywords(TypedDict, total=False):
     """The format of requests: `typesafe` (`/v1/systemone`: most gateways and self-hosted servers) or `openai`
     (`/v1/decisions`)."""
     path: str | None
-    """The path of the route, such as `/alpha/decisions`; added to `base_url` unless that ends in it. By default
-    `/v1/systemone` or `/v1/decisions`, by the format."""
+    """The path of the route, such as `/alpha/decisions`; added to `base_url` unless that ends in it, so `""` adds
+    nothing. By default `/v1/systemone` or `/v1/decisions`, by the format."""
     max_tokens: int
     """The largest number of tokens of query and documents in one request. A longer document is cut before it is sent,
     and marked `truncated`."""
@@ -730,8 +730,8 @@ class HTTPKeywords(TypedDict, total=False):
     """Options of a server with a route like Cohere's."""
 
     path: str
-    """The path of the route; added to `base_url` unless that ends in it. `{model}` in it is the model's name with its
-    slashes; in `{model_id}` they are quoted, and in `{model_path}` dots are underscores."""
+    """The path of the route; added to `base_url` unless that ends in it, so `""` adds nothing. `{model}` in it is the
+    model's name with its slashes; in `{model_id}` they are quoted, and in `{model_path}` dots are underscores."""
     key_header: str | None
     """The header that holds the key, such as `Api-Key`; without it, `Authorization: Bearer KEY` is sent."""
     model_field: str | None
@@ -826,7 +826,8 @@ class PresetKeywords(TypedDict, total=False):
     max_tokens: int | None
     """The largest number of tokens of the query and one document; a longer document is cut before it is sent."""
     path: str | None
-    """The path of the route, in place of the preset's. `{model}` in it is the model's name."""
+    """The whole path of the route after the host, such as `/v1/rerank`, in place of the preset's; added to `base_url`
+    unless that ends in it. `{model}` in it is the model's name, as in `http`."""
     scale: Literal["unit", "logit", "cosine", "ordinal"] | None
     """The scale of the scores, if the model's differs from the preset's: `unit`, `logit`, `cosine` or `ordinal`."""
 
@@ -856,7 +857,8 @@ class BedrockKeywords(TypedDict, total=False):
     max_tokens: int | None
     """The largest number of tokens of the query and one document; a longer document is cut before it is sent."""
     path: str | None
-    """The path of the route, in place of the preset's. `{model}` in it is the model's name."""
+    """The whole path of the route after the host, such as `/v1/rerank`, in place of the preset's; added to `base_url`
+    unless that ends in it. `{model}` in it is the model's name, as in `http`."""
     scale: Literal["unit", "logit", "cosine", "ordinal"] | None
     """The scale of the scores, if the model's differs from the preset's: `unit`, `logit`, `cosine` or `ordinal`."""
     region: str | None
@@ -888,7 +890,8 @@ class GoogleKeywords(TypedDict, total=False):
     max_tokens: int | None
     """The largest number of tokens of the query and one document; a longer document is cut before it is sent."""
     path: str | None
-    """The path of the route, in place of the preset's. `{model}` in it is the model's name."""
+    """The whole path of the route after the host, such as `/v1/rerank`, in place of the preset's; added to `base_url`
+    unless that ends in it. `{model}` in it is the model's name, as in `http`."""
     scale: Literal["unit", "logit", "cosine", "ordinal"] | None
     """The scale of the scores, if the model's differs from the preset's: `unit`, `logit`, `cosine` or `ordinal`."""
     project: str | None
@@ -924,7 +927,8 @@ class WatsonxKeywords(TypedDict, total=False):
     max_tokens: int | None
     """The largest number of tokens of the query and one document; a longer document is cut before it is sent."""
     path: str | None
-    """The path of the route, in place of the preset's. `{model}` in it is the model's name."""
+    """The whole path of the route after the host, such as `/v1/rerank`, in place of the preset's; added to `base_url`
+    unless that ends in it. `{model}` in it is the model's name, as in `http`."""
     scale: Literal["unit", "logit", "cosine", "ordinal"] | None
     """The scale of the scores, if the model's differs from the preset's: `unit`, `logit`, `cosine` or `ordinal`."""
     region: str | None

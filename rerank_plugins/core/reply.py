@@ -67,15 +67,17 @@ def reported_usage(body: Any) -> Usage:
                 break
         if path is _SEARCH_UNITS:
             units = value
-        elif value is not None and (count := token_count(value)) is not None:
-            counts[path] = count
+        elif value is not None:
+            plain = type(value) is int and 0 <= value <= _LARGEST_COUNT
+            if (count := value if plain else token_count(value)) is not None:
+                counts[path] = count
     output = next((counts[path] for path in _OUTPUT_COUNTS if path in counts), None)
     read = (*_INPUT_COUNTS, *_TOKEN_COUNTS) if output else _TOKEN_COUNTS
     return Usage(
         input_tokens=next((count for path in read if (count := counts.get(path))), None),
         output_tokens=output,
         cached_tokens=next((counts[path] for path in _CACHED_COUNTS if path in counts), None),
-        search_units=unit_count(units),
+        search_units=None if units is None else unit_count(units),
     )
 
 
