@@ -110,8 +110,9 @@ class Embedded(LateInteraction):
 
     async def request_warning(self, request: RerankRequest) -> str | None:
         """Name the texts that the vocabulary cannot spell."""
-        model = self.shared_model
-        unspelled = await self._spelling.unspelled((request.query, *request.documents), lambda: model.tokenizer)
+        texts = (request.query, *request.documents)
+        # The backend may be closed by now: only such texts take its model again.
+        unspelled = await self._spelling.unspelled(texts, lambda: self.shared_model.tokenizer)
         if not unspelled:
             return None
         count = len(unspelled - {0})
