@@ -143,14 +143,15 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
             "A sync method was called on the event loop of rerank_plugins. Await the async method instead."
         )
     here = asyncio._get_running_loop()
+    call = _SyncCall(work)
     try:
         if here is not None:
             _blocked.add(here)
-        future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(call.run(), loop).result()
         except BaseException:
-            future.cancel()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(call.cancel)
             if _background.stopping is loop:
                 # `stop` has cancelled this call. Of the program's threads only daemons are left, and the interpreter
                 # ends them in a moment: an error would be printed as an unhandled one. The wait has a bound, because
@@ -161,6 +162,32 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     finally:
         if here is not None:
             _blocked.discard(here)
+
+
+class _SyncCall(Generic[T]):
+    """A sync call's work. Ctrl-C may come before its caller has a future to cancel, so it can be cancelled itself.
+
+    Both methods run on the background loop, so it needs no lock.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    async def run(self) -> T:
+        """Return the result of the work."""
+        if self._cancelled:
+            self._work.close()
+            raise asyncio.CancelledError
+        self._task = asyncio.current_task()
+        return await self._work
+
+    def cancel(self) -> None:
+        """Cancel the work, whether or not it has begun."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def in_background(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
